@@ -1,0 +1,24 @@
+"""How this project logs: one line per effect, fields rather than prose."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("certrail")
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+
+
+def plain(text: object) -> str:
+    """Return *text* on one line with control characters made visible.
+
+    Remote values go into logs and onto terminals; an escape sequence or a
+    line break in one must not forge a line or drive the terminal.
+    """
+    return str(text).translate(_CONTROL)
+
+
+def effect(action: str, **fields: object) -> None:
+    """Log one thing done to the outside world, as ``action key=value …`` at INFO."""
+    text = " ".join(f"{key}={plain(value)}" for key, value in fields.items())
+    logger.info("%s %s", action, text)
