@@ -1,0 +1,195 @@
+"""What all connector blocks share.
+
+A block holds a connector's settings and is what Prefect stores and shows. Its
+behaviour is a plain class, opened with ``with block.connect() as x:``.
+Sessions and sockets never sit on a block, because Prefect serialises blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, SecretStr, model_validator
+
+from certrail.connectors import (
+    CertificateAuthority,
+    DeliveryTarget,
+    DnsProvider,
+    Host,
+    InstallTarget,
+)
+from certrail.errors import InvalidRequest, KeyUnavailable, NotFound
+from certrail.keys.seal import is_sealed, keyring
+
+SECRET_PURPOSE = "connector-secret"  # noqa: S105 - a label for sealing, not a secret
+_CACHE_SECONDS = 30.0
+
+
+class ConnectorBlock(Block):
+    """Base of every connector's settings. Unknown fields are refused."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    kind: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, data: Any) -> Any:
+        # Prefect's blocks ignore unknown fields, so a typo would be silent.
+        # ``extra="forbid"`` cannot be used: stored documents carry
+        # ``block_type_slug`` and private fields of Prefect's own.
+        if isinstance(data, dict):
+            known = set(cls.model_fields) | {"block_type_slug"}
+            unknown = sorted(key for key in data if key not in known and not key.startswith("_"))
+            if unknown:
+                raise ValueError(
+                    f"unknown field {', '.join(unknown)}; {cls.get_block_type_slug()} has: "
+                    f"{', '.join(sorted(cls.model_fields))}"
+                )
+        return data
+
+    @property
+    def label(self) -> str:
+        """The connector's name where it is stored, else its type."""
+        return self._block_document_name or self.get_block_type_slug()
+
+    @classmethod
+    def vendors(cls) -> set[type[Self]]:
+        """Return every concrete block of this kind that has been imported."""
+        found: set[type[Self]] = set()
+        pending = list(cls.__subclasses__())
+        while pending:
+            block = pending.pop()
+            pending.extend(block.__subclasses__())
+            if block.__dict__.get("_block_type_slug"):
+                found.add(block)
+        return found
+
+    @classmethod
+    def named(cls, reference: str) -> Self:
+        """Load the connector stored as ``<slug>/<name>``.
+
+        Blocks are kept for half a minute, so that a bulk job does not ask
+        Prefect's API for the same connector for every endpoint.
+
+        Raises:
+            NotFound: there is none of that name.
+            InvalidRequest: it is of another kind.
+        """
+        block = _cached(reference)
+        if not isinstance(block, cls):
+            raise InvalidRequest(
+                f"the connector {reference} is a {block.get_block_type_slug()}, not a {cls.kind}",
+                remedy=f"Name a connector of the kind {cls.kind} there.",
+            )
+        return block
+
+
+class CaBlock(ConnectorBlock):
+    """Settings of a certificate authority."""
+
+    kind = "certificate authority"
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[CertificateAuthority]:
+        """Open the CA."""
+
+
+class DnsBlock(ConnectorBlock):
+    """Settings of a DNS provider."""
+
+    kind = "DNS provider"
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[DnsProvider]:
+        """Open the provider."""
+
+
+class HostBlock(ConnectorBlock):
+    """Settings of a machine whose files and commands may be used."""
+
+    kind = "host"
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[Host]:
+        """Open the host."""
+
+
+class TargetBlock(ConnectorBlock):
+    """Settings of an appliance or cloud service that serves certificates."""
+
+    kind = "install target"
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[InstallTarget]:
+        """Open the target."""
+
+
+class DeliveryBlock(ConnectorBlock):
+    """Settings of a place that stores certificates without serving them."""
+
+    kind = "delivery target"
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[DeliveryTarget]:
+        """Open the target."""
+
+
+def open_secret(secret: SecretStr | None) -> str:
+    """Return what a secret field stands for.
+
+    ``env:NAME`` is read from the environment and ``file:/path`` from a file
+    of the worker; ``sealed:…`` is opened with the sealing key; anything else is
+    the secret itself.
+
+    Raises:
+        KeyUnavailable: the reference leads nowhere, or the seal cannot be opened.
+    """
+    text = secret.get_secret_value() if secret is not None else ""
+    if is_sealed(text):
+        return keyring().open(text, SECRET_PURPOSE).decode()
+    scheme, _, rest = text.partition(":")
+    if scheme == "env":
+        if rest not in os.environ:
+            raise KeyUnavailable(
+                f"the environment variable {rest} is not set on this worker",
+                remedy=f"Set {rest} for the worker, or store the secret sealed.",
+            )
+        return os.environ[rest]
+    if scheme == "file":
+        try:
+            return Path(rest).read_text().rstrip("\n")
+        except OSError as exc:
+            raise KeyUnavailable(
+                f"cannot read the secret file {rest}: {exc.strerror}",
+                remedy="Create the file on the worker, readable by its account only.",
+            ) from exc
+    return text
+
+
+_cache: dict[str, tuple[float, ConnectorBlock]] = {}
+_cache_lock = threading.Lock()
+
+
+def _cached(reference: str) -> ConnectorBlock:
+    with _cache_lock:
+        found = _cache.get(reference)
+        if found and found[0] > time.monotonic():
+            return found[1]
+    try:
+        block = cast(ConnectorBlock, Block.load(reference))
+    except ValueError as exc:
+        raise NotFound(
+            f"there is no connector {reference}",
+            remedy="Create it with `certrail apply` or in Prefect's UI under Blocks.",
+        ) from exc
+    with _cache_lock:
+        _cache[reference] = (time.monotonic() + _CACHE_SECONDS, block)
+    return block
