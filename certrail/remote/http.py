@@ -209,7 +209,7 @@ def json_of(reply: httpx.Response, kind: type[T]) -> T:
     """
     label = str(reply.extensions.get(_LABEL, reply.request.url.host))
     try:
-        return cast(T, _adapter(kind).validate_json(reply.content))
+        return cast(T, _adapter(cast(Any, kind)).validate_json(reply.content))
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         place = plain(".".join(str(part) for part in first["loc"])) or "the whole"
