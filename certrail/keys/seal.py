@@ -34,9 +34,10 @@ class Keyring:
     __slots__ = ("_keys", "primary")
 
     def __init__(self, keys: Iterable[bytes]) -> None:
-        self._keys = {_key_id(key): AESGCM(key) for key in (listed := list(keys))}
+        listed = list(keys)
         if not listed:
             raise KeyUnavailable("there is no sealing key")
+        self._keys = {_key_id(key): AESGCM(key) for key in listed}
         self.primary = _key_id(listed[0])
 
     @classmethod

@@ -1,0 +1,242 @@
+"""The configuration file: connectors, profiles and endpoints as people write them.
+
+Unknown fields are refused everywhere. What is stored is what these models
+dump; what a request works with is a :class:`Plan`, taken when it is made.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import time, timedelta
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from certrail.errors import InvalidRequest
+from certrail.model import KeyAlgorithm, Workflow
+from certrail.names import Name, parse_names
+
+StartTls = Literal["smtp", "imap", "pop3", "ldap", "postgres"]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+"""Connector names become Prefect block names, which allow these characters only."""
+ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+_HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$")
+_OBJECT = re.compile(r"^[a-z0-9][a-z0-9-]*/\S+$")
+_LAST_PORT = 65535
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Validation(_Strict):
+    """How control of the names is proven."""
+
+    method: Literal["dns-01", "http-01"]
+    dns: str | None = Field(default=None, description="DNS connector, for dns-01.")
+    webroot: str | None = Field(default=None, description="Folder on the target, for http-01.")
+    listen: str | None = Field(
+        default=None, description="address:port of the built-in responder, for http-01."
+    )
+    timeout_seconds: int = Field(default=300, ge=5, le=86400)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.method == "dns-01" and not self.dns:
+            raise ValueError("dns-01 needs `dns`: the name of a DNS connector")
+        if self.method == "http-01" and bool(self.webroot) == bool(self.listen):
+            raise ValueError("http-01 needs either `webroot` or `listen`")
+        if self.method == "dns-01" and (self.webroot or self.listen):
+            raise ValueError("`webroot` and `listen` are for http-01")
+        if self.webroot and not self.webroot.startswith("/"):
+            raise ValueError("`webroot` must be an absolute path")
+        if self.listen:
+            split_address(self.listen)
+        return self
+
+
+class Key(_Strict):
+    """Which key is made."""
+
+    algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+
+
+class Renew(_Strict):
+    """When a certificate is renewed."""
+
+    at_lifetime_fraction: float = Field(default=0.67, gt=0, lt=1)
+    use_ari: bool = True
+    auto: bool = True
+
+
+class MaintenanceWindow(_Strict):
+    """When a certificate may be installed. A window may pass midnight."""
+
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    start: time
+    end: time
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as exc:
+            raise ValueError(f"unknown time zone {value!r}") from exc
+        return value
+
+
+class Notifications(_Strict):
+    """Who is told of what."""
+
+    email: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+
+
+class ProfileConfig(_Strict):
+    """A profile: CA, key, validation, renewal and notification policy."""
+
+    name: ProfileName
+    workflow: Workflow
+    ca: str
+    ca_profile: str = Field(default="", description="The CA's name for a certificate profile.")
+    validation: Validation | None = None
+    key: Key = Key()
+    trust: str | None = Field(
+        default=None,
+        description="PEM file with what `Testing installation` trusts; default: the system.",
+    )
+    renew: Renew = Renew()
+    maintenance_window: MaintenanceWindow | None = None
+    notifications: Notifications = Notifications()
+    issue_timeout_seconds: int = Field(default=600, ge=5, le=7 * 86400)
+    install_timeout_seconds: int = Field(
+        default=30, ge=1, le=3600, description="How long the new certificate may take to appear."
+    )
+
+
+class EndpointConfig(_Strict):
+    """A place that serves or holds a certificate."""
+
+    location: str
+    address: tuple[str, ...] = ()
+    sni: str | None = None
+    names: tuple[str, ...] = ()
+    profile: str | None = None
+    target: str | None = None
+    server: dict[str, Any] = Field(default_factory=dict)
+    starttls: StartTls | None = None
+    tags: tuple[str, ...] = ()
+
+    @field_validator("address", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("address")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            split_address(address)
+        return value
+
+    @field_validator("location")
+    @classmethod
+    def _location(cls, value: str) -> str:
+        if _OBJECT.match(value):
+            return value
+        split_address(value)
+        return value.lower()
+
+    @field_validator("names")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(name.text for name in parse_names(value)) if value else ()
+        except InvalidRequest as exc:
+            raise ValueError(str(exc)) from exc
+
+    @field_validator("sni")
+    @classmethod
+    def _sni(cls, value: str | None) -> str | None:
+        try:
+            return Name.parse(value).text if value else value
+        except InvalidRequest as exc:
+            raise ValueError(str(exc)) from exc
+
+
+class ConnectorRef(_Strict):
+    """Where a connector's settings are: block type and name."""
+
+    name: str
+    slug: str
+
+    @property
+    def reference(self) -> str:
+        """What Prefect loads the block by."""
+        return f"{self.slug}/{self.name}"
+
+
+class Plan(_Strict):
+    """All that a request needs to know, frozen when it is made. No secret is in it."""
+
+    location: str
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    sni: str | None
+    starttls: StartTls | None = None
+    server: dict[str, Any] = Field(default_factory=dict)
+    target: ConnectorRef | None = None
+    workflow: Workflow
+    profile: str
+    ca: ConnectorRef
+    ca_profile: str = ""
+    validation: Validation | None = None
+    dns: ConnectorRef | None = None
+    key_algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+    trust_pem: str | None = None
+    replaces: bool = True
+    issue_timeout_seconds: int = 600
+    install_timeout_seconds: int = 30
+
+    @property
+    def host(self) -> str:
+        """The host part of the location; for an object, the whole of it."""
+        return self.location.rsplit(":", 1)[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port of the location; 443 for an object."""
+        tail = self.location.rsplit(":", 1)[-1]
+        return int(tail) if tail.isdigit() else 443
+
+    @property
+    def issue_timeout(self) -> timedelta:
+        """How long the CA may take once it has the CSR."""
+        return timedelta(seconds=self.issue_timeout_seconds)
+
+    @property
+    def install_timeout(self) -> timedelta:
+        """How long the new certificate may take to be served after a reload."""
+        return timedelta(seconds=self.install_timeout_seconds)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port``.
+
+    Raises:
+        ValueError: it has another form, or the port is out of range.
+    """
+    match = _HOST_PORT.match(text)
+    if not match or not 0 < int(match[2]) <= _LAST_PORT:
+        raise ValueError(f"{text!r} is not host:port")
+    return match[1].strip("[]"), int(match[2])

@@ -1,0 +1,115 @@
+"""Intent before effect, outcome after.
+
+Every change to the outside world goes through :meth:`Journal.effect`: the
+intent row is committed before the block runs, the outcome when the block
+records one. After a crash the row has an intent and no outcome, and the block
+asks the other side what happened before it does anything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from certrail import log
+from certrail.store.database import transaction
+from certrail.store.schema import journal as table
+
+
+class Effect:
+    """One effect, between its intent and its outcome.
+
+    Attributes:
+        intent: what was written before, maybe by an earlier run.
+        outcome: what was recorded after, None if nothing was.
+        is_repeated: an earlier run wrote the intent, so the effect may have happened.
+    """
+
+    def __init__(
+        self, row_id: int, intent: dict[str, Any], outcome: dict[str, Any] | None, repeated: bool
+    ) -> None:
+        self._row_id = row_id
+        self.intent = intent
+        self.outcome = outcome
+        self.is_repeated = repeated
+
+    def record(self, outcome: Mapping[str, Any]) -> None:
+        """Commit *outcome*; the effect counts as done from here on."""
+        with transaction() as connection:
+            connection.execute(
+                update(table)
+                .where(table.c.id == self._row_id)
+                .values(outcome=dict(outcome), outcome_at=func.now())
+            )
+        self.outcome = dict(outcome)
+
+
+class Journal:
+    """The journal of one request in one run."""
+
+    def __init__(self, request_id: UUID, run: int) -> None:
+        self.request_id = request_id
+        self.run = run
+
+    @contextmanager
+    def effect(
+        self, action: str, key: str, intent: Mapping[str, Any] | None = None
+    ) -> Iterator[Effect]:
+        """Write the intent for *action* on *key*, or find the one that is there.
+
+        The block looks at ``outcome``: None means it has to find out and do;
+        otherwise the effect is finished and nothing may be done again.
+        """
+        with transaction() as connection:
+            row = connection.execute(
+                insert(table)
+                .values(
+                    request_id=self.request_id,
+                    action=action,
+                    key=key,
+                    intent=dict(intent or {}),
+                    run=self.run,
+                )
+                .on_conflict_do_nothing()
+                .returning(table.c.id)
+            ).first()
+            if row is not None:
+                effect = Effect(row.id, dict(intent or {}), None, repeated=False)
+            else:
+                found = connection.execute(
+                    select(table.c.id, table.c.intent, table.c.outcome).where(
+                        table.c.request_id == self.request_id,
+                        table.c.action == action,
+                        table.c.key == key,
+                    )
+                ).one()
+                effect = Effect(found.id, found.intent, found.outcome, repeated=True)
+        if effect.outcome is None:
+            log.effect(f"{action} intent", request=self.request_id, key=key)
+        yield effect
+
+    def forget(self, action: str, key: str) -> None:
+        """Drop an effect that was undone, so that the next run does it again."""
+        with transaction() as connection:
+            connection.execute(
+                table.delete().where(
+                    table.c.request_id == self.request_id,
+                    table.c.action == action,
+                    table.c.key == key,
+                )
+            )
+
+    def intents(self, action: str) -> list[dict[str, Any]]:
+        """Return the intents written for *action*, oldest first: what may need cleaning up."""
+        with transaction() as connection:
+            rows = connection.execute(
+                select(table.c.intent)
+                .where(table.c.request_id == self.request_id, table.c.action == action)
+                .order_by(table.c.id)
+            )
+            return [row.intent for row in rows]

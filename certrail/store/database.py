@@ -1,0 +1,163 @@
+"""The engine, transactions and migrations of the inventory database.
+
+One dialect, PostgreSQL through psycopg 3, with real row locks.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from certrail.errors import InvalidRequest, Unreachable
+from certrail.settings import database_url
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x63657274  # any constant; two `certrail up` must not migrate at once
+
+_engines: dict[str, Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def engine() -> Engine:
+    """Return this process's engine for the configured database.
+
+    Raises:
+        Unreachable: no database is configured or found.
+    """
+    url = database_url()
+    with _engines_lock:
+        if url not in _engines:
+            _engines[url] = create_engine(
+                _driver_url(url),
+                pool_size=20,
+                max_overflow=60,
+                pool_timeout=60,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": 10, "application_name": "certrail"},
+            )
+        return _engines[url]
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """Open a transaction; it is committed at the end, or rolled back on any exception.
+
+    Raises:
+        Unreachable: the database does not answer.
+    """
+    try:
+        connection = engine().connect()
+    except OperationalError as exc:
+        raise unreachable(exc) from exc
+    with connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the advisory lock *name* across all processes while the block runs.
+
+    The lock is the database session's: it vanishes with the process that
+    held it, so a crash never leaves it behind.
+    """
+    with _held_in_process(name), engine().connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(
+            text("select pg_advisory_lock(hashtextextended(:name, 0))"), {"name": name}
+        )
+        try:
+            yield
+        finally:
+            connection.execute(
+                text("select pg_advisory_unlock(hashtextextended(:name, 0))"), {"name": name}
+            )
+
+
+def migrate(url: str) -> None:
+    """Bring the database at *url* to this version's schema; safe to run at any time.
+
+    Raises:
+        Unreachable: the database does not answer.
+        InvalidRequest: it was migrated by a newer version.
+    """
+    engine = create_engine(_driver_url(url), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("select pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+            config = _alembic(url)
+            config.attributes["connection"] = connection
+            scripts = ScriptDirectory.from_config(config)
+            known = {script.revision for script in scripts.walk_revisions()}
+            if (present := _present_revision(connection)) and present not in known:
+                raise InvalidRequest(
+                    f"the database is at revision {present}, which this version does not know",
+                    remedy="Use the Certrail version that migrated it, or a newer one.",
+                )
+            command.upgrade(config, "head")
+            connection.commit()
+    except OperationalError as exc:
+        raise unreachable(exc) from exc
+    finally:
+        engine.dispose()
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether the schema is the one this version wants."""
+    head = ScriptDirectory.from_config(_alembic("")).get_current_head()
+    return _present_revision(connection) == head
+
+
+def unreachable(exc: OperationalError) -> Unreachable:
+    """Turn a connection failure into an error for people, without the password."""
+    first_line = str(exc.orig).strip().splitlines()[0] if exc.orig else "no answer"
+    return Unreachable(
+        f"the inventory database does not answer: {first_line}",
+        remedy="Start it with `certrail up`, or correct CERTRAIL_DATABASE_URL.",
+    )
+
+
+_locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+_locks_guard = threading.Lock()
+
+
+@contextmanager
+def _held_in_process(name: str) -> Iterator[None]:
+    # Waiting threads of one process queue here, so that only one of them at a
+    # time occupies a database connection for the wait.
+    with _locks_guard:
+        lock = _locks.setdefault(name, threading.Lock())
+    with lock:
+        yield
+
+
+def _driver_url(url: str) -> str:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        raise InvalidRequest(
+            f"the inventory database must be PostgreSQL, not {parsed.get_backend_name()}",
+            remedy="Give a URL like postgresql://user:password@host:5432/certrail",
+        )
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _alembic(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def _present_revision(connection: Connection) -> str | None:
+    there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
+    if there is None:
+        return None
+    return connection.execute(text("select version_num from alembic_version")).scalar()

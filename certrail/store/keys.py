@@ -1,0 +1,52 @@
+"""Private keys at rest: sealed, handed out by id."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from certrail.errors import KeyUnavailable
+from certrail.keys.seal import keyring
+from certrail.private_key import PrivateKeyPem
+from certrail.store.database import transaction
+from certrail.store.schema import keys
+
+
+def keep(connection: Connection, key: PrivateKeyPem, *, purpose: str, algorithm: str) -> UUID:
+    """Seal *key*, store it in the caller's transaction and return its id."""
+    key_id = uuid4()
+    # The id is part of what is sealed: a sealed text moved to another row does not open.
+    sealed = keyring().seal(key.reveal(), _purpose(key_id))
+    connection.execute(
+        insert(keys).values(id=key_id, purpose=purpose, sealed=sealed, algorithm=algorithm)
+    )
+    return key_id
+
+
+def load(key_id: UUID) -> PrivateKeyPem:
+    """Return the key.
+
+    Raises:
+        KeyUnavailable: it was destroyed, or the sealing key is not the one used.
+    """
+    with transaction() as connection:
+        row = connection.execute(select(keys.c.sealed).where(keys.c.id == key_id)).first()
+    if row is None or row.sealed is None:
+        raise KeyUnavailable(
+            f"the private key {key_id} was destroyed",
+            remedy="Start a reissue, which makes a new key.",
+        )
+    return PrivateKeyPem(keyring().open(row.sealed, _purpose(key_id)))
+
+
+def destroy(key_id: UUID) -> None:
+    """Forget the key material; the row stays as evidence that there was one."""
+    with transaction() as connection:
+        connection.execute(
+            update(keys).where(keys.c.id == key_id).values(sealed=None, destroyed_at=func.now())
+        )
+
+
+def _purpose(key_id: UUID) -> str:
+    return f"private-key:{key_id}"

@@ -1,0 +1,118 @@
+"""Orders: our reference, the CA's answer, the CSR and the key, stored before they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from certrail.errors import JournalConflict
+from certrail.model import Csr, KeyAlgorithm, Order, OrderKey
+from certrail.private_key import PrivateKeyPem
+from certrail.store import keys
+from certrail.store.database import transaction
+from certrail.store.schema import orders
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """The live order of a request.
+
+    Attributes:
+        key: our reference.
+        order: what the CA answered, None until it did.
+        csr, key_id: made before finalize, None until then.
+    """
+
+    id: UUID
+    key: OrderKey
+    order: Order | None
+    csr: Csr | None
+    key_id: UUID | None
+
+
+def live(request_id: UUID) -> OrderRecord | None:
+    """Return the request's live order, None if it has none yet."""
+    with transaction() as connection:
+        row = connection.execute(
+            select(
+                orders.c.id, orders.c.key, orders.c.order, orders.c.csr_pem, orders.c.key_id
+            ).where(orders.c.request_id == request_id, ~orders.c.is_dead)
+        ).first()
+    if row is None:
+        return None
+    return OrderRecord(
+        id=row.id,
+        key=OrderKey(row.key),
+        order=Order.from_json(row.order) if row.order else None,
+        csr=Csr(row.csr_pem) if row.csr_pem else None,
+        key_id=row.key_id,
+    )
+
+
+def begin(request_id: UUID, ca: str) -> OrderRecord:
+    """Return the live order, reserving a reference for a new one if there is none.
+
+    Raises:
+        JournalConflict: another run reserved one at this moment.
+    """
+    if record := live(request_id):
+        return record
+    with transaction() as connection:
+        number = connection.execute(
+            select(func.count()).select_from(orders).where(orders.c.request_id == request_id)
+        ).scalar_one()
+        try:
+            connection.execute(
+                insert(orders).values(
+                    request_id=request_id, key=f"{request_id}-{number + 1}", ca=ca
+                )
+            )
+        except IntegrityError as exc:
+            raise JournalConflict("another run opens the order of this request") from exc
+    record = live(request_id)
+    assert record is not None
+    return record
+
+
+def keep(record: OrderRecord, order: Order) -> None:
+    """Store the CA's newest answer."""
+    with transaction() as connection:
+        connection.execute(
+            update(orders)
+            .where(orders.c.id == record.id)
+            .values(order=order.to_json(), updated_at=func.now())
+        )
+
+
+def keep_csr(
+    record: OrderRecord, csr: Csr, key: PrivateKeyPem | None, algorithm: KeyAlgorithm
+) -> UUID | None:
+    """Store CSR and sealed key in one transaction; *key* is None where the target holds it."""
+    with transaction() as connection:
+        key_id = (
+            keys.keep(connection, key, purpose="leaf", algorithm=algorithm)
+            if key is not None
+            else None
+        )
+        connection.execute(
+            update(orders)
+            .where(orders.c.id == record.id)
+            .values(csr_pem=csr.pem, key_id=key_id, updated_at=func.now())
+        )
+    return key_id
+
+
+def bury(request_id: UUID, why: str) -> None:
+    """Mark the live order as one that can yield no certificate any more.
+
+    Only after this may the request open another.
+    """
+    with transaction() as connection:
+        connection.execute(
+            update(orders)
+            .where(orders.c.request_id == request_id, ~orders.c.is_dead)
+            .values(is_dead=True, dead_because=why, updated_at=func.now())
+        )

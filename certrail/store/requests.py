@@ -1,0 +1,487 @@
+"""Automation requests and their step rows: the one record that every tracker reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Text, cast, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from certrail.configuration import Plan
+from certrail.errors import Conflict, InvalidRequest, JournalConflict, NotFound
+from certrail.model import Action, Workflow
+from certrail.store import audit, outbox
+from certrail.store.database import transaction
+from certrail.store.schema import endpoints, requests, steps
+from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status, StepStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a request was made."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One automation request."""
+
+    id: UUID
+    endpoint_id: UUID
+    location: str
+    workflow: Workflow
+    action: Action
+    status: Status
+    reason: Reason
+    requested_by: str
+    plan: Plan
+    run_count: int
+    job_id: UUID | None
+    certificate_id: UUID | None
+    previous_certificate_id: UUID | None
+    staged: dict[str, Any] | None
+    flow_run_id: UUID | None
+    cancel_requested: bool
+    lease_owner: str | None
+    created_at: datetime
+    scheduled_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def flow_run_name(self) -> str:
+        """The name that Prefect shows: ``<action> <location>``."""
+        return f"{self.action} {self.location}"
+
+
+def create(
+    endpoint_id: UUID,
+    *,
+    action: Action,
+    plan: Plan,
+    reason: Reason,
+    actor: str,
+    scheduled_at: datetime | None = None,
+    job_id: UUID | None = None,
+    previous_certificate_id: UUID | None = None,
+    certificate_id: UUID | None = None,
+) -> Request:
+    """Store a new request with its pending steps.
+
+    Raises:
+        Conflict: the endpoint has an active request already.
+    """
+    status = Status.AUTOMATION_SCHEDULED if scheduled_at else Status.AUTOMATION_REQUESTED
+    try:
+        with transaction() as connection:
+            request_id = connection.execute(
+                insert(requests)
+                .values(
+                    endpoint_id=endpoint_id,
+                    job_id=job_id,
+                    workflow=plan.workflow,
+                    action=action,
+                    status=status,
+                    reason_code=reason.code,
+                    reason_message=reason.message,
+                    requested_by=actor,
+                    plan=plan.model_dump(mode="json"),
+                    scheduled_at=scheduled_at,
+                    certificate_id=certificate_id,
+                    previous_certificate_id=previous_certificate_id,
+                )
+                .returning(requests.c.id)
+            ).scalar_one()
+            connection.execute(
+                insert(steps),
+                [
+                    {
+                        "request_id": request_id,
+                        "number": number,
+                        "title": title,
+                        "status": StepStatus.PENDING,
+                    }
+                    for number, title in enumerate(STEPS[plan.workflow], start=1)
+                ],
+            )
+            audit.note(
+                connection,
+                actor,
+                "request.start",
+                plan.location,
+                {
+                    "request_id": str(request_id),
+                    "action": str(action),
+                    "reason": reason.code,
+                },
+            )
+            if scheduled_at:
+                outbox.put(
+                    connection,
+                    "certrail.request.scheduled",
+                    plan.location,
+                    request_id=request_id,
+                    scheduled_at=scheduled_at.isoformat(),
+                )
+    except IntegrityError as exc:
+        raise _conflict(exc, plan.location) from exc
+    return get(request_id)
+
+
+def get(request_id: UUID) -> Request:
+    """Return a request.
+
+    Raises:
+        NotFound: there is none with that id.
+    """
+    with transaction() as connection:
+        row = connection.execute(_select().where(requests.c.id == request_id)).first()
+    if row is None:
+        raise NotFound(f"there is no request {request_id}")
+    return _read(row)
+
+
+def find(text: str) -> Request:
+    """Return the request with that id (or the start of it), or the newest of that location.
+
+    Raises:
+        NotFound: there is none.
+        InvalidRequest: several ids start that way.
+    """
+    with transaction() as connection:
+        by_location = (
+            _select()
+            .where(endpoints.c.location == text.lower())
+            .order_by(requests.c.created_at.desc())
+            .limit(1)
+        )
+        found = connection.execute(by_location).all()
+        if not found:
+            by_id = _select().where(
+                cast(requests.c.id, Text).startswith(text.lower(), autoescape=True)
+            )
+            found = connection.execute(by_id.limit(2)).all()
+    if not found:
+        raise NotFound(
+            f"there is no request {text}",
+            remedy="List them with `certrail request list`.",
+        )
+    if len(found) > 1:
+        raise InvalidRequest(f"several requests start with {text}", remedy="Give more of the id.")
+    return _read(found[0])
+
+
+def newest(
+    *, status: Status | None = None, location: str | None = None, limit: int = 50
+) -> list[Request]:
+    """Return requests, newest first."""
+    query = _select().order_by(requests.c.created_at.desc()).limit(limit)
+    if status:
+        query = query.where(requests.c.status == status)
+    if location:
+        query = query.where(endpoints.c.location == location.lower())
+    with transaction() as connection:
+        return [_read(row) for row in connection.execute(query)]
+
+
+def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
+    """Note which Prefect flow run carries the request."""
+    with transaction() as connection:
+        connection.execute(
+            update(requests).where(requests.c.id == request_id).values(flow_run_id=flow_run_id)
+        )
+
+
+def without_run(older_than: timedelta) -> list[Request]:
+    """Return active requests that no flow run was made for: their maker died in between."""
+    query = _select().where(
+        requests.c.status.in_(ACTIVE),
+        requests.c.flow_run_id.is_(None),
+        requests.c.created_at < func.now() - older_than,
+    )
+    with transaction() as connection:
+        return [_read(row) for row in connection.execute(query)]
+
+
+def abandoned() -> list[Request]:
+    """Return requests in progress whose lease ran out: their worker died."""
+    query = _select().where(
+        requests.c.status == Status.IN_PROGRESS, requests.c.lease_until < func.now()
+    )
+    with transaction() as connection:
+        return [_read(row) for row in connection.execute(query)]
+
+
+def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
+    """Begin a run: take the lease, set the request in progress and count the run.
+
+    Raises:
+        JournalConflict: another run holds the lease.
+        InvalidRequest: the request is already over.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(
+                requests.c.id == request_id,
+                requests.c.status.in_(ACTIVE),
+                ~requests.c.cancel_requested,
+                or_(
+                    requests.c.lease_until.is_(None),
+                    requests.c.lease_until < func.now(),
+                    requests.c.lease_owner == owner,
+                ),
+            )
+            .values(
+                status=Status.IN_PROGRESS,
+                lease_owner=owner,
+                lease_until=func.now() + lease,
+                run_count=requests.c.run_count + 1,
+                started_at=func.coalesce(requests.c.started_at, func.now()),
+                ended_at=None,
+            )
+            .returning(requests.c.run_count)
+        ).first()
+        if row is not None and row.run_count == 1:
+            _announce(connection, request_id, "certrail.request.started")
+    request = get(request_id)
+    if row is not None:
+        return request
+    if request.cancel_requested or request.status not in ACTIVE:
+        raise InvalidRequest(
+            f"the request is {request.status.text.lower()}",
+            remedy="Start a new request, or `certrail request retry` a failed one.",
+        )
+    raise JournalConflict(f"{request.lease_owner} holds this request")
+
+
+def renew_leases(owner: str, request_ids: Sequence[UUID], lease: timedelta) -> set[UUID]:
+    """Extend the leases that *owner* still holds; returns those asked to be cancelled."""
+    if not request_ids:
+        return set()
+    with transaction() as connection:
+        rows = connection.execute(
+            update(requests)
+            .where(requests.c.id.in_(request_ids), requests.c.lease_owner == owner)
+            .values(lease_until=func.now() + lease)
+            .returning(requests.c.id, requests.c.cancel_requested)
+        )
+        return {row.id for row in rows if row.cancel_requested}
+
+
+def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None:
+    """End a run: set the final status, free the lease, note the event. Twice is quiet."""
+    event = {
+        Status.AUTOMATION_SUCCESSFUL: "certrail.request.completed",
+        Status.CERTIFICATE_DELIVERED: "certrail.request.completed",
+        Status.CANCELLED: "certrail.request.cancelled",
+    }.get(status, "certrail.request.failed")
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(
+                requests.c.id == request_id,
+                requests.c.status.in_(ACTIVE),
+                or_(requests.c.lease_owner == owner, requests.c.lease_owner.is_(None)),
+            )
+            .values(
+                status=status,
+                lease_owner=None,
+                lease_until=None,
+                ended_at=func.now(),
+            )
+            .returning(requests.c.endpoint_id, requests.c.certificate_id)
+        ).first()
+        if row is None:
+            return
+        if status in SUCCESSFUL:
+            connection.execute(
+                update(endpoints)
+                .where(endpoints.c.id == row.endpoint_id)
+                .values(certificate_id=row.certificate_id, last_success_at=func.now())
+            )
+        else:
+            connection.execute(
+                update(steps)
+                .where(
+                    steps.c.request_id == request_id,
+                    steps.c.status.in_((StepStatus.PENDING, StepStatus.RUNNING)),
+                )
+                .values(
+                    status=StepStatus.CANCELLED
+                    if status is Status.CANCELLED
+                    else StepStatus.PENDING,
+                )
+            )
+        _announce(connection, request_id, event, status=str(status), **payload)
+
+
+def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
+    """Make a failed or cancelled request active again; finished steps stay finished.
+
+    Raises:
+        Conflict: the endpoint has another active request.
+        InvalidRequest: the request is not over, or it succeeded.
+    """
+    try:
+        with transaction() as connection:
+            row = connection.execute(
+                update(requests)
+                .where(
+                    requests.c.id == request_id,
+                    requests.c.status.in_(
+                        (Status.AUTOMATION_FAILED, Status.ACTION_REQUIRED, Status.CANCELLED)
+                    ),
+                )
+                .values(
+                    status=Status.AUTOMATION_REQUESTED,
+                    cancel_requested=False,
+                    plan=plan.model_dump(mode="json"),
+                    ended_at=None,
+                )
+                .returning(requests.c.id)
+            ).first()
+            if row is None:
+                raise InvalidRequest(
+                    "only a failed or cancelled request can be retried",
+                    remedy="Start a new one with `certrail request start`.",
+                )
+            connection.execute(
+                update(steps)
+                .where(
+                    steps.c.request_id == request_id,
+                    steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
+                )
+                .values(
+                    status=StepStatus.PENDING,
+                    cause=None,
+                    remedy=None,
+                    retryable=None,
+                    error=None,
+                    detail=None,
+                    ended_at=None,
+                )
+            )
+            audit.note(
+                connection, actor, "request.retry", plan.location, {"request_id": str(request_id)}
+            )
+    except IntegrityError as exc:
+        raise _conflict(exc, plan.location) from exc
+    return get(request_id)
+
+
+def ask_to_cancel(request_id: UUID, actor: str) -> Request:
+    """Cancel a request that has not begun; ask one in progress to stop at its next safe point.
+
+    Raises:
+        InvalidRequest: it is over already.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(requests.c.id == request_id, requests.c.status.in_(ACTIVE))
+            .values(cancel_requested=True)
+            .returning(requests.c.status, requests.c.lease_until < func.now())
+        ).first()
+        if row is None:
+            raise InvalidRequest(
+                "the request is over already", remedy="There is nothing to cancel."
+            )
+        audit.note(connection, actor, "request.cancel", str(request_id))
+    request = get(request_id)
+    if request.status is not Status.IN_PROGRESS:
+        finish(request_id, "", Status.CANCELLED)
+        request = get(request_id)
+    return request
+
+
+def is_cancel_requested(request_id: UUID) -> bool:
+    """Return whether somebody asked this request to stop."""
+    with transaction() as connection:
+        return bool(
+            connection.execute(
+                select(requests.c.cancel_requested).where(requests.c.id == request_id)
+            ).scalar()
+        )
+
+
+def keep_certificate(connection: Connection, request_id: UUID, certificate_id: UUID) -> None:
+    """Note in the caller's transaction which certificate the request obtained."""
+    connection.execute(
+        update(requests).where(requests.c.id == request_id).values(certificate_id=certificate_id)
+    )
+
+
+def keep_staged(request_id: UUID, staged: dict[str, Any] | None) -> None:
+    """Store what install and restore need to go on after a crash."""
+    with transaction() as connection:
+        connection.execute(
+            update(requests).where(requests.c.id == request_id).values(staged=staged)
+        )
+
+
+def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
+    """Store what a test or scan saw served at the endpoint."""
+    with transaction() as connection:
+        connection.execute(
+            update(endpoints)
+            .where(endpoints.c.id == endpoint_id)
+            .values(observed=observed, observed_at=func.now())
+        )
+
+
+def _announce(connection: Connection, request_id: UUID, event: str, **payload: Any) -> None:
+    row = connection.execute(
+        select(endpoints.c.location, requests.c.action)
+        .select_from(requests.join(endpoints))
+        .where(requests.c.id == request_id)
+    ).one()
+    outbox.put(connection, event, row.location, request_id=request_id, action=row.action, **payload)
+
+
+def _conflict(exc: IntegrityError, location: str) -> Exception:
+    if "uq_requests_one_active_for_each_endpoint" in str(exc.orig):
+        return Conflict(
+            f"{location} has an active request already",
+            remedy=f"Follow it with `certrail request show {location}`, or cancel it first.",
+        )
+    return exc
+
+
+def _select() -> Any:
+    return select(requests, endpoints.c.location).select_from(
+        requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id)
+    )
+
+
+def _read(row: Row[Any]) -> Request:
+    fields = row._mapping
+    return Request(
+        id=fields["id"],
+        endpoint_id=fields["endpoint_id"],
+        location=fields["location"],
+        workflow=Workflow(fields["workflow"]),
+        action=Action(fields["action"]),
+        status=Status(fields["status"]),
+        reason=Reason(fields["reason_code"], fields["reason_message"]),
+        requested_by=fields["requested_by"],
+        plan=Plan.model_validate(fields["plan"]),
+        run_count=fields["run_count"],
+        job_id=fields["job_id"],
+        certificate_id=fields["certificate_id"],
+        previous_certificate_id=fields["previous_certificate_id"],
+        staged=fields["staged"],
+        flow_run_id=fields["flow_run_id"],
+        cancel_requested=fields["cancel_requested"],
+        lease_owner=fields["lease_owner"],
+        created_at=fields["created_at"],
+        scheduled_at=fields["scheduled_at"],
+        started_at=fields["started_at"],
+        ended_at=fields["ended_at"],
+    )

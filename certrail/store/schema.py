@@ -1,0 +1,315 @@
+"""Tables of the inventory database.
+
+Constraints hold what must never happen: two active requests for one
+endpoint, two live orders for one request, two outcomes for one effect.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+from certrail.model import Action, Workflow
+from certrail.tracker import ACTIVE, Status, StepStatus
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Now = func.now()
+
+
+def _at(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _created() -> Column[object]:
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=_Now)
+
+
+def _quoted(values: object) -> str:
+    return ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
+
+
+connectors = Table(
+    "connectors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("slug", Text, nullable=False, comment="block type; with the name, the block to load"),
+    _created(),
+    _at("updated_at"),
+    _at("checked_at"),
+    Column("check_ok", Boolean),
+    Column("check_message", Text),
+    comment="Names of connectors. Their settings are Prefect blocks.",
+)
+
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("name", Text, nullable=False, unique=True),
+    Column("workflow", Text, nullable=False),
+    Column("ca", Text, ForeignKey("connectors.name"), nullable=False),
+    Column("settings", JSONB, nullable=False, comment="the profile as applied, without secrets"),
+    _created(),
+    _at("updated_at"),
+    CheckConstraint(f"workflow in ({_quoted(Workflow)})", name="workflow"),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("location", Text, nullable=False, unique=True),
+    Column("addresses", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("sni", Text),
+    Column("names", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("profile_id", UUID(as_uuid=True), ForeignKey("profiles.id")),
+    Column("target", Text, ForeignKey("connectors.name")),
+    Column("server", JSONB, nullable=False, server_default="{}"),
+    Column("starttls", Text),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("certificate_id", UUID(as_uuid=True), ForeignKey("certificates.id", use_alter=True)),
+    Column("observed", JSONB, comment="what the last scan or test saw served"),
+    _at("observed_at"),
+    _at("last_success_at"),
+    _at("next_renewal_at"),
+    _created(),
+    _at("updated_at"),
+    Index(None, "profile_id"),
+    Index(None, "target"),
+    Index("ix_endpoints_tags", "tags", postgresql_using="gin"),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("fingerprint", Text, nullable=False, unique=True),
+    Column("serial", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("common_name", Text),
+    Column("names", ARRAY(Text), nullable=False),
+    Column("key_kind", Text, nullable=False),
+    _at("not_before", nullable=False),
+    _at("not_after", nullable=False),
+    Column("chain_pem", Text, nullable=False),
+    Column("key_id", UUID(as_uuid=True), ForeignKey("keys.id"), comment="null: not ours"),
+    Column("ca", Text, comment="connector that issued it; null: only observed"),
+    _at("revoked_at"),
+    _created(),
+    Index(None, "not_after"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("purpose", Text, nullable=False, comment="leaf or acme-account"),
+    Column("sealed", Text, comment="null once destroyed"),
+    Column("algorithm", Text, nullable=False),
+    _created(),
+    _at("destroyed_at"),
+)
+
+acme_accounts = Table(
+    "acme_accounts",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("directory_url", Text, primary_key=True),
+    Column("key_id", UUID(as_uuid=True), ForeignKey("keys.id"), nullable=False),
+    Column("url", Text, nullable=False, server_default="", comment="empty until the CA answered"),
+    Column("contact", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("eab_kid", Text, nullable=False, server_default=""),
+    _created(),
+    _at("updated_at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("name", Text, nullable=False, unique=True),
+    Column("action", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("settings", JSONB, nullable=False, server_default="{}"),
+    Column("flow_run_id", UUID(as_uuid=True)),
+    _created(),
+    _at("scheduled_at"),
+    _at("started_at"),
+    _at("ended_at"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("endpoint_id", UUID(as_uuid=True), ForeignKey("endpoints.id"), nullable=False),
+    Column("job_id", UUID(as_uuid=True), ForeignKey("jobs.id")),
+    Column("workflow", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    Column("reason_message", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column(
+        "plan",
+        JSONB,
+        nullable=False,
+        comment="endpoint and profile as they were when the request was made, without secrets",
+    ),
+    Column("certificate_id", UUID(as_uuid=True), ForeignKey("certificates.id")),
+    Column("previous_certificate_id", UUID(as_uuid=True), ForeignKey("certificates.id")),
+    Column("staged", JSONB, comment="what install or restore needs to go on; no key"),
+    Column("flow_run_id", UUID(as_uuid=True), unique=True),
+    Column("run_count", Integer, nullable=False, server_default="0"),
+    Column("lease_owner", Text),
+    _at("lease_until"),
+    Column("cancel_requested", Boolean, nullable=False, server_default="false"),
+    _created(),
+    _at("scheduled_at"),
+    _at("started_at"),
+    _at("ended_at"),
+    CheckConstraint(f"workflow in ({_quoted(Workflow)})", name="workflow"),
+    CheckConstraint(f"action in ({_quoted(Action)})", name="action"),
+    CheckConstraint(f"status in ({_quoted(Status)})", name="status"),
+    Index(
+        "uq_requests_one_active_for_each_endpoint",
+        "endpoint_id",
+        unique=True,
+        postgresql_where=text(f"status in ({_quoted(ACTIVE)})"),
+    ),
+    Index("ix_requests_endpoint_created", "endpoint_id", text("created_at desc")),
+    Index(None, "job_id"),
+    Index("ix_requests_status", "status", "lease_until"),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("detail", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("cause", Text),
+    Column("remedy", Text),
+    Column("retryable", Boolean),
+    Column("error", Text, comment="class of the error, to count causes by"),
+    Column("task_run_id", UUID(as_uuid=True)),
+    _at("started_at"),
+    _at("ended_at"),
+    CheckConstraint(f"status in ({_quoted(StepStatus)})", name="status"),
+    CheckConstraint(
+        "status <> 'failed' or (cause is not null and remedy is not null"
+        " and retryable is not null)",
+        name="failed_says_why",
+    ),
+    CheckConstraint("status <> 'skipped' or detail is not null", name="skipped_says_why"),
+)
+
+step_attempts = Table(
+    "step_attempts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("run", Integer, nullable=False, comment="the request's run_count"),
+    Column("status", Text, nullable=False),
+    Column("detail", Text),
+    Column("cause", Text),
+    _at("started_at", nullable=False),
+    _at("ended_at"),
+    Index(None, "request_id", "number"),
+    comment="History: one row for each time a step was tried.",
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id"), nullable=False),
+    Column("key", Text, nullable=False, unique=True, comment="our reference, given to the CA"),
+    Column("ca", Text, nullable=False),
+    Column("order", JSONB, comment="null until the CA answered"),
+    Column("csr_pem", Text),
+    Column("key_id", UUID(as_uuid=True), ForeignKey("keys.id")),
+    Column("is_dead", Boolean, nullable=False, server_default="false"),
+    Column("dead_because", Text),
+    _created(),
+    _at("updated_at"),
+    Index(
+        "uq_orders_one_live_for_each_request",
+        "request_id",
+        unique=True,
+        postgresql_where=text("not is_dead"),
+    ),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id"), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("intent", JSONB, nullable=False, server_default="{}"),
+    Column("intent_at", DateTime(timezone=True), nullable=False, server_default=_Now),
+    Column("outcome", JSONB),
+    _at("outcome_at"),
+    Column("run", Integer, nullable=False),
+    UniqueConstraint("request_id", "action", "key"),
+    Index("ix_journal_open", "intent_at", postgresql_where=text("outcome is null")),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("event", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id")),
+    Column("payload", JSONB, nullable=False),
+    _created(),
+    _at("sent_at"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    _at("next_attempt_at"),
+    Column("last_error", Text),
+    Index("ix_outbox_unsent", "id", postgresql_where=text("sent_at is null")),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_Now),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+    Index(None, "object"),
+)
