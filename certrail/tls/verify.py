@@ -1,0 +1,216 @@
+"""Would a regular TLS client accept this chain? Pure: no network, no clock.
+
+The verdict is that of ``cryptography.x509.verification``. It holds CAs to
+more rules than most clients do; where it refuses for a reason that has no
+other explanation, OpenSSL is asked for a second opinion, and a chain that
+OpenSSL accepts gets a warning instead of a failure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, VerificationError
+from OpenSSL import crypto
+
+from certrail.model import subject_names
+from certrail.names import matches
+from certrail.tls.addresses import is_ip
+from certrail.tls.findings import Reason, failure, warning
+from certrail.tls.path import Path, explain_end, follow, order_findings
+from certrail.tls.trust import TrustAnchors
+from certrail.x509.findings import (
+    UNREADABLE,
+    Finding,
+    Severity,
+    describe,
+    extension,
+    shorten,
+    unreadable,
+    weak_key,
+    weak_signature,
+    wrong_usage,
+)
+
+
+def verify_chain(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    roots: TrustAnchors,
+    peer_name: str | None,
+    time: datetime,
+    *,
+    issued: Sequence[x509.Certificate] = (),
+) -> list[Finding]:
+    """Return what a client that wants *peer_name* finds wrong at *time*, failures first.
+
+    Args:
+        intermediates: the rest of the chain as presented, in the order sent.
+        peer_name: DNS name or IP address; None leaves the name unchecked.
+        issued: certificates of the chain as the CA issued it, if known.
+    """
+    try:
+        findings = _verify(leaf, intermediates, roots, peer_name, time, issued)
+    except UNREADABLE as exc:
+        findings = [unreadable(exc)]
+    return sorted(findings, key=lambda finding: finding.severity is not Severity.FAILURE)
+
+
+def covers(leaf: x509.Certificate, name: str) -> bool:
+    """Return whether *leaf* is for *name*: only its subject alternative names count (RFC 9525)."""
+    names = subject_names(leaf)
+    if is_ip(name):
+        return str(ipaddress.ip_address(name)) in names
+    return any(not is_ip(pattern) and matches(pattern, name) for pattern in names)
+
+
+def _verify(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    roots: TrustAnchors,
+    peer_name: str | None,
+    time: datetime,
+    issued: Sequence[x509.Certificate],
+) -> list[Finding]:
+    time = time.replace(microsecond=0)  # certificates know no parts of a second
+    named = peer_name is None or covers(leaf, peer_name)
+    findings = [] if named else [_name_mismatch(leaf, peer_name or "")]
+    findings += _time_findings(leaf, time)
+    # The chain is judged apart from name and date of the leaf, so that one
+    # report tells all that is wrong.
+    subject = peer_name if named and peer_name is not None else _own_name(leaf)
+    moment = min(max(time, leaf.not_valid_before_utc), leaf.not_valid_after_utc)
+    path = follow(leaf, intermediates, roots)
+    refusal = _refusal(leaf, intermediates, roots, subject, moment)
+    if refusal:
+        reasons = _explanations(path, roots, time, issued)
+        if not reasons:
+            reasons = [_second_opinion(path, intermediates, roots, moment, refusal)]
+        findings += reasons
+    return findings + order_findings([leaf, *intermediates], path)
+
+
+def _refusal(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    roots: TrustAnchors,
+    subject: str | None,
+    time: datetime,
+) -> str:
+    """Return why ``cryptography`` refuses the chain, "" if it does not."""
+    if roots.store is None:
+        return "no trust anchors"
+    if subject is None:
+        return "the certificate has no subject alternative name to verify"
+    try:
+        peer = (
+            x509.IPAddress(ipaddress.ip_address(subject))
+            if is_ip(subject)
+            else x509.DNSName(subject)
+        )
+        verifier = PolicyBuilder().store(roots.store).time(time).build_server_verifier(peer)
+        verifier.verify(leaf, list(intermediates))
+    except (VerificationError, *UNREADABLE) as exc:
+        return shorten(exc, 300) or "refused"
+    return ""
+
+
+def _explanations(
+    path: Path, roots: TrustAnchors, time: datetime, issued: Sequence[x509.Certificate]
+) -> list[Finding]:
+    """Return the known reasons why a chain is refused; the leaf's own dates are not among them."""
+    end = explain_end(path, roots, issued=issued)
+    findings = [end] if end else []
+    for position, certificate in enumerate(path.certificates):
+        anchor = path.anchored and certificate is path.top
+        if position and not anchor:
+            findings += _time_findings(certificate, time)
+        elif anchor and position and certificate.not_valid_after_utc < time:
+            message = f"the trusted root {describe(certificate)} expired on " + _day(
+                certificate.not_valid_after_utc
+            )
+            findings.append(failure(Reason.EXPIRED_ROOT, message))
+        checks = (weak_key,) if anchor else (weak_key, weak_signature, wrong_usage)
+        findings += [found for check in checks if (found := check(certificate))]
+    return findings
+
+
+def _second_opinion(
+    path: Path,
+    intermediates: Sequence[x509.Certificate],
+    roots: TrustAnchors,
+    time: datetime,
+    refusal: str,
+) -> Finding:
+    """Ask OpenSSL, as most clients do, about a chain refused without a known reason."""
+    words = _openssl_refusal(path.certificates[0], intermediates, roots, time)
+    if words:
+        return failure(Reason.CHAIN_INVALID, f"the chain is refused: {words} ({refusal})")
+    # Clients differ in how they apply name constraints, and some did it wrongly
+    # (CVE-2025-61727): there the stricter opinion stands.
+    if any(extension(known, x509.NameConstraints) for known in path.certificates):
+        message = f"the chain is refused by its CA's name constraints: {refusal}"
+        return failure(Reason.CHAIN_INVALID, message)
+    message = f"accepted by OpenSSL, but a strict client refuses it: {refusal}"
+    return warning(Reason.STRICT_PROFILE, message)
+
+
+def _openssl_refusal(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    roots: TrustAnchors,
+    time: datetime,
+) -> str:
+    """Return why OpenSSL refuses the chain, "" if it does not."""
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    store.set_time(time)
+    issuers = {known.issuer for known in (leaf, *intermediates)}
+    for root in roots.certificates:
+        if root.subject in issuers or root == leaf:
+            store.add_cert(crypto.X509.from_cryptography(root))
+    chain = [crypto.X509.from_cryptography(known) for known in intermediates]
+    context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(leaf), chain)
+    try:
+        context.verify_certificate()
+    except crypto.X509StoreContextError as exc:
+        return shorten(exc) or "refused"
+    return ""
+
+
+def _name_mismatch(leaf: x509.Certificate, name: str) -> Finding:
+    names = subject_names(leaf)
+    if not names:
+        served = "it has no subject alternative name"
+    else:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        served = f"it is for {shorten(', '.join(names[:3]))}{more}"
+    return failure(Reason.NAME_MISMATCH, f"the certificate is not for {shorten(name)}: {served}")
+
+
+def _time_findings(certificate: x509.Certificate, time: datetime) -> list[Finding]:
+    if certificate.not_valid_after_utc < time:
+        message = f"{describe(certificate)} expired on {_day(certificate.not_valid_after_utc)}"
+        return [failure(Reason.EXPIRED, message)]
+    if certificate.not_valid_before_utc > time:
+        message = (
+            f"{describe(certificate)} is not valid before "
+            f"{_day(certificate.not_valid_before_utc)}; it is {_day(time)} here, so one of the "
+            "clocks may be wrong"
+        )
+        return [failure(Reason.NOT_YET_VALID, message)]
+    return []
+
+
+def _own_name(leaf: x509.Certificate) -> str | None:
+    """Return some name the leaf is for, to judge its chain by."""
+    for name in subject_names(leaf):
+        return f"x{name[1:]}" if name.startswith("*.") else name
+    return None
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
