@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         key_file: a file with such lines, readable by its owner only.
         host: address the Prefect server listens on.
         port: its TCP port; 0 takes a free one.
+        public_url: where browsers reach it, when that is not ``http://host:port`` (a proxy).
         worker_limit: runs that a worker executes at the same time, per pool.
         durable: whether the embedded database waits for the disk at each commit.
         log_level: level of the library's own log lines.
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     key_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=4200, ge=0, le=65535)
+    public_url: str = ""
     worker_limit: int = Field(default=50, ge=1)
     durable: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
