@@ -1,0 +1,315 @@
+"""The account at an ACME CA: its key, where it is kept, and how it is made or found again."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from acme import messages
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from josepy.b64 import b64decode, b64encode
+from josepy.jwa import ES256, ES384, ES512, RS256
+from josepy.jwk import JWKEC, JWKRSA
+
+from certrail.acme.connection import Connection, Signer
+from certrail.acme.payload import as_payload
+from certrail.acme.problem import PREFIX
+from certrail.errors import AuthenticationFailed, ConnectorError, InvalidRequest, UnexpectedReply
+from certrail.log import effect, plain
+from certrail.model import Account
+from certrail.private_key import PrivateKeyPem
+
+_FORGOTTEN = f"{PREFIX}accountDoesNotExist"
+_EAB_REFUSALS = frozenset(
+    f"{PREFIX}{code}" for code in ("unauthorized", "malformed", "externalAccountRequired")
+)
+_CURVES = {256: ES256, 384: ES384, 521: ES512}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """What has to be kept of an account.
+
+    Attributes:
+        url: the account at the CA; "" while only the key exists.
+        key: the account key.
+        contact: what was last sent as contact, ``mailto:`` included.
+        eab_kid: the external account it was bound to, "" for none.
+    """
+
+    url: str
+    key: PrivateKeyPem
+    contact: tuple[str, ...] = ()
+    eab_kid: str = ""
+
+
+class AccountKeeper(Protocol):
+    """Where the account of one connector at one directory rests.
+
+    Implementations are safe to use from several threads and processes at once.
+    """
+
+    def load(self) -> StoredAccount | None:
+        """Return what was saved last, None if there is nothing."""
+        ...
+
+    def save(self, account: StoredAccount) -> None:
+        """Keep *account* in place of the one before; it is durable on return."""
+        ...
+
+    def lock(self, what: str) -> AbstractContextManager[object]:
+        """Hold a lock that is exclusive among all threads and processes for this account.
+
+        *what* is ``"account"`` or ``"order"``; the two are independent. Who
+        holds "order" may take "account", never the other way round.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalAccount:
+    """Credentials that bind the account to one at the CA (RFC 8555 section 7.3.4)."""
+
+    kid: str
+    hmac_key: bytes
+
+    @classmethod
+    def parse(cls, kid: str, hmac_key: str) -> ExternalAccount | None:
+        """Read what the CA gave out, in either base64 alphabet; None where there is nothing.
+
+        Raises:
+            InvalidRequest: only one of the two is there, or the key is not base64.
+        """
+        if not kid and not hmac_key:
+            return None
+        if not kid or not hmac_key:
+            raise InvalidRequest(
+                "eab_kid and eab_hmac_key belong together, and one of them is missing",
+                remedy="Give both as the CA issued them, or neither.",
+            )
+        text = hmac_key.strip().translate(str.maketrans("+/", "-_")).rstrip("=")
+        try:
+            key = b64decode(text)
+        except (ValueError, TypeError) as exc:
+            # The cause would quote the secret.
+            del exc
+            key = b""
+        if not key:
+            raise InvalidRequest(
+                "eab_hmac_key is not base64",
+                remedy="Copy the HMAC key exactly as the CA shows it.",
+            )
+        return cls(kid.strip(), key)
+
+    def __repr__(self) -> str:
+        return f"ExternalAccount(kid={self.kid!r}, hmac_key=<hidden>)"
+
+    def binding(self, public_key: Any, new_account_url: str) -> dict[str, Any]:
+        """Return the signed binding for the newAccount request."""
+        bound: dict[str, Any] = messages.ExternalAccountBinding.from_data(
+            public_key,
+            self.kid,
+            b64encode(self.hmac_key).decode(),
+            messages.Directory({"newAccount": new_account_url}),
+        )
+        return bound
+
+
+def new_account_key() -> PrivateKeyPem:
+    """Make an account key: ECDSA P-256, which every CA takes (RFC 8555 section 6.2)."""
+    return PrivateKeyPem(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def signer_of(key: PrivateKeyPem, url: str = "") -> Signer:
+    """Return what signs requests with *key*, as the account *url* if there is one.
+
+    Raises:
+        InvalidRequest: a key that ACME has no signature for.
+    """
+    try:
+        loaded = serialization.load_pem_private_key(key.reveal(), password=None)
+    except (ValueError, TypeError):
+        raise InvalidRequest(
+            "the stored account key cannot be read",
+            remedy="Remove the connector's stored account; a new one is made.",
+        ) from None
+    if isinstance(loaded, ec.EllipticCurvePrivateKey) and loaded.key_size in _CURVES:
+        return Signer(JWKEC(key=loaded), _CURVES[loaded.key_size], url)
+    if isinstance(loaded, rsa.RSAPrivateKey):
+        return Signer(JWKRSA(key=loaded), RS256, url)
+    raise InvalidRequest(
+        f"an account key of the kind {type(loaded).__name__} cannot be used with ACME",
+        remedy="Use an ECDSA P-256, P-384, P-521 or RSA key.",
+    )
+
+
+class Registration:
+    """Finds, makes and keeps the account of one connector. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        keeper: AccountKeeper,
+        contact: tuple[str, ...] = (),
+        external: ExternalAccount | None = None,
+    ) -> None:
+        self._connection = connection
+        self._keeper = keeper
+        self._contact = contact
+        self._external = external
+        self._signer: Signer | None = None
+        self._guard = threading.Lock()
+
+    def signer(self) -> Signer:
+        """Return what signs as the account; the account is found or made if need be."""
+        if (signer := self._signer) is not None:
+            return signer
+        stored = self._keeper.load()
+        if stored is None or not stored.url:
+            self.ensure()
+            stored = self._keeper.load()
+        if stored is None:  # pragma: no cover - a keeper that does not keep
+            raise UnexpectedReply("the account store returned nothing of what it was given")
+        return self._use(stored)
+
+    def forget(self) -> None:
+        """Read the account from the store again before the next request."""
+        self._signer = None
+
+    def look(self) -> Account | None:
+        """Return the account as the CA has it, None if there is none. Changes nothing.
+
+        Raises:
+            AuthenticationFailed: the account was deactivated or revoked.
+        """
+        stored = self._keeper.load()
+        return self._found(stored) if stored is not None and stored.url else None
+
+    def ensure(self) -> Account:
+        """Find the account and bring its contact up to date, or make it.
+
+        Raises:
+            AuthenticationFailed: it was deactivated, or the CA wants other
+                external account credentials.
+        """
+        stored = self._keeper.load()
+        if stored is not None and self._is_current(stored) and (found := self._found(stored)):
+            self._use(replace(stored, url=found.url))
+            return found
+        with self._keeper.lock("account"):
+            return self._make(self._keeper.load())
+
+    def _make(self, stored: StoredAccount | None) -> Account:
+        """Bring the account to what is configured; the caller holds the lock."""
+        previous = stored
+        if stored is None or (stored.url and stored.eab_kid != self._kid):
+            # A binding cannot be changed, so another external account means another account.
+            stored = StoredAccount("", new_account_key(), eab_kid=self._kid)
+            # Before the CA hears of it: a key that is lost after that is a lost account.
+            self._keeper.save(stored)
+        elif stored.url and (found := self._found(stored)):
+            if stored.contact != self._contact:
+                self._update_contact(replace(stored, url=found.url))
+            return replace(found, contact=self._contact)
+        try:
+            return self._register(stored)
+        except ConnectorError:
+            if previous is not None and previous.url and previous.key is not stored.key:
+                self._keeper.save(previous)
+            raise
+
+    def _register(self, stored: StoredAccount) -> Account:
+        directory = self._connection.directory()
+        signer = signer_of(stored.key)
+        fields: dict[str, Any] = {"terms_of_service_agreed": True}
+        if self._contact:
+            fields["contact"] = self._contact
+        if self._external is not None:
+            fields["external_account_binding"] = self._external.binding(
+                signer.public_key, directory.new_account
+            )
+        payload = as_payload(messages.NewRegistration(**fields))
+        try:
+            reply = self._connection.post(directory.new_account, payload, signer, "new account")
+        except ConnectorError as exc:
+            if exc.code in _EAB_REFUSALS and (self._external or directory.eab_required):
+                raise AuthenticationFailed(
+                    str(exc),
+                    remedy="Set eab_kid and eab_hmac_key of the connector to a pair that the CA "
+                    "issued and still accepts; some CAs accept each pair once only.",
+                    connector=exc.connector,
+                    code=exc.code,
+                ) from exc
+            raise
+        url = reply.location()
+        self._must_be_valid(reply.json(), url)
+        stored = replace(stored, url=url, contact=self._contact, eab_kid=self._kid)
+        self._keeper.save(stored)
+        self._use(stored)
+        created = reply.status == 201  # 200 is "this key has an account" (section 7.3.1)
+        if created:
+            effect("acme.account.create", ca=self._connection.label, account=url)
+        return Account(url, created=created, contact=self._contact)
+
+    def _found(self, stored: StoredAccount) -> Account | None:
+        """Ask the CA for the account of the stored key (RFC 8555 section 7.3.1)."""
+        directory = self._connection.directory()
+        payload = as_payload(messages.NewRegistration(only_return_existing=True))
+        try:
+            reply = self._connection.post(
+                directory.new_account, payload, signer_of(stored.key), "look for the account"
+            )
+        except ConnectorError as exc:
+            if exc.code == _FORGOTTEN:
+                return None
+            if exc.code == f"{PREFIX}unauthorized":
+                raise self._closed(stored.url, str(exc), exc.code) from exc
+            raise
+        url = reply.location()
+        self._must_be_valid(reply.json(), url)
+        return Account(url, created=False, contact=stored.contact)
+
+    def _update_contact(self, stored: StoredAccount) -> None:
+        payload = as_payload(messages.UpdateRegistration(contact=self._contact))
+        signer = signer_of(stored.key, stored.url)
+        reply = self._connection.post(stored.url, payload, signer, "change the contact")
+        self._must_be_valid(reply.json(), stored.url)
+        self._keeper.save(replace(stored, contact=self._contact))
+        self._use(stored)
+        effect("acme.account.contact", ca=self._connection.label, account=stored.url)
+
+    def _must_be_valid(self, account: dict[str, Any], url: str) -> None:
+        # Some CAs leave the status out; only a bad one counts.
+        status = account.get("status", "valid")
+        if status != "valid":
+            raise self._closed(url, f"its status is {plain(status)[:40]}", "")
+
+    def _closed(self, url: str, why: str, code: str) -> AuthenticationFailed:
+        return AuthenticationFailed(
+            f"the account {url or 'of this connector'} cannot be used any more: {why}",
+            remedy="A closed account stays closed: remove the connector's stored account, "
+            "then retry; a new account is made.",
+            connector=self._connection.label,
+            code=code,
+        )
+
+    def _is_current(self, stored: StoredAccount) -> bool:
+        return bool(stored.url and stored.contact == self._contact and stored.eab_kid == self._kid)
+
+    def _use(self, stored: StoredAccount) -> Signer:
+        with self._guard:
+            self._signer = signer = signer_of(stored.key, stored.url)
+        return signer
+
+    @property
+    def _kid(self) -> str:
+        return self._external.kid if self._external else ""
