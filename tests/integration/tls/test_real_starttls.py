@@ -1,0 +1,85 @@
+"""STARTTLS against the real servers people run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from certrail.model import fingerprint
+from certrail.tls.findings import Reason
+from certrail.tls.probe import ProbeTarget, probe
+from certrail.tls.starttls import StartTls
+from tests.support.starttls_servers import dovecot, postfix, postgresql, slapd
+from tests.support.tls_servers import Authority, pem
+
+HOST = "mail.example.com"
+
+
+@contextmanager
+def _smtp(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with postfix(folder, file) as port:
+        yield {StartTls.SMTP: port}
+
+
+@contextmanager
+def _mail(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with dovecot(folder, file) as (imap, pop3):
+        yield {StartTls.IMAP: imap, StartTls.POP3: pop3}
+
+
+@contextmanager
+def _ldap(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with slapd(folder, file) as port:
+        yield {StartTls.LDAP: port}
+
+
+@contextmanager
+def _postgres(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with postgresql(folder, file) as port:
+        yield {StartTls.POSTGRES: port}
+
+
+Server = Callable[[Path, Path | None], AbstractContextManager[dict[StartTls, int]]]
+
+
+@pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres])
+def test_starttls_reaches_the_certificate_of_a_real_server(server: Server, tmp_path: Path) -> None:
+    """Each protocol has a conversation of its own before TLS; only a real server proves it."""
+    root = Authority.root()
+    issued = root.intermediate().issue(HOST)
+    with server(tmp_path, issued.write(tmp_path)) as ports:
+        for protocol, port in ports.items():
+            report = probe(
+                ProbeTarget(
+                    HOST,
+                    port,
+                    addresses=(f"127.0.0.1:{port}",),
+                    starttls=protocol,
+                    fingerprint=fingerprint(issued.leaf),
+                    roots=pem(root.certificate),
+                )
+            )
+            assert report.ok, report.detail
+            assert report.results[0].presented.tls_version == "TLS 1.3"
+            wrong = probe(
+                ProbeTarget(
+                    "other.example.com",
+                    port,
+                    addresses=(f"127.0.0.1:{port}",),
+                    starttls=protocol,
+                    roots=pem(root.certificate),
+                )
+            )
+            assert [f.code for f in wrong.failures] == [Reason.NAME_MISMATCH]
+
+
+@pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres])
+def test_server_without_tls_is_told_apart_from_a_dead_one(server: Server, tmp_path: Path) -> None:
+    """A server that could not load its key refuses STARTTLS and goes on in plain text."""
+    with server(tmp_path, None) as ports:
+        for protocol, port in ports.items():
+            report = probe(ProbeTarget("127.0.0.1", port, starttls=protocol))
+            assert [f.code for f in report.failures] == [Reason.STARTTLS_REFUSED], report.detail
