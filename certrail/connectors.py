@@ -94,6 +94,21 @@ class FindsOrders(ABC):
         """Return the order opened earlier under *key*, whatever its state."""
 
 
+class ListsOrders(ABC):
+    """A CA that can list the orders of our account (RFC 8555 section 7.1.2.1).
+
+    It finds an order again whose URL was lost with the reply, although the
+    CA knows nothing of our reference.
+    """
+
+    @abstractmethod
+    def unfinished_orders(self, names: Sequence[str]) -> tuple[Order, ...]:
+        """Return pending and ready orders for exactly *names*; empty where none are listed.
+
+        The ``key`` of what is returned is empty: whose they are is for the caller to say.
+        """
+
+
 class ValidatesDomains(ABC):
     """A CA that wants proof of control first (ACME, public REST CAs)."""
 

@@ -104,12 +104,16 @@ class Journal:
                 )
             )
 
-    def intents(self, action: str) -> list[dict[str, Any]]:
-        """Return the intents written for *action*, oldest first: what may need cleaning up."""
+    def unfinished(self, action: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return key and intent of every effect of *action* without outcome, oldest first."""
         with transaction() as connection:
             rows = connection.execute(
-                select(table.c.intent)
-                .where(table.c.request_id == self.request_id, table.c.action == action)
+                select(table.c.key, table.c.intent)
+                .where(
+                    table.c.request_id == self.request_id,
+                    table.c.action == action,
+                    table.c.outcome.is_(None),
+                )
                 .order_by(table.c.id)
             )
-            return [row.intent for row in rows]
+            return [(row.key, row.intent) for row in rows]

@@ -27,6 +27,7 @@ class OrderRecord:
     """
 
     id: UUID
+    ca: str
     key: OrderKey
     order: Order | None
     csr: Csr | None
@@ -38,13 +39,19 @@ def live(request_id: UUID) -> OrderRecord | None:
     with transaction() as connection:
         row = connection.execute(
             select(
-                orders.c.id, orders.c.key, orders.c.order, orders.c.csr_pem, orders.c.key_id
+                orders.c.id,
+                orders.c.ca,
+                orders.c.key,
+                orders.c.order,
+                orders.c.csr_pem,
+                orders.c.key_id,
             ).where(orders.c.request_id == request_id, ~orders.c.is_dead)
         ).first()
     if row is None:
         return None
     return OrderRecord(
         id=row.id,
+        ca=row.ca,
         key=OrderKey(row.key),
         order=Order.from_json(row.order) if row.order else None,
         csr=Csr(row.csr_pem) if row.csr_pem else None,
@@ -116,3 +123,14 @@ def bury(request_id: UUID, why: str) -> None:
             .where(orders.c.request_id == request_id, ~orders.c.is_dead)
             .values(is_dead=True, dead_because=why, updated_at=func.now())
         )
+
+
+def known_at(ca: str) -> set[str]:
+    """Return the remote ids of all orders that requests have at the connector *ca*."""
+    with transaction() as connection:
+        rows = connection.execute(
+            select(orders.c.order["remote_id"].astext).where(
+                orders.c.ca == ca, orders.c.order.is_not(None)
+            )
+        )
+        return {remote_id for (remote_id,) in rows}

@@ -139,20 +139,6 @@ def fail(request_id: UUID, number: int, error: CertrailError, *, final: bool) ->
     )
 
 
-def reset(request_id: UUID, number: int) -> None:
-    """Put the step and all after it back to pending: what they had done was undone."""
-    with transaction() as connection:
-        connection.execute(
-            update(steps)
-            .where(
-                steps.c.request_id == request_id,
-                steps.c.number >= number,
-                steps.c.status.in_((StepStatus.COMPLETED, StepStatus.SKIPPED)),
-            )
-            .values(status=StepStatus.PENDING, ended_at=None)
-        )
-
-
 def _end(
     request_id: UUID,
     number: int,

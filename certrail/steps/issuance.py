@@ -1,0 +1,99 @@
+"""Certificate issued: one order, one key, one CSR, one chain."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from certrail import log
+from certrail.connectors import CertificateAuthority
+from certrail.errors import (
+    CertrailError,
+    InvalidRequest,
+    KeyUnavailable,
+    NotFound,
+    NotIssued,
+    Rejected,
+)
+from certrail.keys.generate import generate
+from certrail.model import Chain, Csr, SubjectSpec, key_text, serial_text
+from certrail.steps.outcome import Outcome, Work, day
+from certrail.store import certificates, orders, requests
+from certrail.store.database import transaction
+from certrail.store.orders import OrderRecord
+from certrail.wait import until
+from certrail.x509.csr import build_csr
+
+_FIRST_POLL = timedelta(milliseconds=100)
+
+
+def issue(work: Work, ca: CertificateAuthority) -> Outcome:
+    """Hand over the CSR and keep the chain that answers it.
+
+    Key and CSR are stored before the CA sees the CSR, so whatever it issues
+    can be installed later.
+
+    Raises:
+        NotIssued: the CA is still working; the same order is asked again later.
+        Rejected: the CA gave the order up; it is dead.
+    """
+    record = orders.live(work.request.id)
+    if record is None or record.order is None:
+        raise InvalidRequest(
+            "the request has no live order",
+            remedy="Retry: validation is gone through again and an order is opened.",
+        )
+    record, csr = _with_csr(work, record)
+    try:
+        chain = _obtain(work, ca, record, csr)
+    except (Rejected, NotFound) as exc:
+        # An order in this state never yields a certificate (RFC 8555 section
+        # 7.1.6), so only now may a retry open another.
+        orders.bury(work.request.id, str(exc))
+        raise
+    chain.must_answer(csr, work.plan.names)
+    with transaction() as connection:
+        certificate_id = certificates.save(
+            connection, chain, key_id=record.key_id, ca=work.plan.ca.name
+        )
+        requests.keep_certificate(connection, work.request.id, certificate_id)
+    leaf = chain.leaf
+    log.effect("certificate.kept", request=work.request.id, serial=serial_text(leaf))
+    return Outcome.completed(
+        f"serial {serial_text(leaf)}, {key_text(leaf)}, valid to "
+        f"{day(leaf.not_valid_after_utc)}, chain of {len(chain.pems)}"
+    )
+
+
+def _with_csr(work: Work, record: OrderRecord) -> tuple[OrderRecord, Csr]:
+    if record.csr is not None:
+        return record, record.csr
+    algorithm = work.plan.key_algorithm
+    key = generate(algorithm)
+    csr = build_csr(SubjectSpec(names=work.plan.names, algorithm=algorithm), key)
+    orders.keep_csr(record, csr, key, algorithm)
+    stored = orders.live(work.request.id)
+    if stored is None or stored.csr is None:
+        raise KeyUnavailable("the new key was not stored")
+    return stored, stored.csr
+
+
+def _obtain(work: Work, ca: CertificateAuthority, record: OrderRecord, csr: Csr) -> Chain:
+    assert record.order is not None
+    with work.journal.effect("order.finalize", record.key) as effect:
+        if effect.outcome is None:
+            order = ca.finalize(record.order, csr)
+            orders.keep(record, order)
+            effect.record({"status": str(order.status)})
+        else:
+            order = record.order
+
+    def late() -> CertrailError:
+        return NotIssued(f"{work.plan.ca.name} is still working on order {order.remote_id}")
+
+    return until(
+        lambda: ca.collect(order),
+        timeout=work.plan.issue_timeout,
+        interval=_FIRST_POLL,
+        slowest=timedelta(seconds=10),
+        late=late,
+    )

@@ -1,0 +1,83 @@
+"""The one live order of a request: opened at most once, found again after a crash."""
+
+from __future__ import annotations
+
+import hashlib
+
+from certrail import log
+from certrail.connectors import (
+    CertificateAuthority,
+    FindsOrders,
+    ListsOrders,
+    OffersRenewalInfo,
+)
+from certrail.model import Action, Order, OrderSpec
+from certrail.steps.outcome import Work
+from certrail.store import certificates, orders
+from certrail.store.database import locked
+from certrail.store.orders import OrderRecord
+
+
+def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order]:
+    """Return the request's live order, opening it at the CA if there is none.
+
+    A crash between the CA's answer and our note of it leaves an intent with
+    no outcome. The next run asks the CA first; only a CA that can neither be
+    asked nor reuses an unfinished order may end up with a second, unused one.
+    """
+    plan = work.plan
+    record = orders.begin(work.request.id, plan.ca.name)
+    # One at a time for each set of names: whoever looks for a lost order must
+    # not take the one that another request is just opening.
+    with locked(f"order:{plan.ca.name}:{_digest(plan.names)}"):
+        spec = OrderSpec(
+            key=record.key,
+            names=plan.names,
+            profile=plan.ca_profile,
+            replaces=_replaces(work, ca),
+        )
+        intent = {"names": list(spec.names), "replaces": spec.replaces}
+        with work.journal.effect("order.open", record.key, intent) as effect:
+            if effect.outcome is None:
+                order = _lost(ca, record, spec) if effect.is_repeated else None
+                order = order or ca.open_order(spec)
+                orders.keep(record, order)
+                effect.record({"remote_id": order.remote_id})
+                log.effect("order.open", request=work.request.id, order=order.remote_id)
+    stored = orders.live(work.request.id)
+    assert stored is not None
+    assert stored.order is not None
+    return stored, stored.order
+
+
+def _lost(ca: CertificateAuthority, record: OrderRecord, spec: OrderSpec) -> Order | None:
+    """Return the order that an earlier run opened without noting it, if the CA can tell."""
+    if record.order is not None:
+        return record.order
+    if isinstance(ca, FindsOrders):
+        return ca.find_order(spec.key)
+    if isinstance(ca, ListsOrders):
+        taken = orders.known_at(record.ca)
+        for order in ca.unfinished_orders(spec.names):
+            if order.remote_id not in taken:
+                log.effect("order.found", key=spec.key, order=order.remote_id)
+                return Order(spec.key, order.remote_id, order.status, order.expires)
+    return None
+
+
+def _replaces(work: Work, ca: CertificateAuthority) -> str:
+    previous = work.request.previous_certificate_id
+    if (
+        previous is None
+        or not work.plan.replaces
+        or work.request.action is Action.ENROLL
+        or not isinstance(ca, OffersRenewalInfo)
+    ):
+        return ""
+    certificate = certificates.get(previous)
+    # Only the CA that issued it knows the certificate by this identifier.
+    return ca.replaces_id(certificate.chain) if certificate.ca == work.plan.ca.name else ""
+
+
+def _digest(names: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]

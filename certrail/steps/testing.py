@@ -1,0 +1,33 @@
+"""Testing installation: connect like a regular client, and undo what does not pass."""
+
+from __future__ import annotations
+
+from certrail.errors import InvalidRequest, ProbeFailed
+from certrail.steps import installation, serving
+from certrail.steps.installation import OpenTarget
+from certrail.steps.outcome import Outcome, Work
+from certrail.store import certificates, requests
+
+
+def test_installation(work: Work, open_target: OpenTarget) -> Outcome:
+    """Return once every address serves the certificate as clients want it.
+
+    Raises:
+        ProbeFailed: a client sees something wrong. The previous certificate
+            was put back where that was better; a retry installs again.
+    """
+    certificate_id = requests.get(work.request.id).certificate_id
+    if certificate_id is None:
+        raise InvalidRequest(
+            "the request has no certificate to look for",
+            remedy="Retry: issuance is gone through again, without a second order.",
+        )
+    chain = certificates.get(certificate_id).chain
+    report = serving.settled(work.plan, chain)
+    requests.keep_observed(work.request.endpoint_id, report.to_json())
+    if report.ok:
+        installation.accept(work, open_target)
+        return Outcome.completed(report.detail)
+    told = installation.undo(work, open_target, report)
+    first = report.failures[0]
+    raise ProbeFailed(f"{report.detail}; {told}", remedy=first.remedy)

@@ -1,0 +1,143 @@
+"""One run of a request: lease, steps in order, final state."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect import State, get_run_logger
+from prefect.events import emit_event
+from prefect.states import Cancelled, Completed, Failed
+
+from certrail.errors import CertrailError, InvalidRequest, JournalConflict
+from certrail.model import Workflow
+from certrail.store import requests
+from certrail.store.requests import Request
+from certrail.tracker import SUCCESSFUL, Status
+from tasks._threads import in_thread
+
+StepTask = Callable[[str], Awaitable[State[Any]]]
+
+_LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
+_CANCEL_NAME = "Cancelled"
+
+_cancelled: set[UUID] = set()
+_owners: dict[UUID, str] = {}
+
+
+async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTask]) -> State[Any]:
+    """Run the steps of a request one after the other and return the flow's final state.
+
+    A step that failed or was cancelled ends the run. Steps that an earlier
+    run finished return at once.
+    """
+    log = get_run_logger()
+    try:
+        async with _held(UUID(request_id)) as request:
+            if request.workflow is not workflow:
+                raise InvalidRequest(f"this is a {request.workflow} request, not {workflow}")
+            _emit("certrail.request.started", request)
+            for step in steps:
+                state = await step(request_id)
+                if state.is_cancelled():
+                    await _end(request, Status.CANCELLED)
+                    return Cancelled(message=state.message)
+                if not state.is_completed():
+                    await _end(request, Status.AUTOMATION_FAILED)
+                    return Failed(message=state.message)
+            done = (
+                Status.CERTIFICATE_DELIVERED
+                if workflow is Workflow.DELIVERY
+                else Status.AUTOMATION_SUCCESSFUL
+            )
+            await _end(request, done)
+            return Completed(message=f"{request.location}: {done.text.lower()}")
+    except CertrailError as exc:
+        log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
+        return Failed(message=f"{exc}. {exc.remedy}")
+
+
+def is_cancelled(request_id: UUID) -> bool:
+    """Return whether this process has heard that the request is to stop."""
+    return request_id in _cancelled
+
+
+def emit_step(event: str, request: Request, **payload: Any) -> None:
+    """Emit a Prefect event about a step of *request*."""
+    _emit(event, request, **payload)
+
+
+@asynccontextmanager
+async def _held(request_id: UUID) -> AsyncIterator[Request]:
+    """Hold the request's lease, renewing it, until the block ends."""
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    request = await _take(request_id, owner)
+    _owners[request_id] = owner
+    beat = asyncio.create_task(_renew(request_id, owner))
+    try:
+        yield request
+    except asyncio.CancelledError:
+        # Cancelled in Prefect's UI: the step in hand has ended by now.
+        await in_thread(requests.finish, request_id, owner, Status.CANCELLED)
+        raise
+    finally:
+        beat.cancel()
+        with suppress(asyncio.CancelledError):
+            await beat
+        _owners.pop(request_id, None)
+        _cancelled.discard(request_id)
+
+
+async def _take(request_id: UUID, owner: str) -> Request:
+    # A worker that was killed leaves its lease behind; it runs out by itself.
+    deadline = asyncio.get_running_loop().time() + 2 * _LEASE.total_seconds()
+    while True:
+        try:
+            return await in_thread(requests.take, request_id, owner, _LEASE)
+        except JournalConflict:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(min(1.0, _LEASE.total_seconds() / 4))
+
+
+async def _renew(request_id: UUID, owner: str) -> None:
+    while True:
+        await asyncio.sleep(_LEASE.total_seconds() / 3)
+        with suppress(CertrailError):
+            if await in_thread(requests.renew_leases, owner, [request_id], _LEASE):
+                _cancelled.add(request_id)
+
+
+async def _end(request: Request, status: Status) -> None:
+    await in_thread(requests.finish, request.id, _owners[request.id], status)
+    _emit(
+        "certrail.request.completed"
+        if status in SUCCESSFUL
+        else "certrail.request.cancelled"
+        if status is Status.CANCELLED
+        else "certrail.request.failed",
+        request,
+        status=str(status),
+    )
+
+
+def _emit(event: str, request: Request, **payload: Any) -> None:
+    emit_event(
+        event,
+        resource={
+            "prefect.resource.id": f"certrail.endpoint.{request.location}",
+            "prefect.resource.name": request.location,
+        },
+        payload={
+            "request_id": str(request.id),
+            "workflow": str(request.workflow),
+            "action": str(request.action),
+            **payload,
+        },
+    )

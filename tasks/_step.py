@@ -1,0 +1,197 @@
+"""The shell around each step: step row, tries, Prefect state, log line, event.
+
+The work itself is a synchronous function of the library. Prefect keeps no
+result and no cache: finished steps are known from our own record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import State, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+from prefect.states import Cancelled, Completed, Failed
+
+from certrail.errors import CertrailError, ConnectorError
+from certrail.log import plain
+from certrail.model import Workflow
+from certrail.steps.outcome import Outcome, Work
+from certrail.store import requests, steps
+from certrail.store.requests import Request
+from certrail.tracker import STEPS, StepStatus, Title, task_run_name
+from tasks._run import StepTask, emit_step, is_cancelled
+from tasks._threads import in_thread
+
+_log = logging.getLogger("certrail")
+
+_PAUSE = float(os.environ.get("CERTRAIL_RETRY_SECONDS", "2"))
+_LONGEST_PARK = timedelta(minutes=15)
+
+
+class _Defect(CertrailError):
+    default_remedy = "This is a defect of Certrail: report it with the worker's log of this minute."
+
+
+class Step:
+    """A documented step, to be bound to the workflow that it is part of."""
+
+    def __init__(
+        self,
+        title: Title,
+        work: Callable[[Work], Outcome],
+        *,
+        attempts: int,
+        is_done: Callable[[Request], bool],
+    ) -> None:
+        self.title = title
+        self._work = work
+        self._attempts = attempts
+        self._is_done = is_done
+
+    def of(self, workflow: Workflow) -> StepTask:
+        """Return the Prefect task, named by title and number within *workflow*."""
+        number = STEPS[workflow].index(self.title) + 1
+
+        @task(
+            name=self.title,
+            task_run_name=task_run_name(workflow, self.title),
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        async def step(request_id: str) -> State[Any]:
+            context = TaskRunContext.get()
+            task_run_id = context.task_run.id if context else None
+            return await self._run(UUID(request_id), number, task_run_id)
+
+        async def call(request_id: str) -> State[Any]:
+            # Prefect's overloads miss that an async task with return_state is awaitable.
+            running = cast(Awaitable[State[Any]], step(request_id, return_state=True))
+            return await running
+
+        return call
+
+    async def _run(self, request_id: UUID, number: int, task_run_id: UUID | None) -> State[Any]:
+        log = get_run_logger()
+        tried = 0
+        while True:
+            if is_cancelled(request_id):
+                return await self._cancel(request_id, number)
+            tried += 1
+            last = tried >= self._attempts
+            found = await in_thread(self._try, request_id, number, task_run_id, last)
+            if found is None:
+                return await self._cancel(request_id, number)
+            request, outcome = found
+            if isinstance(outcome, Outcome):
+                log.info("%s: %s", self.title, outcome.detail)
+                emit_step(
+                    f"certrail.step.{outcome.status}", request, **self._payload(number, outcome)
+                )
+                name = "Skipped" if outcome.status is StepStatus.SKIPPED else None
+                return Completed(name=name, message=outcome.detail)
+            if outcome.final:
+                error = outcome.error
+                log.error("%s: %s. %s", self.title, error, error.remedy)
+                emit_step(
+                    "certrail.step.failed",
+                    request,
+                    step=str(self.title),
+                    number=number,
+                    cause=str(error),
+                    remedy=error.remedy,
+                    retryable=error.retryable,
+                )
+                return Failed(message=f"{number}. {self.title}: {error}. {error.remedy}")
+            log.warning("%s: %s; trying again in %.0f s", self.title, outcome.error, outcome.pause)
+            await self._sleep(request_id, outcome.pause)
+
+    def _try(
+        self, request_id: UUID, number: int, task_run_id: UUID | None, last: bool
+    ) -> tuple[Request, Outcome | _Failure] | None:
+        """Make one try in a worker thread, with the rows before and after it.
+
+        Returns None when somebody asked the request to stop.
+        """
+        request = requests.get(request_id)
+        if request.cancel_requested:
+            return None
+        row = steps.of_request(request_id)[number - 1]
+        if row.status in (StepStatus.COMPLETED, StepStatus.SKIPPED) and self._is_done(request):
+            return request, Outcome(row.status, row.detail or "")
+        attempts = steps.begin(request_id, number, request.run_count, task_run_id)
+        try:
+            outcome = self._work(Work.of(request))
+        except CertrailError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001 - a defect must still end in a failed step
+            _log.exception("step %s of request %s", self.title, request_id)
+            error = _Defect(f"unexpected {type(exc).__name__}: {plain(exc)}")
+        else:
+            steps.end(request_id, number, outcome.status, outcome.detail)
+            return request, outcome
+        failure = _Failure.of(error, attempts=attempts, last=last)
+        steps.fail(request_id, number, error, final=failure.final)
+        return request, failure
+
+    async def _cancel(self, request_id: UUID, number: int) -> State[Any]:
+        detail = "cancelled on request"
+        await in_thread(steps.end, request_id, number, StepStatus.CANCELLED, detail)
+        return Cancelled(message=f"{number}. {self.title}: {detail}")
+
+    async def _sleep(self, request_id: UUID, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (left := end - loop.time()) > 0 and not is_cancelled(request_id):
+            await asyncio.sleep(min(left, 5.0))
+
+
+class _Failure:
+    """A try that failed: whether it was the last, and how long to wait otherwise."""
+
+    def __init__(self, error: CertrailError, pause: float, final: bool) -> None:
+        self.error = error
+        self.pause = pause
+        self.final = final
+
+    @classmethod
+    def of(cls, error: CertrailError, *, attempts: int, last: bool) -> _Failure:
+        wait = error.retry_after if isinstance(error, ConnectorError) else None
+        # Jitter, because a bulk job's children fail at the same moment.
+        pause = _PAUSE * 4 ** min(attempts - 1, 3) * random.uniform(0.8, 1.2)  # noqa: S311
+        if wait is not None:
+            pause = max(pause, wait.total_seconds())
+        too_long = wait is not None and wait > _LONGEST_PARK
+        return cls(error, pause, final=last or not error.retryable or too_long)
+
+
+def step(
+    title: Title, *, attempts: int = 3, is_done: Callable[[Request], bool] = lambda _: True
+) -> Callable[[Callable[[Work], Outcome]], Step]:
+    """Make a step of a function that does its work.
+
+    Args:
+        title: the documented title.
+        attempts: tries in one run, while the error says that another can help.
+        is_done: whether a step that an earlier run finished still counts as finished.
+    """
+
+    def wrap(work: Callable[[Work], Outcome]) -> Step:
+        return Step(title, work, attempts=attempts, is_done=is_done)
+
+    return wrap
+
+
+def in_order(workflow: Workflow, *chosen: Step) -> tuple[StepTask, ...]:
+    """Bind the steps of a workflow; refuses another order than the documented one."""
+    titles = tuple(one.title for one in chosen)
+    if titles != STEPS[workflow]:
+        raise TypeError(f"{workflow} has the steps {STEPS[workflow]}, not {titles}")
+    return tuple(one.of(workflow) for one in chosen)
