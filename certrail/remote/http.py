@@ -82,7 +82,7 @@ def client(
         url = httpx.URL(base_url)
     except httpx.InvalidURL as exc:
         raise InvalidRequest(f"not a URL: {plain(exc)}") from exc
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 1) > 65535:
         raise InvalidRequest(
             f"not an http or https URL: {plain(url.copy_with(userinfo=b'', query=None))}",
             remedy="Write the address as https://host[:port][/path].",
