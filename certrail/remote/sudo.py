@@ -58,7 +58,8 @@ class Sudo:
         """
         if not self.password:
             return ["sudo", "-n", "--", "true"], b""
-        return ["sudo", "-S", "-p", "", "--", "true"], f"{self.password}\n".encode()
+        # -k: a password given a minute ago must not answer for this one.
+        return ["sudo", "-k", "-S", "-p", "", "--", "true"], f"{self.password}\n".encode()
 
     def must_work(self, result: CommandResult, *, host: str) -> None:
         """Check what :meth:`probe` gave.
