@@ -1,0 +1,1 @@
+"""Programs that serve certificates: how each is configured, tested and reloaded."""

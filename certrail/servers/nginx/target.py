@@ -1,0 +1,373 @@
+"""Install certificates on nginx."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from certrail.connectors import Host, InstallTarget
+from certrail.errors import ActivationRefused, Conflict, InvalidRequest
+from certrail.log import effect
+from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
+from certrail.names import matches
+from certrail.servers.nginx.config import Configuration, ServerBlock, read_configuration
+from certrail.servers.nginx.control import NginxControl
+from certrail.servers.nginx.edit import Edit, Wanted, kind_of_key, plan_edit
+from certrail.servers.nginx.match import Matcher
+from certrail.servers.nginx.settings import NginxSettings
+from certrail.servers.splice import replacements
+from certrail.servers.transaction import FileChange, State, Transaction
+from certrail.servers.versions import Versions, slug, version_of
+from certrail.x509.chain import must_be_installable
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What installing would change, before anything is.
+
+    Attributes:
+        place: ``file:line`` of the server block.
+        directory: where the certificate will be kept.
+        before, after: content of each file to be changed, by path.
+        replaced, added: number of directives.
+    """
+
+    place: str
+    directory: str
+    before: dict[str, bytes]
+    after: dict[str, bytes]
+    replaced: int
+    added: int
+
+    @property
+    def summary(self) -> str:
+        """One phrase for people."""
+        if not self.after:
+            return "certificate version switched, no configuration changed"
+        parts = [f"{len(self.after)} file{'s' if len(self.after) > 1 else ''}"]
+        for count, what in ((self.replaced, "replaced"), (self.added, "added")):
+            if count:
+                parts.append(f"{count} directive{'s' if count > 1 else ''} {what}")
+        return ", ".join(parts)
+
+    def diff(self) -> str:
+        """Return the change as a unified diff, "" if no file changes."""
+        lines: list[str] = []
+        for path, after in self.after.items():
+            lines += difflib.unified_diff(
+                self.before[path].decode(errors="replace").splitlines(keepends=True),
+                after.decode(errors="replace").splitlines(keepends=True),
+                f"a{path}",
+                f"b{path}",
+            )
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+class NginxTarget(InstallTarget):
+    """One nginx on one host."""
+
+    def __init__(self, host: Host, settings: NginxSettings) -> None:
+        self._host = host
+        self._settings = settings
+        self._control = NginxControl(host, settings)
+
+    def check(self) -> str:
+        version = self._control.version()
+        blocks = len(self._read().blocks)
+        return f"{version} on {self._host.name}, {self._settings.config}: {blocks} server blocks"
+
+    def sites(self) -> Iterator[Site]:
+        configuration = self._read()
+        matcher = Matcher(configuration)
+        for block in configuration.blocks:
+            found = _address_of(matcher, block)
+            if found is None:
+                # nginx never chooses it: its names are claimed by an earlier block.
+                continue
+            name, listen = found
+            yield Site(
+                id=site_id(name, listen),
+                names=block.names,
+                listens=tuple(dict.fromkeys(one.key for one in block.listens)),
+                tls=configuration.serves_tls(block),
+                fingerprint=self._configured(configuration, block),
+                settings={"site": name, "listen": listen},
+            )
+
+    def serving(self, site: Site) -> Fingerprint | None:
+        configuration = self._read()
+        return self._configured(configuration, self._block(configuration, site))
+
+    def plan(self, site: Site, bundle: Bundle) -> Plan:
+        """Return what installing *bundle* would change; nothing is changed.
+
+        Raises:
+            InvalidRequest: the configuration cannot be changed safely.
+        """
+        kind = kind_of_key(bundle.chain.leaf.public_key())
+        configuration = self._read()
+        return self._plan(configuration, self._block(configuration, site), site, kind)[0]
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        must_be_installable(bundle)
+        if bundle.key is None:
+            raise InvalidRequest(
+                "nginx needs the private key, and this certificate came without one",
+                remedy="Let Certrail make the key: choose an algorithm in the profile.",
+            )
+        self._must_be_sound()
+        configuration = self._read()
+        block = self._block(configuration, site)
+        leaf = bundle.chain.leaf
+        new = bundle.chain.fingerprint
+        configured = self._all_configured(configuration, block)
+        if replaces is not None and not {replaces, new} & set(configured):
+            raise Conflict(
+                f"{site.id} is configured with {_short(configured)}, not with {replaces[:16]}…",
+                connector=self._host.name,
+            )
+        kind = kind_of_key(leaf.public_key())
+        plan, _ = self._plan(configuration, block, site, kind)
+        self._must_not_strip_others(configuration, block, plan, set(subject_names(leaf)))
+        versions = self._versions(plan.directory)
+        version = versions.stage(bundle)
+        return Staged(
+            site=site.id,
+            fingerprint=new,
+            replaces=replaces or (configured[0] if configured else None),
+            summary=f"nginx: {plan.summary} ({key_text(leaf)} for {block.place})",
+            data={
+                "site": self._site_name(site),
+                "listen": self._site_listen(site),
+                "directory": plan.directory,
+                "version": version,
+                "key_kind": kind,
+                "configured": [str(one) for one in configured],
+            },
+        )
+
+    def activate(self, staged: Staged) -> str:
+        transaction, versions = self._transaction(staged)
+        transaction.begin_again()
+        version = version_of(staged.fingerprint)
+        configuration = self._read()
+        block = self._block_of(configuration, staged)
+        site = Site(staged.site, settings=dict(staged.data))
+        plan, edit = self._plan(configuration, block, site, str(staged.data["key_kind"]))
+        if versions.live() == version and not plan.after:
+            return f"nginx: {staged.fingerprint[:16]}… was live already, nothing changed"
+        configured = self._all_configured(configuration, block)
+        expected = {*staged.data["configured"], staged.fingerprint}
+        if configured and not set(configured) & expected:
+            raise Conflict(
+                f"{staged.site} is configured with {_short(configured)}: another certificate was "
+                "installed since this one was staged",
+                connector=self._host.name,
+            )
+        if plan.directory != versions.directory:
+            raise Conflict(
+                f"the configuration of {staged.site} changed since the certificate was staged",
+                connector=self._host.name,
+            )
+        changes = [
+            FileChange(
+                self._host.real_path(path),
+                plan.before[path],
+                after,
+                replacements(plan.before[path], edit.splices[path]),
+            )
+            for path, after in plan.after.items()
+        ]
+        try:
+            transaction.switch(changes, self._control)
+        except ActivationRefused:
+            # Said by someone who broke it between staging and now?
+            self._must_be_sound()
+            raise
+        effect("site.activate", host=self._host.name, site=staged.site, version=version)
+        return (
+            f"nginx: {plan.summary}, configuration tested, "
+            f"reloaded in {self._control.reload_seconds:.1f} s"
+        )
+
+    def restore(self, staged: Staged) -> str:
+        transaction, _ = self._transaction(staged)
+        if not transaction.restore(self._control):
+            return "nginx: nothing to put back"
+        effect("site.restore", host=self._host.name, site=staged.site)
+        was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
+        return (
+            f"nginx: {was} put back, configuration tested, "
+            f"reloaded in {self._control.reload_seconds:.1f} s"
+        )
+
+    def discard(self, staged: Staged) -> None:
+        transaction, versions = self._transaction(staged)
+        if transaction.state() is State.PREPARED:
+            transaction.restore(self._control)
+        version = version_of(staged.fingerprint)
+        if versions.live() == version:
+            for old in versions.prune(self._settings.keep_versions):
+                Transaction(self._host, versions, old, server="nginx").forget()
+            return
+        transaction.forget()
+        versions.remove(version)
+
+    def _read(self) -> Configuration:
+        return read_configuration(self._host, self._settings.config)
+
+    def _must_be_sound(self) -> None:
+        words = self._control.test()
+        if words:
+            raise ActivationRefused(
+                f"nginx on {self._host.name} refuses its configuration as it is, "
+                f"before anything was changed: {words}",
+                remedy="Correct the configuration until `nginx -t` accepts it, then retry.",
+            )
+
+    def _site_name(self, site: Site) -> str:
+        name = str(site.settings.get("site", self._settings.site))
+        if not name and "site" not in site.settings:
+            raise InvalidRequest(
+                "no site given", remedy="Set `site` of the endpoint's server to the server name."
+            )
+        return name
+
+    def _site_listen(self, site: Site) -> str:
+        return str(site.settings.get("listen", self._settings.listen))
+
+    def _block(self, configuration: Configuration, site: Site) -> ServerBlock:
+        name, listen = self._site_name(site), self._site_listen(site)
+        matcher = Matcher(configuration)
+        if listen and self._settings.enable_tls:
+            # The listener asked for may be the one that is to be added.
+            return matcher.named(name, listen) or matcher.match(name)
+        return matcher.match(name, listen)
+
+    def _block_of(self, configuration: Configuration, staged: Staged) -> ServerBlock:
+        return self._block(configuration, Site(staged.site, settings=dict(staged.data)))
+
+    def _versions(self, directory: str) -> Versions:
+        return Versions(self._host, directory, key_file=self._settings.key_file)
+
+    def _transaction(self, staged: Staged) -> tuple[Transaction, Versions]:
+        directory = str(staged.data["directory"])
+        if posixpath.dirname(directory) != self._settings.base:
+            raise InvalidRequest(
+                f"{staged.site} was staged in {directory}, outside {self._settings.base}",
+                remedy="Stage it again: `directory` of the endpoint's server has changed.",
+            )
+        versions = self._versions(directory)
+        version = version_of(staged.fingerprint)
+        return Transaction(self._host, versions, version, server="nginx"), versions
+
+    def _plan(
+        self, configuration: Configuration, block: ServerBlock, site: Site, kind: str
+    ) -> tuple[Plan, Edit]:
+        versions = self._versions(self._directory(configuration, block, site, kind))
+        wanted = Wanted(
+            versions.live_chain,
+            versions.live_key,
+            kind,
+            beside=self._settings.key_types == "add",
+            enable_tls=self._settings.enable_tls,
+            listen=self._site_listen(site),
+        )
+        edit = plan_edit(configuration, block, wanted)
+        after = edit.changed(configuration)
+        before = {path: configuration.reader.files[path].data for path in after}
+        plan = Plan(block.place, versions.directory, before, after, edit.replaced, edit.added)
+        return plan, edit
+
+    def _directory(
+        self, configuration: Configuration, block: ServerBlock, site: Site, kind: str
+    ) -> str:
+        """Return where this certificate is kept; of two kinds on one site, each has its own."""
+        name, listen = self._site_name(site), self._site_listen(site)
+        directory = posixpath.join(
+            self._settings.base, slug(site_id(name, listen).removesuffix("@*"))
+        )
+        beside = f"{directory}.{kind.lower()}"
+        full_name = configuration.reader.full_name
+        present = {
+            full_name(pair.certificate.arguments[0]): kind_of_key(leaf.public_key())
+            for pair in block.own_pairs
+            if (leaf := configuration.leaf(pair))
+        }
+        if self._versions(beside).live_chain in present:
+            return beside
+        others = [path for path, other in present.items() if other != kind]
+        several = len(block.own_pairs) > 1 or (others and self._settings.key_types == "add")
+        if several and self._versions(directory).live_chain in others:
+            return beside
+        return directory
+
+    def _all_configured(
+        self, configuration: Configuration, block: ServerBlock
+    ) -> list[Fingerprint]:
+        found = (configuration.fingerprint(pair) for pair in block.pairs)
+        return [one for one in found if one is not None]
+
+    def _configured(self, configuration: Configuration, block: ServerBlock) -> Fingerprint | None:
+        """Return the certificate of ours if there is one, else the first."""
+        full_name = configuration.reader.full_name
+        ours = [
+            pair
+            for pair in block.pairs
+            if full_name(pair.certificate.arguments[0]).startswith(f"{self._settings.base}/")
+        ]
+        for pair in (*ours, *block.pairs):
+            found = configuration.fingerprint(pair)
+            if found:
+                return found
+        return None
+
+    def _must_not_strip_others(
+        self, configuration: Configuration, block: ServerBlock, plan: Plan, names: set[str]
+    ) -> None:
+        """Refuse to switch a certificate that another server block uses for names of its own."""
+        live = self._versions(plan.directory).live_chain
+        for other in (*configuration.blocks, *configuration.others):
+            if other is block:
+                continue
+            for pair in other.pairs:
+                if configuration.reader.full_name(pair.certificate.arguments[0]) != live:
+                    continue
+                leaf = configuration.leaf(pair)
+                had = [
+                    name
+                    for name in other.names
+                    if leaf and any(matches(one, name) for one in subject_names(leaf))
+                ]
+                lost = [name for name in had if not any(matches(one, name) for one in names)]
+                if lost:
+                    raise InvalidRequest(
+                        f"{pair.certificate.place} uses this site's certificate too, and the new "
+                        f"one no longer covers {', '.join(lost)}",
+                        remedy=f"Give the server block at {other.place} a certificate of its own, "
+                        f"or add {', '.join(lost)} to the names of this one.",
+                    )
+
+
+def site_id(site: str, listen: str) -> str:
+    """Return the stable id of a site: server name and address, ``*`` for any."""
+    return f"{site}@{listen or '*'}"
+
+
+def _address_of(matcher: Matcher, block: ServerBlock) -> tuple[str, str] | None:
+    """Return the shortest name and address by which *block* is found again."""
+    listens = dict.fromkeys(("", *(listen.key for listen in block.listens)))
+    for listen in listens:
+        for name in block.names or ("",):
+            try:
+                if matcher.match(name, listen) is block:
+                    return name, listen
+            except InvalidRequest:
+                continue
+    return None
+
+
+def _short(fingerprints: list[Fingerprint]) -> str:
+    return ", ".join(f"{one[:16]}…" for one in fingerprints) or "no certificate"

@@ -1,0 +1,272 @@
+"""Switch a server to another certificate, or leave everything as it was.
+
+What is about to change is written down on the host first, with a copy of
+each file, so that any later process can finish or undo it::
+
+    <base>/<name>/changes/<version>/journal.json
+                                    0, 1, …       the files as they were
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import posixpath
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from certrail.connectors import Host
+from certrail.errors import ActivationRefused, CertrailError, Conflict, NotFound
+from certrail.log import effect, plain
+from certrail.servers.splice import Replacement, take_back
+from certrail.servers.versions import Versions
+
+
+class Control(Protocol):
+    """How a server program is asked to judge and to read its configuration."""
+
+    def test(self) -> str:
+        """Return "" if the server accepts its configuration, else its own words."""
+        ...
+
+    def reload(self) -> str:
+        """Make the running server use its configuration.
+
+        Returns "" once it does, else the server's own words.
+        """
+        ...
+
+
+class State(StrEnum):
+    """How far a change got."""
+
+    PREPARED = "prepared"
+    """Files may have been changed; the server may have read them."""
+    LIVE = "live"
+    """The server uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One configuration file to be changed: real path, bytes now and then, and the difference."""
+
+    path: str
+    before: bytes
+    after: bytes
+    made: tuple[Replacement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    link_before: str
+    link_after: str
+    files: tuple[_FileRecord, ...]
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class _FileRecord:
+    path: str
+    mode: int
+    before: str
+    after: str
+    copy: str
+    made: tuple[tuple[str, str], ...]
+
+
+class Transaction:
+    """The change that makes one version of a certificate live."""
+
+    def __init__(self, host: Host, versions: Versions, version: str, *, server: str) -> None:
+        self._host = host
+        self._versions = versions
+        self._version = version
+        self._server = server
+        self.directory = posixpath.join(versions.directory, "changes", version)
+
+    @property
+    def _journal(self) -> str:
+        return posixpath.join(self.directory, "journal.json")
+
+    def state(self) -> State | None:
+        """Return how far this change got, None if it was never begun or was undone."""
+        record = self._read()
+        return record.state if record else None
+
+    def begin_again(self) -> None:
+        """Undo what a crash left half done; quiet if there is nothing."""
+        record = self._read()
+        if record is not None and record.state is not State.LIVE:
+            effect("activation.undo", host=self._host.name, change=self.directory)
+            self._undo(record)
+            self.forget()
+
+    def switch(self, files: Sequence[FileChange], control: Control) -> None:
+        """Point the link at the version, write *files*, test, reload.
+
+        Raises:
+            ActivationRefused: the server refused; everything is as it was before.
+            Conflict: a file changed since it was read; nothing was changed.
+        """
+        try:
+            record = self._prepare(files)
+        except CertrailError:
+            self.forget()
+            raise
+        reloading = False
+        try:
+            self._versions.switch(record.link_after)
+            for change, noted in zip(files, record.files, strict=True):
+                self._write(change, noted)
+            words = control.test()
+            if words:
+                raise self._refused("refuses the new configuration", words)
+            reloading = True
+            words = control.reload()
+            if words:
+                raise self._refused("tested the configuration but did not take it over", words)
+        except CertrailError as exc:
+            self._put_back(record, exc, control, reload=reloading)
+            raise
+        self._save(replace(record, state=State.LIVE))
+        self._versions.remember(self._version)
+
+    def restore(self, control: Control) -> bool:
+        """Put back link and files and make the server read them; False if there was nothing to do.
+
+        Raises:
+            Conflict: somebody has changed link or file in a way that cannot
+                be undone by itself; nothing was changed.
+            ActivationRefused: the server refuses what was there before.
+        """
+        record = self._read()
+        if record is None:
+            return False
+        self._save(replace(record, state=State.PREPARED))
+        self._undo(record)
+        for ask in (control.test, control.reload):
+            if words := ask():
+                raise ActivationRefused(
+                    f"the previous configuration was put back, but {self._server} "
+                    f"does not take it over: {words}",
+                    remedy=f"Correct the configuration on {self._host.name}, then reload it.",
+                )
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        """Remove the journal and the copies."""
+        self._host.remove(self.directory, tree=True)
+        parent = posixpath.dirname(self.directory)
+        if self._host.info(parent) is not None and not self._host.list_directory(parent):
+            self._host.remove(parent)
+
+    def _prepare(self, files: Sequence[FileChange]) -> _Record:
+        noted = []
+        self._host.make_directory(posixpath.dirname(self.directory), mode=0o700)
+        self._host.make_directory(self.directory, mode=0o700)
+        for number, change in enumerate(files):
+            info = self._host.info(change.path)
+            mode = info.mode if info else 0o644
+            copy = posixpath.join(self.directory, str(number))
+            self._host.write_file(copy, change.before, mode=mode)
+            made = tuple((_to_text(one.old), _to_text(one.new)) for one in change.made)
+            noted.append(
+                _FileRecord(
+                    change.path, mode, _digest(change.before), _digest(change.after), copy, made
+                )
+            )
+        record = _Record(
+            link_before=self._versions.live_target(),
+            link_after=self._versions.target(self._version),
+            files=tuple(noted),
+            state=State.PREPARED,
+        )
+        self._save(record)
+        return record
+
+    def _write(self, change: FileChange, noted: _FileRecord) -> None:
+        if _digest(self._host.read_file(change.path)) != noted.before:
+            raise Conflict(
+                f"{change.path} on {self._host.name} was changed by somebody else meanwhile",
+                connector=self._host.name,
+            )
+        self._host.write_file(change.path, change.after, mode=noted.mode)
+
+    def _put_back(
+        self, record: _Record, cause: CertrailError, control: Control, *, reload: bool
+    ) -> None:
+        """Undo after *cause*; says in a note on *cause* if that did not work."""
+        try:
+            self._undo(record)
+            words = control.reload() if reload else ""
+            if words:
+                cause.add_note(f"reload after putting everything back: {words}")
+            self.forget()
+        except CertrailError as exc:
+            effect("activation.undo-failed", host=self._host.name, cause=exc)
+            cause.remedy = (
+                f"Putting the files back failed too ({plain(exc)}); retry, which does that first."
+            )
+
+    def _refused(self, what: str, words: str) -> ActivationRefused:
+        return ActivationRefused(
+            f"{self._server} on {self._host.name} {what}: {words}; the previous certificate "
+            "was put back"
+        )
+
+    def _undo(self, record: _Record) -> None:
+        now = self._versions.live_target()
+        if now not in (record.link_before, record.link_after):
+            raise Conflict(
+                f"{self._versions.live_link} points at {plain(now)}: another certificate was "
+                "installed since",
+                remedy="Nothing was put back. Look at which certificate is wanted.",
+                connector=self._host.name,
+            )
+        pending = [(noted, self._as_it_was(noted)) for noted in record.files]
+        # The reverse of the order of switch: the files may name the link.
+        for noted, content in pending:
+            if content is not None:
+                self._host.write_file(noted.path, content, mode=noted.mode)
+        if now != record.link_before:
+            self._versions.switch(record.link_before)
+
+    def _as_it_was(self, noted: _FileRecord) -> bytes | None:
+        """Return what to write back, None if the file is as it was."""
+        now = self._host.read_file(noted.path)
+        if _digest(now) == noted.before:
+            return None
+        if _digest(now) == noted.after:
+            return self._host.read_file(noted.copy)
+        made = (Replacement(_to_bytes(old), _to_bytes(new)) for old, new in noted.made)
+        return take_back(now, made, noted.path)
+
+    def _save(self, record: _Record) -> None:
+        self._host.write_file(self._journal, json.dumps(asdict(record)).encode(), mode=0o600)
+
+    def _read(self) -> _Record | None:
+        try:
+            data: dict[str, Any] = json.loads(self._host.read_file(self._journal))
+        except NotFound:
+            return None
+        files = tuple(
+            _FileRecord(**{**one, "made": tuple((old, new) for old, new in one["made"])})
+            for one in data["files"]
+        )
+        return _Record(data["link_before"], data["link_after"], files, State(data["state"]))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _to_text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+def _to_bytes(text: str) -> bytes:
+    return base64.b64decode(text)

@@ -1,0 +1,230 @@
+"""Certificate versions on a host, and the link that says which one is live.
+
+::
+
+    <base>/<name>/versions/<first 16 hex digits of the fingerprint>/fullchain.pem
+                                                                   /privkey.pem
+    <base>/<name>/live -> versions/<…>
+    <base>/<name>/history.json      versions that have been live, newest last
+
+A server's configuration names files below ``live``. Certificate and key
+change together, in one step, because only the link is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from dataclasses import dataclass
+
+from certrail.connectors import Host
+from certrail.errors import CertrailError, Conflict, InvalidRequest, NotFound
+from certrail.log import effect, plain
+from certrail.model import Bundle, Fingerprint
+
+CHAIN = "fullchain.pem"
+KEY = "privkey.pem"
+_PLAIN = re.compile(r"[^a-z0-9.-]")
+_VERSION = re.compile(r"[0-9a-f]{16}\Z")
+_LONGEST = 120
+
+
+def slug(site: str) -> str:
+    """Return a directory name for *site*: readable, unique, and never a way out of a directory.
+
+    ``*.example.test`` becomes ``_wildcard_.example.test``. Wherever something
+    else had to be replaced, a digest keeps different sites apart.
+    """
+    text = site.lower()
+    wildcard = text.startswith("*.")
+    kept = _PLAIN.sub("_", text[1:] if wildcard else text)
+    result = f"_wildcard_{kept}" if wildcard else kept
+    lossless = kept == (site[1:] if wildcard else site)
+    if lossless and result and not result.startswith(".") and len(result) <= _LONGEST:
+        return result
+    digest = hashlib.sha256(site.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{result[:_LONGEST].lstrip('.') or '_'}-{digest}"
+
+
+def version_of(fingerprint: Fingerprint) -> str:
+    """Return the directory name of a version."""
+    return fingerprint[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """How key files are written.
+
+    Attributes:
+        mode: permission bits.
+        owner, group: "" for the account's own.
+    """
+
+    mode: int = 0o600
+    owner: str = ""
+    group: str = ""
+
+
+class Versions:
+    """The versions of one site's certificate on one host."""
+
+    def __init__(self, host: Host, directory: str, *, key_file: KeyFile | None = None) -> None:
+        self._host = host
+        self._key_file = key_file or KeyFile()
+        self.directory = directory
+
+    @property
+    def live_link(self) -> str:
+        """The link itself."""
+        return posixpath.join(self.directory, "live")
+
+    @property
+    def live_chain(self) -> str:
+        """The path for a server's configuration: certificate chain."""
+        return posixpath.join(self.live_link, CHAIN)
+
+    @property
+    def live_key(self) -> str:
+        """The path for a server's configuration: private key."""
+        return posixpath.join(self.live_link, KEY)
+
+    def path(self, version: str) -> str:
+        """Return the directory of *version*."""
+        if not _VERSION.match(version):
+            raise InvalidRequest(f"not a version of a certificate: {plain(version)!r}")
+        return posixpath.join(self.directory, "versions", version)
+
+    def target(self, version: str) -> str:
+        """Return what ``live`` points at when *version* is live."""
+        return f"versions/{version}"
+
+    def live(self) -> str:
+        """Return the version that is live, "" if none is.
+
+        Raises:
+            Conflict: something other than our link is there.
+        """
+        target = self.live_target()
+        name = posixpath.basename(target)
+        return name if target == self.target(name) and _VERSION.match(name) else ""
+
+    def live_target(self) -> str:
+        """Return where ``live`` points as written, "" if it is absent.
+
+        Raises:
+            Conflict: something other than a link is there.
+        """
+        info = self._host.info(self.live_link)
+        if info is None:
+            return ""
+        if info.kind != "link":
+            raise Conflict(
+                f"{self.live_link} on {self._host.name} is a {info.kind}, not our link",
+                remedy="Move it away, then retry.",
+            )
+        return info.target
+
+    def stage(self, bundle: Bundle) -> str:
+        """Write *bundle* as a version beside the live one; the same again is quiet.
+
+        The key is written first and never readable by more than its mode
+        allows. If anything fails, what this call made is removed again.
+
+        Returns the version.
+
+        Raises:
+            StorageFull: no room; nothing stays behind.
+        """
+        version = version_of(bundle.chain.fingerprint)
+        directory = self.path(version)
+        files = {CHAIN: bundle.chain.text.encode()}
+        if bundle.key is not None:
+            files = {KEY: bundle.key.reveal(), **files}
+        new = self._host.info(directory) is None
+        try:
+            self._host.make_directory(posixpath.dirname(directory), mode=0o755)
+            self._host.make_directory(directory, mode=0o755)
+            for name, content in files.items():
+                self._write(posixpath.join(directory, name), content, secret=name == KEY)
+        except CertrailError:
+            if new:
+                self._host.remove(directory, tree=True)
+                self._remove_if_unused()
+            raise
+        effect("version.stage", host=self._host.name, directory=directory)
+        return version
+
+    def switch(self, target: str) -> None:
+        """Point ``live`` at *target* (as written in the link); "" removes the link."""
+        if target:
+            self._host.make_link(self.live_link, target)
+        else:
+            self._host.remove(self.live_link)
+
+    def remember(self, version: str) -> None:
+        """Note that *version* has been live, for :meth:`prune`."""
+        history = [*(old for old in self.history() if old != version), version]
+        path = posixpath.join(self.directory, "history.json")
+        self._host.write_file(path, json.dumps(history).encode(), mode=0o644)
+
+    def history(self) -> list[str]:
+        """Return versions that have been live, newest last."""
+        try:
+            raw = self._host.read_file(posixpath.join(self.directory, "history.json"))
+            found = json.loads(raw)
+        except (NotFound, ValueError):
+            return []
+        return [text for text in found if isinstance(text, str) and _VERSION.match(text)]
+
+    def remove(self, version: str) -> None:
+        """Remove *version* unless it is live; directories left empty go with it."""
+        if version == self.live():
+            return
+        self._host.remove(self.path(version), tree=True)
+        self._remove_if_unused()
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove versions that were live longer ago than the last *keep* before the live one.
+
+        Versions that were never live are left: another request may have
+        staged them. Returns what was removed.
+        """
+        live = self.live()
+        old = [version for version in self.history() if version != live]
+        gone = old[: max(0, len(old) - keep)]
+        for version in gone:
+            self._host.remove(self.path(version), tree=True)
+        if gone:
+            kept = [version for version in self.history() if version not in gone]
+            path = posixpath.join(self.directory, "history.json")
+            self._host.write_file(path, json.dumps(kept).encode(), mode=0o644)
+        return gone
+
+    def _write(self, path: str, content: bytes, *, secret: bool) -> None:
+        mode = self._key_file.mode if secret else 0o644
+        info = self._host.info(path)
+        same_shape = info and (info.kind, info.mode, info.size) == ("file", mode, len(content))
+        # The same bytes again are left alone: this version may be the live one.
+        if same_shape and self._host.read_file(path) == content:
+            return
+        self._host.write_file(
+            path,
+            content,
+            mode=mode,
+            owner=self._key_file.owner if secret else "",
+            group=self._key_file.group if secret else "",
+        )
+
+    def _remove_if_unused(self) -> None:
+        """Remove our directories as far as nothing of use is left in them."""
+        for path in (posixpath.join(self.directory, "versions"), self.directory):
+            if self._host.info(path) is None:
+                continue
+            if set(self._host.list_directory(path)) - {"history.json"}:
+                return
+            self._host.remove(path, tree=True)
+        base = posixpath.dirname(self.directory)
+        if self._host.info(base) is not None and not self._host.list_directory(base):
+            self._host.remove(base)

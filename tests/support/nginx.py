@@ -1,0 +1,298 @@
+"""A real nginx under a temporary prefix, on ports from the kernel, with a CA for its certificates.
+
+::
+
+    with Nginx.started(tmp_path) as nginx:            # one TLS site, www.example.test
+        nginx.served("www.example.test")              # fingerprint a client sees
+
+    with Nginx.started(tmp_path, servers=MY_BLOCKS) as nginx: ...
+
+``servers`` is the text of the server blocks; ``@port@``, ``@plain@`` and
+``@dir@`` in it become a TLS port, a second port, and the directory of
+nginx.conf. ``@dir@/old.pem`` and ``@dir@/old.key`` hold a certificate for
+``www.example.test`` and ``*.example.test``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+from certrail.model import Bundle, Chain, Fingerprint
+from certrail.private_key import PrivateKeyPem
+from tests.support.process import accepts, binary, free_port, running
+
+ONE_SITE = """
+    server {
+        listen 127.0.0.1:@port@ ssl;
+        server_name www.example.test;
+        ssl_certificate     @dir@/old.pem; # from last year
+        ssl_certificate_key @dir@/old.key;
+        location / { return 200 "www\\n"; }
+        location /slow { limit_rate 1000k; root @dir@/htdocs; }
+    }
+"""
+
+_MAIN = """\
+worker_processes 1;
+pid @dir@/nginx.pid;
+error_log @dir@/error.log notice;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path @dir@/tmp/body;
+    proxy_temp_path @dir@/tmp/proxy;
+    fastcgi_temp_path @dir@/tmp/fastcgi;
+    uwsgi_temp_path @dir@/tmp/uwsgi;
+    scgi_temp_path @dir@/tmp/scgi;
+    server_names_hash_bucket_size 128;
+    server_names_hash_max_size 4096;
+{servers}
+}}
+"""
+
+
+class TestCa:
+    """A root and an intermediate that issue whatever a test asks for."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._root_key = ec.generate_private_key(ec.SECP256R1())
+        self.root = _sign("Test Root", self._root_key, "Test Root", self._root_key, ca=True)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.intermediate = _sign(
+            "Test Intermediate", self._key, "Test Root", self._root_key, ca=True
+        )
+
+    def bundle(
+        self,
+        *names: str,
+        rsa_key: bool = False,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+    ) -> Bundle:
+        """Return a fresh certificate (leaf and intermediate) and its key."""
+        key = (
+            rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            if rsa_key
+            else ec.generate_private_key(ec.SECP256R1())
+        )
+        leaf = _sign(
+            names[0],
+            key,
+            "Test Intermediate",
+            self._key,
+            names=names,
+            not_before=not_before,
+            not_after=not_after,
+        )
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Bundle(Chain.of([leaf, self.intermediate]), PrivateKeyPem(pem))
+
+
+def _sign(
+    subject: str,
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    issuer: str,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    ca: bool = False,
+    names: tuple[str, ...] = (),
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before or now - timedelta(hours=1))
+        .not_valid_after(not_after or now + timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if names:
+        dns = [x509.DNSName(name) for name in names]
+        builder = builder.add_extension(x509.SubjectAlternativeName(dns), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+@dataclass
+class Nginx:
+    """A running nginx. ``server`` is the mapping for an endpoint; add ``site`` to it."""
+
+    __test__ = False
+
+    directory: Path
+    port: int
+    plain: int
+    ca: TestCa
+    old: Bundle
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        """nginx.conf."""
+        return self.directory / "nginx.conf"
+
+    @property
+    def server(self) -> dict[str, object]:
+        """Settings that reach this nginx."""
+        return {"kind": "nginx", "config": str(self.config), "prefix": f"{self.directory}/"}
+
+    @property
+    def master(self) -> int:
+        """Process id of the master."""
+        return int((self.directory / "nginx.pid").read_text())
+
+    @property
+    def error_log(self) -> str:
+        """What nginx wrote about itself."""
+        return (self.directory / "error.log").read_text(errors="replace")
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the configuration, place holders replaced."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.filled(text).encode("utf-8", "surrogateescape"))
+        return path
+
+    def filled(self, text: str) -> str:
+        """Replace the place holders."""
+        values = {"@port@": self.port, "@plain@": self.plain, "@dir@": self.directory}
+        for name, value in values.items():
+            text = text.replace(name, str(value))
+        return text
+
+    def accepts_configuration(self) -> bool:
+        """Return what ``nginx -t`` says."""
+        return self._nginx("-t") == 0
+
+    def reload(self) -> None:
+        """Reload it without waiting for anything."""
+        assert self._nginx("-s", "reload") == 0
+
+    def _nginx(self, *arguments: str) -> int:
+        argv = [binary("nginx", "nginx"), "-p", f"{self.directory}/", "-c", str(self.config)]
+        return subprocess.run([*argv, *arguments], capture_output=True, check=False).returncode
+
+    def connect(self, name: str, *, port: int = 0, rsa_only: bool = False) -> ssl.SSLSocket:
+        """Return a TLS connection, certificate not verified."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if rsa_only:
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers("aRSA")
+        raw = socket.create_connection(("127.0.0.1", port or self.port), timeout=10)
+        try:
+            return context.wrap_socket(raw, server_hostname=name)
+        except BaseException:
+            raw.close()
+            raise
+
+    def served(self, name: str, *, port: int = 0, rsa_only: bool = False) -> Fingerprint:
+        """Return the fingerprint that a client asking for *name* sees."""
+        with self.connect(name, port=port, rsa_only=rsa_only) as connection:
+            der = connection.getpeercert(binary_form=True)
+        assert der is not None
+        return Fingerprint(hashlib.sha256(der).hexdigest())
+
+    @contextmanager
+    def visitors(self, name: str, threads: int = 3) -> Iterator[Visits]:
+        """Connect all the time from several threads while the body runs."""
+        visits = Visits()
+        stop = threading.Event()
+
+        def visit() -> None:
+            while not stop.is_set():
+                try:
+                    visits.seen.append(self.served(name))
+                except OSError as exc:
+                    visits.failures.append(repr(exc))
+
+        workers = [threading.Thread(target=visit) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        try:
+            yield visits
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
+
+    @classmethod
+    @contextmanager
+    def started(
+        cls,
+        directory: Path,
+        *,
+        servers: str = ONE_SITE,
+        files: Mapping[str, str] | None = None,
+        ca: TestCa | None = None,
+        config: str = "",
+    ) -> Iterator[Nginx]:
+        """Start nginx with *servers* inside ``http``; *files* are written beside nginx.conf.
+
+        *config* replaces the whole of nginx.conf; it needs the pid line.
+        """
+        ca = ca or TestCa()
+        nginx = cls(
+            directory,
+            free_port(),
+            free_port(),
+            ca,
+            ca.bundle("www.example.test", "*.example.test"),
+        )
+        for part in ("tmp", "htdocs"):
+            (directory / part).mkdir(parents=True, exist_ok=True)
+        store(directory / "old", nginx.old)
+        for name, text in (files or {}).items():
+            nginx.write(name, text)
+        nginx.write("nginx.conf", config or _MAIN.format(servers=servers))
+        (directory / "error.log").touch()
+        # The master reads keys as root; workers drop to an account that must reach htdocs.
+        os.chmod(directory, 0o755)
+        argv = [binary("nginx", "nginx"), "-p", f"{directory}/", "-c", str(nginx.config)]
+        argv += ["-e", str(directory / "error.log"), "-g", "daemon off;"]
+
+        def ready() -> bool:
+            return accepts(nginx.port) or accepts(nginx.plain)
+
+        with running(argv, log=directory / "output.log", ready=ready):
+            yield nginx
+
+
+@dataclass
+class Visits:
+    """What visitors saw."""
+
+    seen: list[Fingerprint] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def store(stem: Path, bundle: Bundle) -> None:
+    """Write *bundle* as ``stem.pem`` and ``stem.key``."""
+    stem.with_suffix(".pem").write_text(bundle.chain.text)
+    assert bundle.key is not None
+    stem.with_suffix(".key").write_bytes(bundle.key.reveal())
