@@ -25,6 +25,7 @@ from certrail.connectors import (
     Host,
     InstallTarget,
 )
+from certrail.dns.lookup import Resolver
 from certrail.errors import InvalidRequest, KeyUnavailable, NotFound
 from certrail.keys.seal import is_sealed, keyring
 
@@ -110,6 +111,10 @@ class DnsBlock(ConnectorBlock):
     @abstractmethod
     def connect(self) -> AbstractContextManager[DnsProvider]:
         """Open the provider."""
+
+    @abstractmethod
+    def resolver(self) -> Resolver:
+        """Return whom to ask for CNAMEs and name servers."""
 
 
 class HostBlock(ConnectorBlock):

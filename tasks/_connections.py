@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from blocks._base import ConnectorBlock, DnsBlock, HostBlock, TargetBlock
-from certrail import servers
 from certrail.configuration import Plan, split_address
 from certrail.connectors import ChallengeResponder, InstallTarget
 from certrail.dns.responder import Dns01Responder
 from certrail.errors import InvalidRequest
 from certrail.model import Site
 from certrail.remote.http01 import ListeningResponder, WebrootResponder
+from certrail.servers.registry import open_target, site_of
 from certrail.store.database import locked
 
 
@@ -31,8 +31,9 @@ def responder(plan: Plan) -> Iterator[ChallengeResponder]:
     else:
         if plan.dns is None:
             raise InvalidRequest(f"the profile {plan.profile} names no DNS connector")
-        with DnsBlock.named(plan.dns.reference).connect() as dns:
-            yield Dns01Responder(dns, lock=locked)
+        block = DnsBlock.named(plan.dns.reference)
+        with block.connect() as dns:
+            yield Dns01Responder(dns, lock=locked, resolver=block.resolver())
 
 
 @contextmanager
@@ -41,10 +42,10 @@ def install_target(plan: Plan) -> Iterator[tuple[InstallTarget, Site]]:
     if plan.target is None:
         raise InvalidRequest(f"{plan.location} has no target to install on")
     block = ConnectorBlock.named(plan.target.reference)
-    site = servers.site_of(plan.server, names=plan.names, location=plan.location)
+    site = site_of(plan.server)
     if isinstance(block, HostBlock):
         with block.connect() as host:
-            yield servers.open_target(host, plan.server), site
+            yield open_target(host, plan.server), site
     elif isinstance(block, TargetBlock):
         with block.connect() as target:
             yield target, site

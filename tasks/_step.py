@@ -93,7 +93,11 @@ class Step:
             if isinstance(outcome, Outcome):
                 log.info("%s: %s", self.title, outcome.detail)
                 emit_step(
-                    f"certrail.step.{outcome.status}", request, **self._payload(number, outcome)
+                    f"certrail.step.{outcome.status}",
+                    request,
+                    step=str(self.title),
+                    number=number,
+                    detail=outcome.detail,
                 )
                 name = "Skipped" if outcome.status is StepStatus.SKIPPED else None
                 return Completed(name=name, message=outcome.detail)

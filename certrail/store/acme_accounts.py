@@ -1,0 +1,75 @@
+"""ACME accounts: one for each connector and directory, its key sealed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from certrail.acme.account import StoredAccount
+from certrail.store import keys
+from certrail.store.database import locked, transaction
+from certrail.store.schema import acme_accounts
+
+
+class DatabaseAccountKeeper:
+    """Keeps the account of one connector in the inventory database."""
+
+    def __init__(self, connector: str, directory_url: str) -> None:
+        self._connector = connector
+        self._directory_url = directory_url
+
+    def load(self) -> StoredAccount | None:
+        """Return the account, or the key alone (url "") when the CA never answered."""
+        with transaction() as connection:
+            row = connection.execute(
+                select(
+                    acme_accounts.c.url,
+                    acme_accounts.c.key_id,
+                    acme_accounts.c.contact,
+                    acme_accounts.c.eab_kid,
+                ).where(
+                    acme_accounts.c.connector == self._connector,
+                    acme_accounts.c.directory_url == self._directory_url,
+                )
+            ).first()
+        if row is None:
+            return None
+        return StoredAccount(row.url, keys.load(row.key_id), tuple(row.contact), row.eab_kid)
+
+    def save(self, account: StoredAccount) -> None:
+        """Keep *account*; its key is sealed anew only when it is another one."""
+        known = self.load()
+        with transaction() as connection:
+            values: dict[str, object] = {
+                "url": account.url,
+                "contact": list(account.contact),
+                "eab_kid": account.eab_kid,
+                "updated_at": func.now(),
+            }
+            if known is None or known.key.reveal() != account.key.reveal():
+                values["key_id"] = keys.keep(
+                    connection, account.key, purpose="acme-account", algorithm="account"
+                )
+                statement = insert(acme_accounts).values(
+                    connector=self._connector, directory_url=self._directory_url, **values
+                )
+                connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["connector", "directory_url"], set_=values
+                    )
+                )
+            else:
+                connection.execute(
+                    acme_accounts.update()
+                    .where(
+                        acme_accounts.c.connector == self._connector,
+                        acme_accounts.c.directory_url == self._directory_url,
+                    )
+                    .values(**values)
+                )
+
+    def lock(self, what: str) -> AbstractContextManager[None]:
+        """Hold a lock among all threads and processes: one newAccount, one newOrder at a time."""
+        return locked(f"acme-{what}:{self._connector}:{self._directory_url}")
