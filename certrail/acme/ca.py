@@ -17,6 +17,7 @@ from certrail.connectors import CertificateAuthority, OffersRenewalInfo, Validat
 from certrail.errors import (
     AuthenticationFailed,
     CertrailError,
+    Conflict,
     ConnectorError,
     InvalidRequest,
     NotFound,
@@ -242,18 +243,24 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         )
 
     def revoke(self, chain: Chain, reason: RevocationReason) -> None:
+        """Revoke the leaf; already revoked is success.
+
+        A CA that takes no reasons (OpenBao) is asked again without one: that it
+        is revoked matters more than why.
+        """
         url = self._connection.directory().revoke_cert
         if not url:
             raise InvalidRequest(
                 "the CA offers no revocation by ACME", remedy="Revoke it in the CA's own console."
             )
         try:
-            self._post(url, payload.revoke(chain.leaf, _REASONS[reason]), "revoke")
+            self._revoke(url, chain, reason)
         except ConnectorError as exc:
-            if exc.code != f"{PREFIX}alreadyRevoked":
+            refused = exc.code == f"{PREFIX}badRevocationReason"
+            if not refused or reason is RevocationReason.UNSPECIFIED:
                 raise
-            return
-        effect("acme.revoke", ca=self._label, fingerprint=chain.fingerprint, reason=reason)
+            logger.warning("%s: revoked without the reason %s: %s", self._label, reason, exc)
+            self._revoke(url, chain, RevocationReason.UNSPECIFIED)
 
     def renewal_info(self, chain: Chain) -> RenewalInfo | None:
         """Return when the CA wants the certificate renewed.
@@ -281,6 +288,15 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         ips = frozenset(name for name in spec.names if _is_ip(name))
         body = payload.new_order(spec.names, ips, spec.profile, replaces)
         return self._post(self._connection.directory().new_order, body, "new order")
+
+    def _revoke(self, url: str, chain: Chain, reason: RevocationReason) -> None:
+        try:
+            self._post(url, payload.revoke(chain.leaf, _REASONS[reason]), "revoke")
+        except ConnectorError as exc:
+            if exc.code != f"{PREFIX}alreadyRevoked":
+                raise
+            return
+        effect("acme.revoke", ca=self._label, fingerprint=chain.fingerprint, reason=reason)
 
     def _given_up(self, order: Order) -> Rejected:
         """Return the error for an invalid order, in the CA's own words."""
@@ -313,7 +329,21 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         )
 
     def _fetch(self, url: str, doing: str) -> Reply:
-        return self._post(url, payload.POST_AS_GET, doing)
+        """Ask for an object of the CA's; NotFound if it knows it no more."""
+        try:
+            return self._post(url, payload.POST_AS_GET, doing)
+        except (Rejected, Conflict) as exc:
+            # An empty request has nothing in it that could be malformed, nor
+            # unready: so some CAs (Caddy, OpenBao; acme2certifier) say that
+            # there is no such object.
+            if exc.code not in (f"{PREFIX}malformed", f"{PREFIX}orderNotReady"):
+                raise
+            raise NotFound(
+                f"the CA knows no such {doing} any more: {exc}",
+                remedy="Start the request anew: a new order is made.",
+                connector=self._label,
+                code=exc.code,
+            ) from exc
 
     def _post(self, url: str, body: bytes, doing: str, *, accept: str = "") -> Reply:
         signer = self._registration.signer()
