@@ -6,6 +6,7 @@ order everywhere.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from certrail.model import Workflow
@@ -96,14 +97,59 @@ ACTIVE = (
 
 SUCCESSFUL = (Status.AUTOMATION_SUCCESSFUL, Status.CERTIFICATE_DELIVERED)
 
+FAILED = (Status.AUTOMATION_FAILED, Status.ACTION_REQUIRED)
+"""Statuses that an endpoint shows until a person or a later request changes it."""
+
+RESULT_SHOWN_FOR = timedelta(hours=24)
+"""How long an endpoint shows a success or cancellation before it goes back to rest."""
+
+AUTOMATIC_REASONS = ("renewal-",)
+"""How the reason codes of requests begin that the renewal policy makes."""
+
 
 def task_run_name(workflow: Workflow, title: Title) -> str:
     """Return the step's title with its number, as Prefect shows it."""
     return f"{STEPS[workflow].index(title) + 1}. {title}"
 
 
-def endpoint_status(*, configured: bool, last_request: Status | None) -> Status:
-    """Derive what an endpoint shows from its configuration and its last request."""
-    if last_request is not None:
+def endpoint_status(
+    *,
+    configured: bool,
+    last_request: Status | None,
+    ended_at: datetime | None = None,
+    automatic: bool = False,
+    auto_renew: bool = False,
+    next_renewal_at: datetime | None = None,
+    at_risk: bool = False,
+    now: datetime | None = None,
+) -> Status:
+    """Derive what an endpoint shows from its configuration and its last request.
+
+    The inventory's query decides the same in SQL; a test holds the two together.
+
+    Args:
+        configured: whether it has a profile and a target.
+        last_request: status of its newest request, None if there was none.
+        ended_at: when that request ended.
+        automatic: whether that request was made by the renewal policy.
+        auto_renew: whether the profile renews by itself.
+        next_renewal_at: when it will.
+        at_risk: whether something known now would make the next run fail.
+        now: aware datetime, the present by default.
+    """
+    moment = now or datetime.now(UTC)
+    if last_request is Status.AUTOMATION_SCHEDULED and automatic:
+        return Status.AUTO_RENEW_SCHEDULED
+    if last_request is not None and (
+        last_request in (*ACTIVE, *FAILED)
+        or ended_at is None
+        or moment - ended_at < RESULT_SHOWN_FOR
+    ):
         return last_request
-    return Status.READY if configured else Status.NOT_CONFIGURED
+    if not configured:
+        return Status.NOT_CONFIGURED
+    if at_risk:
+        return Status.AUTOMATION_AT_RISK
+    if auto_renew and next_renewal_at is not None:
+        return Status.AUTO_RENEW_SCHEDULED
+    return Status.READY
