@@ -1,0 +1,73 @@
+# make demo   a whole installation with real servers, one request, shown step by step
+# make test   everything that has to hold before a change lands
+# make bench  measures, and writes benchmarks/results.md
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export DO_NOT_TRACK := 1
+
+.PHONY: help demo setup test check lint types layers format servers unit bench lock clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "certrail needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/uv.txt
+
+# A stamp for each lock file; the development environment holds the demo's too.
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(BIN)/uv
+	@[ -e $(VENV)/.dev ] || $(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/demo.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@ $(VENV)/.demo
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m deployments.demo
+
+# The Debian packages that the tests drive: installed as root, else named.
+servers:
+	@tests/servers.sh
+
+test: setup servers check
+	$(BIN)/pytest
+
+check: lint types layers
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+unit: setup
+	$(BIN)/pytest tests/unit tests/repo
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup servers
+	$(BIN)/python -m benchmarks
+
+lock: | $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -c requirements/dev.txt -o requirements/base.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The real servers that the tests drive. As root they are installed; otherwise the missing ones are named.
+set -euo pipefail
+
+packages=(
+  apache2-bin bind9 bind9-dnsutils certbot dovecot-imapd dovecot-pop3d haproxy nginx openssh-server
+  pdns-backend-lmdb pdns-backend-sqlite3 pdns-server pebble postfix postgresql slapd sudo
+)
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+done
+[ "${#missing[@]}" -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+  echo "The tests drive real servers, and these Debian packages are missing:" >&2
+  echo "  apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+
+# The packages must not start their services: the tests start their own, on free ports.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends "${missing[@]}"
