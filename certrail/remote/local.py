@@ -49,6 +49,8 @@ def local_host(name: str = "localhost", *, sudo: bool = False, sudo_password: st
 class LocalHost(PosixHost):
     """This machine with the rights of our own process; files by system calls."""
 
+    way = "files directly"
+
     def execute(
         self, argv: Sequence[str], *, stdin: bytes, timeout: timedelta, limit: int
     ) -> CommandResult:
@@ -169,6 +171,8 @@ class LocalHost(PosixHost):
 
 class SudoLocalHost(PosixHost):
     """This machine as root, through sudo."""
+
+    way = "all through sudo"
 
     def __init__(self, name: str, sudo: Sudo) -> None:
         super().__init__(name)

@@ -33,6 +33,7 @@ from certrail.remote.posix_paths import (
     expand,
     readable,
     temporary_beside,
+    to_bytes,
     to_text,
 )
 
@@ -98,12 +99,21 @@ def checked_command(argv: Sequence[str]) -> list[str]:
     Raises:
         InvalidRequest: it is empty, or an argument holds a NUL.
     """
-    if isinstance(argv, str) or not argv or not argv[0] or any("\0" in part for part in argv):
+    wrong = isinstance(argv, str) or not argv or not argv[0]
+    if wrong or any("\0" in part or not _encodable(part) for part in argv):
         raise InvalidRequest(
             "not a command: it needs a program, and arguments without NUL bytes",
             remedy="Give the command as a list of program and arguments.",
         )
     return list(argv)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        to_bytes(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class PosixHost(Host):
@@ -115,6 +125,9 @@ class PosixHost(Host):
     replaces a link itself and never writes through it.
     """
 
+    way = "files through commands"
+    """How the files are reached, for people."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -125,16 +138,10 @@ class PosixHost(Host):
         """Run *argv*, keeping up to *limit* bytes of each output."""
 
     def check(self) -> str:
-        """Say which account acts there, and on what system."""
-        result = self.run(["sh", "-c", "id -un && uname -sr"])
-        lines = result.stdout.decode(errors="replace").split("\n")
-        if result.exit_code != 0 or len(lines) < 2:
-            raise PermissionRefused(
-                f"commands cannot be run on {self.name}: {plain(result.text)[-300:]}",
-                remedy="Give the account a login shell and leave out forced commands.",
-                connector=self.name,
-            )
-        return plain(f"{lines[-3] if len(lines) > 2 else lines[0]} on {lines[-2]}")
+        """Say which account acts there, on what system, and how its files are reached."""
+        output = self._script("id -un && uname -sr", "ask", "/")
+        account, _, system = output.decode(errors="replace").strip().partition("\n")
+        return f"{plain(account)} on {plain(system)}, {self.way}"
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: timedelta | None = None

@@ -77,6 +77,8 @@ class SshHost(PosixHost):
         super().__init__(name)
         self._session = session
         self._sudo = sudo
+        if sudo is not None:
+            self.way = "all through sudo"
 
     def execute(
         self, argv: Sequence[str], *, stdin: bytes, timeout: timedelta, limit: int
@@ -103,6 +105,8 @@ class SshHost(PosixHost):
 
 class SftpHost(SshHost):
     """A machine whose files are reached over SFTP, with the account's own rights."""
+
+    way = "files over SFTP"
 
     def __init__(self, session: SshSession, name: str, client: paramiko.SFTPClient) -> None:
         super().__init__(session, name)

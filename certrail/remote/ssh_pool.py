@@ -12,7 +12,6 @@ import atexit
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ from certrail.remote.ssh_session import SshSession
 from certrail.remote.ssh_settings import SshSettings
 
 IDLE_SECONDS = 60.0
+MAX_AGE = 600.0
+"""Seconds after which a connection is not kept, so that changed keys and accounts take effect."""
 PER_HOST = 8
 """Connections to one host at a time; sshd starts to drop logins at ten (MaxStartups)."""
 _WAIT_SECONDS = 120.0
@@ -35,15 +36,17 @@ class _Place:
         default_factory=lambda: threading.BoundedSemaphore(PER_HOST)
     )
     idle: list[tuple[float, SshSession]] = field(default_factory=list)
+    users: int = 0
 
 
 class SshPool:
     """Idle connections by their settings. Safe to use from many threads."""
 
-    def __init__(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, idle_seconds: float = IDLE_SECONDS, max_age: float = MAX_AGE) -> None:
         self._idle_seconds = idle_seconds
+        self._max_age = max_age
         self._changed = threading.Condition()
-        self._places: defaultdict[SshSettings, _Place] = defaultdict(_Place)
+        self._places: dict[SshSettings, _Place] = {}
         self._reaper: threading.Thread | None = None
 
     @contextmanager
@@ -55,21 +58,27 @@ class SshPool:
             ConnectorError: as opening an ``SshSession``.
         """
         with self._changed:
-            place = self._places[settings]
-        if not place.free.acquire(timeout=_WAIT_SECONDS):
-            raise Busy(
-                f"{PER_HOST} connections to {name} are in use for {_WAIT_SECONDS:.0f} s",
-                remedy="Retry later, or lower the concurrency for this host.",
-                connector=name,
-            )
+            place = self._places.setdefault(settings, _Place())
+            place.users += 1
         try:
-            session = self._idle_session(place) or SshSession(settings, name)
+            if not place.free.acquire(timeout=_WAIT_SECONDS):
+                raise Busy(
+                    f"{PER_HOST} connections to {name} are in use for {_WAIT_SECONDS:.0f} s",
+                    remedy="Retry later, or lower the concurrency for this host.",
+                    connector=name,
+                )
             try:
-                yield session
+                session = self._idle_session(place) or SshSession(settings, name)
+                try:
+                    yield session
+                finally:
+                    self._give_back(place, session)
             finally:
-                self._give_back(place, session)
+                place.free.release()
         finally:
-            place.free.release()
+            with self._changed:
+                place.users -= 1
+                self._tidy()
 
     def close(self) -> None:
         """Close every idle connection now."""
@@ -77,6 +86,7 @@ class SshPool:
             sessions = [session for place in self._places.values() for _, session in place.idle]
             for place in self._places.values():
                 place.idle.clear()
+            self._tidy()
             self._changed.notify_all()
         for session in sessions:
             session.close()
@@ -89,7 +99,7 @@ class SshPool:
     def forget(self) -> None:
         """Drop everything without a word to the servers: after a fork they are the parent's."""
         self._changed = threading.Condition()
-        self._places = defaultdict(_Place)
+        self._places = {}
         self._reaper = None
 
     def _idle_session(self, place: _Place) -> SshSession | None:
@@ -103,7 +113,7 @@ class SshPool:
             session.close()
 
     def _give_back(self, place: _Place, session: SshSession) -> None:
-        if not session.alive:
+        if not session.alive or time.monotonic() - session.opened > self._max_age:
             session.close()
             return
         with self._changed:
@@ -132,7 +142,14 @@ class SshPool:
         for place in self._places.values():
             late += [session for since, session in place.idle if since <= before]
             place.idle = [(since, session) for since, session in place.idle if since > before]
+        self._tidy()
         return late
+
+    def _tidy(self) -> None:
+        # The settings hold secrets: they stay no longer than they are of use.
+        for settings, place in list(self._places.items()):
+            if not place.idle and place.users == 0:
+                del self._places[settings]
 
 
 POOL = SshPool()

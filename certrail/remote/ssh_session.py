@@ -59,6 +59,7 @@ class SshSession:
 
     Attributes:
         settings: what it was opened with.
+        opened: when, by the monotonic clock.
         usable: False once something broke; such a session is closed, not used again.
         notes: what was learnt about the host and stays true for the connection.
         proven: the way to become root that was seen to work on it.
@@ -74,6 +75,7 @@ class SshSession:
         """
         self.settings = settings
         self.usable = True
+        self.opened = time.monotonic()
         self.notes: dict[str, str] = {}
         self.proven: Sudo | None = None
         self._sftp: paramiko.SFTPClient | None = None
