@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from acme import messages
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from josepy.b64 import b64decode, b64encode
-from josepy.jwa import ES256, ES384, ES512, RS256
-from josepy.jwk import JWKEC, JWKRSA
 
-from certrail.acme.connection import Connection, Signer
+from certrail.acme.connection import Connection
 from certrail.acme.payload import as_payload
 from certrail.acme.problem import PREFIX
+from certrail.acme.signing import Signer, new_account_key, signer_of
 from certrail.errors import AuthenticationFailed, ConnectorError, InvalidRequest, UnexpectedReply
 from certrail.log import effect, plain
 from certrail.model import Account
@@ -26,7 +24,6 @@ _FORGOTTEN = f"{PREFIX}accountDoesNotExist"
 _EAB_REFUSALS = frozenset(
     f"{PREFIX}{code}" for code in ("unauthorized", "malformed", "externalAccountRequired")
 )
-_CURVES = {256: ES256, 384: ES384, 521: ES512}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,38 +115,18 @@ class ExternalAccount:
         return bound
 
 
-def new_account_key() -> PrivateKeyPem:
-    """Make an account key: ECDSA P-256, which every CA takes (RFC 8555 section 6.2)."""
-    return PrivateKeyPem(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+def parse_contacts(contact: str | Iterable[str]) -> tuple[str, ...]:
+    """Return contacts as the CA wants them, ``mailto:`` included (RFC 8555 section 7.3).
 
-
-def signer_of(key: PrivateKeyPem, url: str = "") -> Signer:
-    """Return what signs requests with *key*, as the account *url* if there is one.
+    Args:
+        contact: addresses with or without ``mailto:``; one text may hold several,
+            separated by commas.
 
     Raises:
-        InvalidRequest: a key that ACME has no signature for.
+        InvalidRequest: one is not a plain e-mail address.
     """
-    try:
-        loaded = serialization.load_pem_private_key(key.reveal(), password=None)
-    except (ValueError, TypeError):
-        raise InvalidRequest(
-            "the stored account key cannot be read",
-            remedy="Remove the connector's stored account; a new one is made.",
-        ) from None
-    if isinstance(loaded, ec.EllipticCurvePrivateKey) and loaded.key_size in _CURVES:
-        return Signer(JWKEC(key=loaded), _CURVES[loaded.key_size], url)
-    if isinstance(loaded, rsa.RSAPrivateKey):
-        return Signer(JWKRSA(key=loaded), RS256, url)
-    raise InvalidRequest(
-        f"an account key of the kind {type(loaded).__name__} cannot be used with ACME",
-        remedy="Use an ECDSA P-256, P-384, P-521 or RSA key.",
-    )
+    given = contact.split(",") if isinstance(contact, str) else contact
+    return tuple(_contact(address) for address in given if address.strip())
 
 
 class Registration:
@@ -313,3 +290,14 @@ class Registration:
     @property
     def _kid(self) -> str:
         return self._external.kid if self._external else ""
+
+
+def _contact(address: str) -> str:
+    text = address.strip()
+    mail = text.removeprefix("mailto:")
+    if not mail.isascii() or mail.count("@") != 1 or any(sign in mail for sign in " ,?<>"):
+        raise InvalidRequest(
+            f"not an e-mail address: {plain(address)}",
+            remedy="Give one plain address for each contact, such as ops@example.com.",
+        )
+    return f"mailto:{mail}"

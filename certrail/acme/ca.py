@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from certrail.acme import payload
-from certrail.acme.account import AccountKeeper, ExternalAccount, Registration
+from certrail.acme.account import AccountKeeper, ExternalAccount, Registration, parse_contacts
 from certrail.acme.ari import certificate_id, read_renewal_info
 from certrail.acme.chains import PEM_CHAIN, download
-from certrail.acme.connection import Reply, connection
+from certrail.acme.connection import connection
 from certrail.acme.order import read_authorization, read_order
 from certrail.acme.problem import PREFIX, remedy_for, validation_remedy
+from certrail.acme.reply import Reply
 from certrail.connectors import CertificateAuthority, OffersRenewalInfo, ValidatesDomains
 from certrail.errors import (
     AuthenticationFailed,
@@ -67,7 +68,7 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         directory_url: str,
         *,
         keeper: AccountKeeper,
-        contact: Iterable[str] = (),
+        contact: str | Iterable[str] = (),
         eab_kid: str = "",
         eab_hmac_key: str = "",
         ca_bundle: str = "",
@@ -80,7 +81,8 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         Args:
             directory_url: of the ACME directory; https, or http on this machine.
             keeper: where the account rests.
-            contact: e-mail addresses, with or without ``mailto:``.
+            contact: e-mail addresses, with or without ``mailto:``; one text may hold several,
+                separated by commas.
             eab_kid: key id for external account binding, "" for none.
             eab_hmac_key: its HMAC key, base64url or base64.
             ca_bundle: path of the PEM trust for the directory itself, "" for the system's.
@@ -98,8 +100,9 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
             label=label,
         )
         external = ExternalAccount.parse(eab_kid, eab_hmac_key)
-        contacts = tuple(_contact(address) for address in contact)
-        self._registration = Registration(self._connection, keeper, contacts, external)
+        self._registration = Registration(
+            self._connection, keeper, parse_contacts(contact), external
+        )
         self._keeper = keeper
         self._has_external = external is not None
         self._preferred_chain = preferred_chain
@@ -353,18 +356,6 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
             if exc.code == f"{PREFIX}accountDoesNotExist":
                 self._registration.forget()
             raise
-
-
-def _contact(address: str) -> str:
-    """Return a contact as the CA wants it (RFC 8555 section 7.3)."""
-    text = address.strip()
-    mail = text.removeprefix("mailto:")
-    if not mail.isascii() or mail.count("@") != 1 or any(sign in mail for sign in " ,?<>"):
-        raise InvalidRequest(
-            f"not an e-mail address: {plain(address)}",
-            remedy="Give one plain address for each contact, such as ops@example.com.",
-        )
-    return f"mailto:{mail}"
 
 
 def _is_ip(name: str) -> bool:

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
-from certrail.acme.connection import Reply
+from certrail.acme.reply import Reply
 from certrail.errors import UnexpectedReply
 from certrail.log import logger, plain
 from certrail.model import Chain

@@ -7,32 +7,28 @@ reads replies of any length, and one instance serves one account and one thread.
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
-from acme import jws
 from josepy.b64 import b64decode, b64encode
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
 from certrail import __version__
 from certrail.acme.directory import Directory
-from certrail.acme.links import links
 from certrail.acme.origin import Origins
-from certrail.acme.problem import Problem
-from certrail.acme.retry_after import http_date, retry_after
+from certrail.acme.reply import Reply
+from certrail.acme.signing import Signer
 from certrail.errors import InvalidRequest, UnexpectedReply, Unreachable
 from certrail.log import logger, plain
 
@@ -51,111 +47,6 @@ _HEADERS = {
     # A compressed reply could be far longer than what was limited.
     "Accept-Encoding": "identity",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """Who signs: an account key, and the account's URL once there is one."""
-
-    key: Any
-    algorithm: Any
-    account: str = ""
-
-    @property
-    def public_key(self) -> Any:
-        """The public half, as a JWK."""
-        return self.key.public_key()
-
-    @property
-    def thumbprint(self) -> str:
-        """The key's thumbprint (RFC 7638), as key authorizations carry it."""
-        return b64encode(self.key.thumbprint()).decode()
-
-    def sign(self, url: str, payload: bytes, nonce: bytes) -> bytes:
-        """Return the signed request body (RFC 8555 section 6.2)."""
-        signed = jws.JWS.sign(
-            payload,
-            key=self.key,
-            alg=self.algorithm,
-            nonce=nonce,
-            url=url,
-            kid=self.account or None,
-        )
-        return json.dumps(signed.to_json(), separators=(",", ":")).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A complete reply.
-
-    Attributes:
-        url: what was asked, after redirects.
-        status: HTTP status.
-        headers: names are case-insensitive.
-        body: at most a megabyte.
-        label: name of the connector, for errors.
-    """
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    label: str
-
-    def json(self) -> dict[str, Any]:
-        """Return the JSON object in the body.
-
-        Raises:
-            UnexpectedReply: there is none.
-        """
-        try:
-            data = json.loads(self.body)
-        except (ValueError, RecursionError) as exc:
-            raise self._unexpected(f"is not JSON: {self.start}") from exc
-        if not isinstance(data, dict):
-            raise self._unexpected(f"is not a JSON object: {self.start}")
-        return data
-
-    def location(self) -> str:
-        """Return the URL of what was made or found, absolute.
-
-        Raises:
-            UnexpectedReply: the header is missing.
-        """
-        value = self.headers.get("Location")
-        if not value:
-            raise self._unexpected("has no Location header")
-        return urljoin(self.url, value)
-
-    def links(self, relation: str) -> list[str]:
-        """Return the absolute targets of all links with that relation (RFC 8288)."""
-        return [urljoin(self.url, to) for to in links(self.headers.get("Link", ""), relation)]
-
-    @property
-    def retry_after(self) -> timedelta | None:
-        """How long the CA asks to be left alone, None if it does not say."""
-        now = http_date(self.headers.get("Date")) or datetime.now(UTC)
-        return retry_after(self.headers.get("Retry-After"), now)
-
-    @property
-    def problem(self) -> Problem:
-        """The problem document in it; one without type if the body is none."""
-        try:
-            return Problem.parse(json.loads(self.body), self.status)
-        except (ValueError, RecursionError):
-            return Problem(status=self.status)
-
-    @property
-    def start(self) -> str:
-        """The start of the body, for messages."""
-        return plain(self.body[:120].decode(errors="replace"))
-
-    def _unexpected(self, what: str) -> UnexpectedReply:
-        return UnexpectedReply(
-            f"the reply of {plain(self.url)} {what}",
-            remedy="Check that directory_url is an ACME directory, and what sits in front of it.",
-            connector=self.label,
-        )
 
 
 class Connection:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from certrail.acme.connection import Connection, Reply
+from certrail.acme.connection import Connection
 from certrail.acme.problem import Problem
+from certrail.acme.reply import Reply
 from certrail.errors import UnexpectedReply
 from certrail.log import plain
 from certrail.model import (
