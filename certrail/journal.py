@@ -90,7 +90,7 @@ class Journal:
                 ).one()
                 effect = Effect(found.id, found.intent, found.outcome, repeated=True)
         if effect.outcome is None:
-            log.effect(f"{action} intent", request=self.request_id, key=key)
+            log.logger.debug("%s intent request=%s key=%s", action, self.request_id, key)
         yield effect
 
     def forget(self, action: str, key: str) -> None:
