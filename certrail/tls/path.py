@@ -13,7 +13,14 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from certrail.tls.findings import Reason, failure, warning
 from certrail.tls.trust import TrustAnchors
-from certrail.x509.findings import Finding, describe, is_issued_by, is_self_signed, shorten
+from certrail.x509.findings import (
+    Finding,
+    describe,
+    is_issued_by,
+    is_self_signed,
+    self_signed,
+    shorten,
+)
 
 _LONGEST = 10
 _MOST_CHECKS = 200
@@ -83,9 +90,8 @@ def explain_end(
     top, issuer = path.top, shorten(path.top.issuer.rfc4514_string())
     if is_self_signed(top):
         if len(path.certificates) == 1:
-            message = f"{describe(top)} is self-signed and not among {anchors.label}"
-        else:
-            message = f"the chain ends at {describe(top)}, which is not among {anchors.label}"
+            return self_signed(top)
+        message = f"the chain ends at {describe(top)}, which is not among {anchors.label}"
         return failure(Reason.UNTRUSTED_ROOT, message)
     if any(is_issued_by(top, known) for known in issued if known != top):
         message = f"the intermediate {issuer} is missing: it was issued but is not sent"

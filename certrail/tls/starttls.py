@@ -128,9 +128,7 @@ def _ldap(channel: Channel) -> None:
     oid = b"1.3.6.1.4.1.1466.20037"
     request = _tlv(0x02, b"\x01") + _tlv(0x77, _tlv(0x80, oid))
     channel.send(_tlv(0x30, request))
-    tag, content = _read_tlv(channel)
-    if tag != 0x30:
-        raise ValueError("the answer is not an LDAP message")
+    content = _read_message(channel)
     identifier, content = _split_tlv(content)
     response, _ = _split_tlv(content)
     # Message 0 is the notice of disconnection, also an extended response (section 4.4.1).
@@ -172,17 +170,19 @@ def _tlv(tag: int, content: bytes) -> bytes:
     return bytes((tag, len(content))) + content
 
 
-def _read_tlv(channel: Channel) -> tuple[int, bytes]:
-    """Read one BER element with a definite length (X.690 section 8.1.3) of at most 64 KiB."""
+def _read_message(channel: Channel) -> bytes:
+    """Read one LDAP message: a BER sequence of definite length (X.690 8.1.3), at most 64 KiB."""
     tag, first = channel.read_exactly(2)
+    if tag != 0x30:
+        raise ValueError("the answer is not an LDAP message")
     if first < 0x80:
-        return tag, channel.read_exactly(first)
+        return channel.read_exactly(first)
     if first not in (0x81, 0x82, 0x83, 0x84):
         raise ValueError("an element of unknown length")
     length = int.from_bytes(channel.read_exactly(first & 0x7F), "big")
     if length > 64 * 1024:
         raise ValueError("an answer of unreasonable length")
-    return tag, channel.read_exactly(length)
+    return channel.read_exactly(length)
 
 
 def _split_tlv(data: bytes) -> tuple[tuple[int, bytes], bytes]:

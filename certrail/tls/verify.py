@@ -61,10 +61,12 @@ def verify_chain(
 
 def covers(leaf: x509.Certificate, name: str) -> bool:
     """Return whether *leaf* is for *name*: only its subject alternative names count (RFC 9525)."""
-    names = subject_names(leaf)
+    listed = extension(leaf, x509.SubjectAlternativeName)
+    if listed is None:
+        return False
     if is_ip(name):
-        return str(ipaddress.ip_address(name)) in names
-    return any(not is_ip(pattern) and matches(pattern, name) for pattern in names)
+        return ipaddress.ip_address(name) in listed.get_values_for_type(x509.IPAddress)
+    return any(matches(pattern, name) for pattern in listed.get_values_for_type(x509.DNSName))
 
 
 def _verify(
@@ -90,6 +92,8 @@ def _verify(
         if not reasons:
             reasons = [_second_opinion(path, intermediates, roots, moment, refusal)]
         findings += reasons
+    elif weak := weak_key(leaf):
+        findings.append(weak)  # the verifier looks at the keys of issuers only
     return findings + order_findings([leaf, *intermediates], path)
 
 

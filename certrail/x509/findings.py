@@ -22,7 +22,15 @@ from certrail.model import key_text, subject_names
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
-UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, Warning)
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    Warning,
+)
 """What ``cryptography`` raises while it reads a certificate that breaks the encoding rules."""
 
 _SMALLEST_RSA = 2048
@@ -271,11 +279,14 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     """Return whether *issuer*'s name and key are those that signed *certificate*."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except UnsupportedAlgorithm:
-        # Too old to be verified at all; the names alone say who it claims to be from.
-        return certificate.issuer == issuer.subject
-    except (*UNREADABLE, InvalidSignature):
+    except InvalidSignature:
         return False
+    except UNREADABLE:
+        # An algorithm too old to be verified: the names alone say from whom it claims to be.
+        return (
+            certificate.signature_algorithm_oid in _WEAK_HASHES
+            and certificate.issuer == issuer.subject
+        )
     return True
 
 

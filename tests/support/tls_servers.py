@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -125,7 +125,6 @@ class Authority:
         not_before: datetime = NOW - DAY,
         not_after: datetime = NOW + 89 * DAY,
         key: CertificateIssuerPrivateKeyTypes | None = None,
-        algorithm: hashes.HashAlgorithm | None = None,
         usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH,),
         identifiers: bool = True,
         extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
@@ -149,7 +148,7 @@ class Authority:
             )
         for value, critical in extra:
             builder = builder.add_extension(value, critical)
-        leaf = builder.sign(self.key, algorithm or hashes.SHA256())
+        leaf = builder.sign(self.key, hashes.SHA256())
         above = () if self.is_root else (self.certificate, *self.above)
         return Issued(leaf, own, above)
 
@@ -162,6 +161,18 @@ def self_signed(*names: str) -> Issued:
         x509.SubjectAlternativeName([_general_name(text) for text in names]), critical=False
     )
     return Issued(builder.sign(own, hashes.SHA256()), own)
+
+
+def sha1_signed(names: Sequence[str], key: rsa.RSAPrivateKey, ca_name: str) -> x509.Certificate:
+    """Return a certificate signed with SHA-1, which no library signs any more, by *key*."""
+    ca = Authority(Authority.root(ca_name, key=key).certificate, key)
+    der = ca.issue(*names).leaf.public_bytes(serialization.Encoding.DER)
+    # The identifiers of SHA-256 and SHA-1 with RSA differ in their last byte only.
+    prefix = bytes.fromhex("06092a864886f70d0101")
+    der = der.replace(prefix + b"\x0b", prefix + b"\x05")
+    unsigned = x509.load_der_x509_certificate(der)
+    signature = key.sign(unsigned.tbs_certificate_bytes, padding.PKCS1v15(), hashes.SHA1())
+    return x509.load_der_x509_certificate(der[: -len(signature)] + signature)
 
 
 def rsa_key(bits: int) -> rsa.RSAPrivateKey:
