@@ -104,7 +104,14 @@ class Rfc2136(DnsBlock):
         )
 
 
-def _key(name: str, secret: str, algorithm: str) -> dns.tsig.Key:
+class _Key(dns.tsig.Key):
+    """A key that does not print its secret, as the library's own does."""
+
+    def __repr__(self) -> str:
+        return f"_Key({self.name}, <hidden>)"
+
+
+def _key(name: str, secret: str, algorithm: str) -> _Key:
     try:
         raw = base64.b64decode("".join(secret.split()), validate=True)
     except ValueError:
@@ -114,7 +121,7 @@ def _key(name: str, secret: str, algorithm: str) -> dns.tsig.Key:
             f"the secret of the TSIG key {name} is not base64",
             remedy="Copy the text between the quotes after `secret` in the server's key file.",
         )
-    return dns.tsig.Key(canonical(name), raw, algorithm + ".")
+    return _Key(canonical(name), raw, algorithm + ".")
 
 
 class _Rfc2136Dns(DnsProvider):
