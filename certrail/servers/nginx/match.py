@@ -45,8 +45,8 @@ class _Names:
                     names.patterns.append((name, block))
         return names
 
-    def answering(self, name: str) -> ServerBlock | None:
-        """Return the block that answers for *name*, None where the default server does."""
+    def answering(self, name: str) -> _Hit | None:
+        """Return what answers for *name*, None where the default server does."""
         hits = [_Hit(_EXACT, name, block) for block in self.literal.get(name, ())]
         if not hits and _is_host(name):
             hits = [hit for pattern, block in self.patterns for hit in _cover(pattern, name, block)]
@@ -54,7 +54,7 @@ class _Names:
             return None
         best = min(hits, key=lambda hit: (hit.rank, -len(hit.covers)))
         if best.rank == _REGEX or not name:
-            return best.block
+            return best
         # nginx keeps the first of two equal names and only warns about the second.
         rivals = _distinct(
             hit.block for hit in hits if (hit.rank, hit.covers) == (best.rank, best.covers)
@@ -66,7 +66,7 @@ class _Names:
                 "nginx ignores all but the first",
                 remedy=f"Remove the name from the server_name of {rivals[-1].place}.",
             )
-        return best.block
+        return best
 
 
 class Matcher:
@@ -95,9 +95,13 @@ class Matcher:
                 remedy="Correct `listen`, or add the listen directive to the server block meant.",
             )
         name = _folded(site)
-        named = {key: block for key in keys if (block := self._names[key].answering(name))}
-        tls = [block for key, block in named.items() if key in self._configuration.tls_keys]
-        candidates = _distinct(tls or named.values())
+        named = {key: hit for key in keys if (hit := self._names[key].answering(name))}
+        tls = [hit for key, hit in named.items() if key in self._configuration.tls_keys]
+        hits = tls or list(named.values())
+        # A block that has the very name is meant rather than one that covers it elsewhere.
+        candidates = _distinct(
+            hit.block for hit in hits if hit.rank == min(other.rank for other in hits)
+        )
         if not candidates:
             candidates = self._defaults(keys)
         if not candidates or (len(candidates) > 1 and not named and wanted is None):
@@ -124,10 +128,9 @@ class Matcher:
             InvalidRequest: more than one could be meant.
         """
         keys = self._keys(parse_wanted(listen))
-        found = _distinct(
-            block for key in keys if (block := self._names[key].answering(_folded(site)))
-        )
-        return self.match(site, listen) if found else None
+        name = _folded(site)
+        claimed = any(self._names[key].answering(name) for key in keys)
+        return self.match(site, listen) if claimed else None
 
     def _keys(self, wanted: Listen | None) -> list[str]:
         if wanted is None:
