@@ -3,3 +3,13 @@
 It is the ``prefect.collections`` entry point, so a fresh worker can load any
 saved block.
 """
+
+from __future__ import annotations
+
+from blocks.ca.acme import AcmeCa
+from blocks.dns.powerdns import PowerDns
+from blocks.dns.rfc2136 import Rfc2136
+from blocks.hosts.local import LocalMachine
+from blocks.hosts.ssh import SshMachine
+
+__all__ = ["AcmeCa", "LocalMachine", "PowerDns", "Rfc2136", "SshMachine"]

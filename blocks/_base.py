@@ -189,7 +189,9 @@ def _cached(reference: str) -> ConnectorBlock:
         if found and found[0] > time.monotonic():
             return found[1]
     try:
-        block = cast(ConnectorBlock, Block.load(reference))
+        # A step's thread carries the context of an async flow, which would make
+        # Prefect hand out a coroutine here.
+        block = cast(ConnectorBlock, Block.load(reference, _sync=True))  # type: ignore[call-arg]
     except ValueError as exc:
         raise NotFound(
             f"there is no connector {reference}",

@@ -103,7 +103,6 @@ class Step:
                 return Completed(name=name, message=outcome.detail)
             if outcome.final:
                 error = outcome.error
-                log.error("%s: %s. %s", self.title, error, error.remedy)
                 emit_step(
                     "certrail.step.failed",
                     request,
