@@ -115,6 +115,9 @@ class ProfileConfig(_Strict):
         default=None,
         description="PEM file with what `Testing installation` trusts; default: the system.",
     )
+    trust_pem: str | None = Field(
+        default=None, description="The certificates themselves; `trust` is read into it."
+    )
     renew: Renew = Renew()
     maintenance_window: MaintenanceWindow | None = None
     notifications: Notifications = Notifications()
