@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from certrail.acme import payload
@@ -11,10 +11,16 @@ from certrail.acme.account import AccountKeeper, ExternalAccount, Registration, 
 from certrail.acme.ari import certificate_id, read_renewal_info
 from certrail.acme.chains import PEM_CHAIN, download
 from certrail.acme.connection import connection
+from certrail.acme.listing import unfinished
 from certrail.acme.order import read_authorization, read_order
 from certrail.acme.problem import PREFIX, remedy_for, validation_remedy
 from certrail.acme.reply import Reply
-from certrail.connectors import CertificateAuthority, OffersRenewalInfo, ValidatesDomains
+from certrail.connectors import (
+    CertificateAuthority,
+    ListsOrders,
+    OffersRenewalInfo,
+    ValidatesDomains,
+)
 from certrail.errors import (
     AuthenticationFailed,
     CertrailError,
@@ -56,7 +62,7 @@ _NOT_THIS_PREDECESSOR = frozenset(
 _SETTLED = (OrderStatus.PROCESSING, OrderStatus.VALID)
 
 
-class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
+class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalInfo):
     """A CA behind an ACME directory. One instance may be used from many threads.
 
     Orders are known by their URL: every method that takes an :class:`Order`
@@ -85,7 +91,7 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
                 separated by commas.
             eab_kid: key id for external account binding, "" for none.
             eab_hmac_key: its HMAC key, base64url or base64.
-            ca_bundle: path of the PEM trust for the directory itself, "" for the system's.
+            ca_bundle: PEM trust, a path or the text itself, for the directory itself, "" for the system's.
             preferred_chain: common name of the wanted topmost issuer, "" for the default chain.
             allowed_origins: origins beside the directory's that the CA's URLs may have.
             label: the connector's name, for errors.
@@ -174,6 +180,9 @@ class AcmeCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         )
         effect("acme.order.open", ca=self._label, order=url, names=",".join(spec.names))
         return read_order(reply, order)
+
+    def unfinished_orders(self, names: Sequence[str]) -> tuple[Order, ...]:
+        return unfinished(self._fetch, self._registration.signer().account, names)
 
     def reopen(self, order: Order) -> Order:
         return read_order(self._fetch(order.remote_id, "order"), order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from certrail import log
 from certrail.connectors import (
@@ -61,7 +62,7 @@ def _lost(ca: CertificateAuthority, record: OrderRecord, spec: OrderSpec) -> Ord
         for order in ca.unfinished_orders(spec.names):
             if order.remote_id not in taken:
                 log.effect("order.found", key=spec.key, order=order.remote_id)
-                return Order(spec.key, order.remote_id, order.status, order.expires)
+                return replace(order, key=spec.key)
     return None
 
 
