@@ -232,7 +232,7 @@ class Connection:
                 f"Use the name that its certificate carries in directory_url; {host} is not in it.",
             )
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            trusted = self._ca_bundle or "the system's trust store"
+            trusted = _shown(self._ca_bundle) or "the system's trust store"
             return (
                 f"its certificate is not trusted ({reason}); trusted is what {trusted} holds",
                 "Set ca_bundle of the connector to a PEM file with the root that the "
@@ -254,7 +254,8 @@ def connection(
     """
     origins = Origins(directory_url, allowed_origins)
     try:
-        changed = os.stat(ca_bundle).st_mtime_ns if ca_bundle else 0
+        is_path = ca_bundle and not _is_pem(ca_bundle)
+        changed = os.stat(ca_bundle).st_mtime_ns if is_path else 0
     except OSError as exc:
         raise InvalidRequest(
             f"cannot read the ca_bundle {ca_bundle}: {exc.strerror}",
@@ -286,15 +287,26 @@ def _nonce(reply: Reply) -> bytes | None:
     return nonce if nonce and b64encode(nonce).decode() == text.rstrip("=") else None
 
 
+def _is_pem(ca_bundle: str) -> bool:
+    return "-----BEGIN" in ca_bundle
+
+
+def _shown(ca_bundle: str) -> str:
+    return "given as text" if _is_pem(ca_bundle) else ca_bundle
+
+
 def _trust(directory_url: str, ca_bundle: str) -> ssl.SSLContext | None:
     if not directory_url.startswith("https:"):
         return None
     try:
         if ca_bundle:
-            return ssl.create_default_context(cafile=ca_bundle)
+            pem = _is_pem(ca_bundle)
+            return ssl.create_default_context(
+                cafile=None if pem else ca_bundle, cadata=ca_bundle if pem else None
+            )
     except (ssl.SSLError, OSError) as exc:
         raise InvalidRequest(
-            f"cannot use the ca_bundle {ca_bundle}: {exc}",
+            f"cannot use the ca_bundle {_shown(ca_bundle)}: {exc}",
             remedy="It must hold at least one CA certificate in PEM.",
         ) from exc
     paths = ssl.get_default_verify_paths()
