@@ -1,0 +1,179 @@
+"""The worker's process: ``python -m deployments.worker --pool agents --name NAME``.
+
+Prefect's connection settings come from the environment. The event loop runs
+beside the main thread: Prefect's engine puts a SIGTERM handler into the main
+thread for each run, and with many runs in one loop they would replace each
+other's; here the main thread only waits for the signal to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from prefect.context import AsyncClientContext
+from prefect.events.worker import EventsWorker
+from prefect.logging.configuration import setup_logging
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import PREFECT_API_URL
+
+from certrail.cli._server import POOLS
+from certrail.errors import CertrailError, Unreachable
+from certrail.wait import Pending, until
+from deployments.engine import install
+from deployments.in_process import InProcessWorker, Watch
+
+_API = timedelta(seconds=120)
+_FLUSH_SECONDS = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code."""
+    options = _parser().parse_args(argv)
+    setup_logging()
+    logging.getLogger("certrail").setLevel(os.environ.get("CERTRAIL_LOG_LEVEL", "INFO"))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        _wait_for_api(stop)
+    except CertrailError as exc:
+        sys.stderr.write(f"{exc}\n{exc.remedy}\n")
+        return 3
+    done: Future[None] = Future()
+    loop_thread = threading.Thread(target=_in_loop, args=(options, stop, done), daemon=True)
+    loop_thread.start()
+    # Polled rather than joined, so that signals are handled meanwhile.
+    while not done.done():
+        stop.wait(0.2) if not stop.is_set() else loop_thread.join(0.2)
+    error = done.exception()
+    if error is not None:
+        logging.getLogger("certrail").error("the worker ends", exc_info=error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that still hang in a remote call must not hold up the exit; their
+    # runs were handed back.
+    os._exit(0 if error is None else 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="certrail worker")
+    parser.add_argument("--pool", action="append", choices=POOLS, required=True)
+    parser.add_argument("--name", default=socket.gethostname())
+    parser.add_argument("--queue", action="append", default=None)
+    parser.add_argument("--limit", type=int, default=50, help="runs at a time, per pool")
+    parser.add_argument("--grace", type=float, default=5.0, help="seconds for runs at the end")
+    parser.add_argument("--bootstrap", action="store_true", help="set the server up first")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="gets a line when work begins")
+    return parser
+
+
+def _wait_for_api(stop: threading.Event) -> None:
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise Unreachable("PREFECT_API_URL is not set", remedy="Set it to the server's address.")
+
+    def attempt() -> bool | Pending:
+        if stop.is_set():
+            return True
+        try:
+            return httpx.get(f"{url}/health", timeout=5).is_success or Pending()
+        except httpx.TransportError:
+            return Pending()
+
+    until(
+        attempt,
+        timeout=_API,
+        interval=timedelta(milliseconds=100),
+        slowest=timedelta(milliseconds=500),
+        late=lambda: Unreachable(f"the Prefect server at {url} does not answer"),
+    )
+
+
+def _in_loop(options: argparse.Namespace, stop: threading.Event, done: Future[None]) -> None:
+    try:
+        asyncio.run(_work(options, stop))
+    except BaseException as exc:  # noqa: BLE001 - carried over to the main thread
+        done.set_exception(exc)
+    else:
+        done.set_result(None)
+
+
+async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
+    install()
+    async with AsyncExitStack() as stack:
+        # One client for everything; Prefect's limit of 16 connections is for its cloud.
+        await stack.enter_async_context(
+            AsyncClientContext(
+                httpx_settings={
+                    "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32)
+                }
+            )
+        )
+        if options.bootstrap:
+            from deployments.bootstrap import bootstrap
+
+            await bootstrap()
+        watch = await stack.enter_async_context(Watch())
+        workers = [
+            InProcessWorker(
+                work_pool_name=pool,
+                name=options.name,
+                work_queues=options.queue,
+                limit=options.limit,
+                create_pool_if_not_found=True,
+                watch=watch,
+            )
+            for pool in options.pool
+        ]
+        loops = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
+        _tell_ready(options.ready_fd)
+        await _until_stopped(stop, loops)
+        await asyncio.gather(*(worker.drain(options.grace) for worker in workers))
+        for loop in loops:
+            loop.cancel()
+        await asyncio.wait(loops, timeout=_FLUSH_SECONDS)
+        await _flush()
+        for loop in loops:
+            if loop.done() and not loop.cancelled() and (error := loop.exception()):
+                raise error
+
+
+async def _until_stopped(stop: threading.Event, loops: Sequence[asyncio.Task[None]]) -> None:
+    # A worker's loop ends by itself only when it fails for good.
+    while not stop.is_set() and not any(loop.done() for loop in loops):
+        await asyncio.wait(loops, timeout=0.1)
+
+
+async def _flush() -> None:
+    """Send what is queued: states of task runs go as events, logs in batches."""
+    await APILogHandler.aflush()
+    drained: Any = EventsWorker.drain_all(timeout=_FLUSH_SECONDS)
+    if asyncio.iscoroutine(drained):
+        await drained
+
+
+def _tell_ready(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+
+
+def _quiet(*_: object) -> None:
+    """Prefect's notes to a terminal; ours are in the log."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
