@@ -27,9 +27,8 @@ from certrail.connectors import (
 )
 from certrail.dns.lookup import Resolver
 from certrail.errors import InvalidRequest, KeyUnavailable, NotFound
-from certrail.keys.seal import is_sealed, keyring
+from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 
-SECRET_PURPOSE = "connector-secret"  # noqa: S105 - a label for sealing, not a secret
 _CACHE_SECONDS = 30.0
 
 

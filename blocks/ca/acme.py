@@ -36,8 +36,8 @@ class AcmeCa(CaBlock):
     )
     ca_bundle: str = Field(
         default="",
-        description="Path, on the worker, of a PEM file that the directory's own TLS certificate "
-        "is verified against; the system's trust store if empty.",
+        description="PEM text, or path of a PEM file on the worker, that the directory's own TLS "
+        "certificate is verified against; the system's trust store if empty.",
     )
     preferred_chain: str = Field(
         default="",

@@ -91,7 +91,7 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
                 separated by commas.
             eab_kid: key id for external account binding, "" for none.
             eab_hmac_key: its HMAC key, base64url or base64.
-            ca_bundle: PEM trust, a path or the text itself, for the directory itself, "" for the system's.
+            ca_bundle: PEM text or path: trust for the directory itself, "" for the system's.
             preferred_chain: common name of the wanted topmost issuer, "" for the default chain.
             allowed_origins: origins beside the directory's that the CA's URLs may have.
             label: the connector's name, for errors.

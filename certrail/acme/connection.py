@@ -292,7 +292,7 @@ def _is_pem(ca_bundle: str) -> bool:
 
 
 def _shown(ca_bundle: str) -> str:
-    return "given as text" if _is_pem(ca_bundle) else ca_bundle
+    return "the PEM text given" if _is_pem(ca_bundle) else ca_bundle
 
 
 def _trust(directory_url: str, ca_bundle: str) -> ssl.SSLContext | None:

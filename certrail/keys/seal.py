@@ -23,6 +23,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from certrail.errors import KeyUnavailable
 
+SECRET_PURPOSE = "connector-secret"  # noqa: S105 - a label for sealing, not a secret
+"""What connector secrets are sealed for."""
+
 _PREFIX = "sealed:v1:"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
