@@ -16,12 +16,11 @@ nginx.conf. ``@dir@/old.pem`` and ``@dir@/old.key`` hold a certificate for
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,11 +42,12 @@ ONE_SITE = """
         ssl_certificate     @dir@/old.pem; # from last year
         ssl_certificate_key @dir@/old.key;
         location / { return 200 "www\\n"; }
-        location /slow { limit_rate 1000k; root @dir@/htdocs; }
+        location /slow { limit_rate 400k; root @dir@/htdocs; }
     }
 """
 
 _MAIN = """\
+user root;
 worker_processes 1;
 pid @dir@/nginx.pid;
 error_log @dir@/error.log notice;
@@ -219,6 +219,25 @@ class Nginx:
         return Fingerprint(hashlib.sha256(der).hexdigest())
 
     @contextmanager
+    def download(self, name: str) -> Iterator[Callable[[], bool]]:
+        """Begin a download that takes a second or two; the value says whether it ends whole."""
+        size = 600_000
+        (self.directory / "htdocs" / "slow").write_bytes(b"x" * size)
+        with self.connect(name) as connection:
+            request = f"GET /slow HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+            connection.sendall(request.encode())
+            first = connection.recv(1024)
+            assert b" 200 " in first, first
+
+            def ends_whole() -> bool:
+                received = first
+                while part := connection.recv(65536):
+                    received += part
+                return len(received.partition(b"\r\n\r\n")[2]) == size
+
+            yield ends_whole
+
+    @contextmanager
     def visitors(self, name: str, threads: int = 3) -> Iterator[Visits]:
         """Connect all the time from several threads while the body runs."""
         visits = Visits()
@@ -271,8 +290,6 @@ class Nginx:
             nginx.write(name, text)
         nginx.write("nginx.conf", config or _MAIN.format(servers=servers))
         (directory / "error.log").touch()
-        # The master reads keys as root; workers drop to an account that must reach htdocs.
-        os.chmod(directory, 0o755)
         argv = [binary("nginx", "nginx"), "-p", f"{directory}/", "-c", str(nginx.config)]
         argv += ["-e", str(directory / "error.log"), "-g", "daemon off;"]
 

@@ -1,0 +1,312 @@
+"""The install targets under contract, and references that show what the contract means.
+
+A case knows how to start a server with one site on it. A new kind of server
+adds a ``Case`` to :data:`CASES`; the promises are in ``test_install_target.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from certrail.connectors import InstallTarget
+from certrail.errors import ActivationRefused, Conflict
+from certrail.model import Bundle, Fingerprint, Site, Staged
+from certrail.private_key import PrivateKeyPem
+from certrail.remote.local import LocalHost
+from certrail.servers.registry import open_target, site_of
+from certrail.x509.chain import must_be_installable
+from tests.support.nginx import Nginx, TestCa
+
+SITE = "www.example.test"
+GAPS = frozenset({"key files", "connections"})
+"""What a case may lack: keys that can be seen as files, connections that live long."""
+
+
+class World(ABC):
+    """A running server with one TLS site, :data:`SITE`, that serves :attr:`old`.
+
+    Attributes:
+        site: as the target names it.
+        old: what is served at the start.
+    """
+
+    site: Site
+    old: Fingerprint
+    ca: TestCa
+
+    @abstractmethod
+    def open(self) -> InstallTarget:
+        """Return the target anew, as another process would."""
+
+    @abstractmethod
+    def served(self) -> Fingerprint:
+        """Return what a client sees in a handshake now."""
+
+    @abstractmethod
+    def snapshot(self) -> dict[str, bytes]:
+        """Return everything that is stored on the other side."""
+
+    @abstractmethod
+    def refuse(self, staged: Staged) -> AbstractContextManager[object]:
+        """Make the server refuse *staged* while the context lasts."""
+
+    def key_modes(self) -> list[int]:
+        """Return the permission bits of the key files that the target wrote."""
+        raise AssertionError("declare that key files are lacking")
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Open a connection; the value says whether it is still good at its end."""
+        raise AssertionError("declare that connections are lacking")
+
+    def bundle(self) -> Bundle:
+        """Return a fresh certificate for the site."""
+        return self.ca.bundle(SITE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A target under contract; *kind* is that of the registry, "" for a reference."""
+
+    name: str
+    kind: str
+    world: Callable[[Path], AbstractContextManager[World]]
+    lacks: frozenset[str] = frozenset()
+
+
+class NginxWorld(World):
+    """A real nginx on this machine."""
+
+    def __init__(self, nginx: Nginx) -> None:
+        self._nginx = nginx
+        self._server = {**nginx.server, "site": SITE}
+        self.ca = nginx.ca
+        self.site = site_of(self._server)
+        self.old = nginx.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return open_target(LocalHost("here"), self._server)
+
+    def served(self) -> Fingerprint:
+        return self._nginx.served(SITE)
+
+    def snapshot(self) -> dict[str, bytes]:
+        return files_below(self._nginx.directory)
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        key = Path(staged.data["directory"], "versions", staged.data["version"], "privkey.pem")
+        good = key.read_bytes()
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        key.write_bytes(other.reveal())
+        yield
+        key.write_bytes(good)
+
+    def key_modes(self) -> list[int]:
+        found = (self._nginx.directory / "certrail").rglob("privkey.pem")
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        return self._nginx.download(SITE)
+
+
+def files_below(directory: Path) -> dict[str, bytes]:
+    """Return configuration and certificates; not what nginx writes while it runs."""
+    own = {"error.log", "output.log", "nginx.pid"}
+    return {
+        str(path.relative_to(directory)): path.readlink().as_posix().encode()
+        if path.is_symlink()
+        else path.read_bytes()
+        for path in directory.rglob("*")
+        if (path.is_symlink() or path.is_file()) and path.name not in own
+    }
+
+
+@contextmanager
+def _nginx(directory: Path) -> Iterator[World]:
+    with Nginx.started(directory) as nginx:
+        yield NginxWorld(nginx)
+
+
+CASES = (Case("nginx", "nginx", _nginx),)
+
+
+@dataclass
+class Memory:
+    """What a server made of variables stores and serves."""
+
+    store: dict[str, Bundle] = field(default_factory=dict)
+    live: list[Fingerprint] = field(default_factory=list)
+    refused: set[Fingerprint] = field(default_factory=set)
+    reloads: int = 0
+
+
+class Reference(InstallTarget):
+    """The least that keeps every promise; the broken ones below differ in one method."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def check(self) -> str:
+        return "reference"
+
+    def sites(self) -> Iterator[Site]:
+        yield Site(SITE, (SITE,), tls=True, fingerprint=self.memory.live[-1])
+
+    def serving(self, site: Site) -> Fingerprint | None:
+        return self.memory.live[-1]
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        must_be_installable(bundle)
+        if replaces not in (None, self.memory.live[-1], bundle.chain.fingerprint):
+            raise Conflict("somebody else was here")
+        fingerprint = bundle.chain.fingerprint
+        self.memory.store.setdefault(fingerprint, bundle)
+        return Staged(site.id, fingerprint, self.memory.live[-1])
+
+    def activate(self, staged: Staged) -> str:
+        if staged.fingerprint in self.memory.refused:
+            raise ActivationRefused("the reference says no")
+        if self.memory.live[-1] != staged.fingerprint:
+            self.memory.live.append(staged.fingerprint)
+            self.memory.reloads += 1
+        return "reference: switched"
+
+    def restore(self, staged: Staged) -> str:
+        if self.memory.live[-1] == staged.fingerprint and len(self.memory.live) > 1:
+            self.memory.live.pop()
+        return "reference: put back"
+
+    def discard(self, staged: Staged) -> None:
+        if self.memory.live[-1] != staged.fingerprint:
+            self.memory.store.pop(staged.fingerprint, None)
+
+
+class LiveAtOnce(Reference):
+    """Broken: what is staged is served."""
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        staged = super().stage(site, bundle, replaces)
+        self.memory.live.append(staged.fingerprint)
+        return staged
+
+
+class Overwrites(Reference):
+    """Broken: a refused certificate stays."""
+
+    def activate(self, staged: Staged) -> str:
+        if self.memory.live[-1] != staged.fingerprint:
+            self.memory.live.append(staged.fingerprint)
+        return super().activate(staged)
+
+
+class Forgets(Reference):
+    """Broken: nothing is put back."""
+
+    def restore(self, staged: Staged) -> str:
+        return "put back"
+
+
+class Blind(Reference):
+    """Broken: does not look at what it replaces."""
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        return super().stage(site, bundle, None)
+
+
+class PilesUp(Reference):
+    """Broken: staging twice stores twice."""
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        staged = super().stage(site, bundle, replaces)
+        self.memory.store[f"{len(self.memory.store)}"] = bundle
+        return staged
+
+
+class Hoards(Reference):
+    """Broken: what is not wanted stays."""
+
+    def discard(self, staged: Staged) -> None:
+        return
+
+
+class TakesAnything(Reference):
+    """Broken: does not check what it is given."""
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        self.memory.store[bundle.chain.fingerprint] = bundle
+        return Staged(site.id, bundle.chain.fingerprint, self.memory.live[-1])
+
+
+class Touchy(Reference):
+    """Broken: reloads although nothing changed."""
+
+    def activate(self, staged: Staged) -> str:
+        self.memory.reloads += 1
+        return super().activate(staged)
+
+
+class Meddles(Reference):
+    """Broken: a check leaves something behind."""
+
+    def check(self) -> str:
+        self.memory.reloads += 1
+        return "reference"
+
+
+class Lost(Reference):
+    """Broken: does not list the site."""
+
+    def sites(self) -> Iterator[Site]:
+        yield from ()
+
+
+class MemoryWorld(World):
+    """The reference, or a broken one."""
+
+    def __init__(self, target: type[Reference]) -> None:
+        self.ca = TestCa()
+        first = self.ca.bundle(SITE)
+        self.old = first.chain.fingerprint
+        self.site = Site(SITE)
+        self._memory = Memory({self.old: first}, [self.old])
+        self._target = target
+
+    def open(self) -> InstallTarget:
+        return self._target(self._memory)
+
+    def served(self) -> Fingerprint:
+        return self._memory.live[-1]
+
+    def snapshot(self) -> dict[str, bytes]:
+        stored = {name: bundle.chain.text.encode() for name, bundle in self._memory.store.items()}
+        return {**stored, "reloads": str(self._memory.reloads).encode()}
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        self._memory.refused.add(staged.fingerprint)
+        yield
+        self._memory.refused.discard(staged.fingerprint)
+
+
+def reference(target: type[Reference]) -> Case:
+    """Return a case for *target*."""
+
+    @contextmanager
+    def world(directory: Path) -> Iterator[World]:
+        yield MemoryWorld(target)
+
+    return Case(target.__name__, "", world, GAPS)
+
+
+def key_digest(key: PrivateKeyPem | None) -> str:
+    """Return a short line of the key that may appear nowhere."""
+    assert key is not None
+    lines = key.reveal().decode().splitlines()
+    assert hashlib.sha256(lines[1].encode()).digest()
+    return lines[1]
