@@ -15,6 +15,7 @@ class Reason(StrEnum):
     """
 
     UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed-out"
     STARTTLS_REFUSED = "starttls-refused"
     PLAINTEXT_INJECTED = "plaintext-injected"
     WRONG_PROTOCOL = "wrong-protocol"
@@ -43,6 +44,8 @@ class Reason(StrEnum):
 
 _REMEDIES = {
     Reason.UNREACHABLE: "Check address, route, firewall and that the service listens, then retry.",
+    Reason.TIMED_OUT: "Check that the service behind the port is alive, and its STARTTLS setting: "
+    "a server that waits for plain text stays silent here.",
     Reason.STARTTLS_REFUSED: "Check the protocol of this port and that the server has TLS "
     "switched on; some servers refuse STARTTLS when they cannot load key or certificate.",
     Reason.PLAINTEXT_INJECTED: "Correct the server, or look for somebody in between: text sent "

@@ -121,7 +121,7 @@ def _attempt(
         finding = stop.finding
     except TimeoutError:
         message = f"{address} did not finish {phase} within {deadline.seconds:g} s"
-        finding = failure(Reason.UNREACHABLE, message, remedy=_STALLED)
+        finding = failure(Reason.TIMED_OUT, message)
     except (OSError, ValueError) as exc:
         cause = shorten(getattr(exc, "strerror", None) or exc)
         message = f"{address} broke off during {phase}: {cause}"
@@ -129,12 +129,6 @@ def _attempt(
             Reason.STARTTLS_REFUSED if phase == "STARTTLS" else Reason.HANDSHAKE_FAILED, message
         )
     return Presented(address, findings=(finding,))
-
-
-_STALLED = (
-    "Check that the service behind the port is alive, and its STARTTLS setting: "
-    "a server that waits for plain text stays silent here."
-)
 
 
 def _shake(channel: Channel, sni: str | None, *, lenient: bool) -> Presented:
@@ -252,10 +246,11 @@ def _version(connection: SSL.Connection) -> str:
 
 
 def _server_name(sni: str) -> bytes:
-    try:
-        return sni.rstrip(".").encode("ascii")
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"not a host name in A-labels: {shorten(sni)!r}") from exc
+    """Return the name for the handshake; ValueError if it cannot be sent (RFC 6066 section 3)."""
+    name = sni.rstrip(".")
+    if not (name.isascii() and name.isprintable() and 0 < len(name) <= 253):
+        raise ValueError(f"not a host name in A-labels: {shorten(sni)!r}")
+    return name.encode()
 
 
 @cache

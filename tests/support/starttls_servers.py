@@ -68,12 +68,12 @@ def postfix(folder: Path, file: Path | None) -> Iterator[int]:
     (conf / "master.cf").write_text("\n".join(services) + "\n")
     argv = [program, "-c", str(conf), "start-fg"]
     log = folder / "postfix.log"
-    with running(argv, log=log, ready=lambda: _greets(port, b"220 "), within=30):
-        try:
+    try:
+        with running(argv, log=log, ready=lambda: _greets(port, b"220 "), within=30):
             yield port
-        finally:
-            # The master leaves the process group of what was started, so a signal does not do.
-            subprocess.run([program, "-c", str(conf), "stop"], check=False, capture_output=True)
+    finally:
+        # The master leaves the process group of what was started, so a signal may not do.
+        subprocess.run([program, "-c", str(conf), "stop"], check=False, capture_output=True)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -151,6 +152,21 @@ class Authority:
         leaf = builder.sign(self.key, hashes.SHA256())
         above = () if self.is_root else (self.certificate, *self.above)
         return Issued(leaf, own, above)
+
+    def ocsp_response(self, leaf: x509.Certificate) -> bytes:
+        """Return a signed OCSP response that calls *leaf* good, valid for a day."""
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            leaf,
+            self.certificate,
+            hashes.SHA1(),  # only identifies the issuer (RFC 6960 section 4.1.1)
+            ocsp.OCSPCertStatus.GOOD,
+            NOW,
+            NOW + DAY,
+            None,
+            None,
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, self.certificate)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def self_signed(*names: str) -> Issued:

@@ -152,7 +152,7 @@ def test_trickle_ends_at_the_deadline(protocol: StartTls) -> None:
     with scripted_server(talk) as port:
         finding = _code(port, protocol)
         stop.set()
-    assert finding.code is Reason.UNREACHABLE
+    assert finding.code is Reason.TIMED_OUT
     assert "did not finish" in finding.message
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import SSL
 
 from certrail.model import Chain, fingerprint, serial_text
 from certrail.tls.findings import Reason
@@ -69,6 +73,57 @@ def test_correct_installation_is_reported_in_one_line(root: Authority, ca: Autho
     presented = report.results[0].presented
     assert presented.chain == Chain.of(list(issued.chain))
     assert presented.cipher.startswith("TLS_")
+
+
+def _regular_client_accepts(port: int, root: Authority, host: str) -> bool:
+    """Ask the standard library's client, which knows nothing of our code."""
+    context = ssl.create_default_context(cadata=pem(root.certificate))
+    context.hostname_checks_common_name = False  # as browsers, Go and others have it
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        try:
+            context.wrap_socket(connection, server_hostname=host).close()
+        except ssl.SSLCertVerificationError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("case", range(16))
+def test_verdict_is_that_of_a_regular_client(root: Authority, ca: Authority, case: int) -> None:
+    """Stricter or laxer than real clients would both be wrong: each case is put to both."""
+    issued = ca.issue(HOST)
+    lower = ca.intermediate("Lower").issue(HOST)
+    stranger = Authority.root("Stranger").intermediate("Strange").issue(HOST)
+    constraints = x509.NameConstraints([x509.DNSName("example.org")], None)
+    cases: list[tuple[Issued, tuple[x509.Certificate, ...], str]] = [
+        (issued, issued.chain, HOST),
+        (issued, (issued.leaf,), HOST),
+        (stranger, stranger.chain, HOST),
+        (issued, issued.chain, "other.example.com"),
+        (issued, (*issued.chain, root.certificate), HOST),
+        (lower, (lower.leaf, *reversed(lower.intermediates)), HOST),
+        (lower, lower.chain[:2], HOST),
+        (short := ca.issue(HOST, not_before=NOW - 9 * DAY, not_after=NOW - DAY), short.chain, HOST),
+        (early := ca.issue(HOST, not_before=NOW + DAY), early.chain, HOST),
+        (wild := ca.issue("*.example.com"), wild.chain, HOST),
+        (wild, wild.chain, "a.b.example.com"),
+        (address := ca.issue("127.0.0.1"), address.chain, "127.0.0.1"),
+        (empty := ca.issue(HOST, subject=""), empty.chain, HOST),
+        (bare := ca.issue(subject=HOST), bare.chain, HOST),
+        (
+            limited := ca.intermediate("Limited", extra=[(constraints, True)]).issue(HOST),
+            limited.chain,
+            HOST,
+        ),
+        (
+            client := ca.issue(HOST, usages=[ExtendedKeyUsageOID.CLIENT_AUTH]),
+            client.chain,
+            HOST,
+        ),
+    ]
+    served, sent, host = cases[case]
+    with tls_server(served, sent=sent) as port:
+        report = probe(_target(port, root, host))
+        assert report.ok is _regular_client_accepts(port, root, host), report.detail
 
 
 def test_report_goes_through_json(root: Authority, ca: Authority) -> None:
@@ -429,6 +484,92 @@ def _der(issued: Issued) -> bytes:
     return issued.leaf.public_bytes(Encoding.DER)
 
 
+@pytest.mark.parametrize("suite", ["NULL-SHA256", "AECDH-AES128-SHA"])
+def test_suites_that_clients_refuse_are_a_failure_with_a_reason(
+    root: Authority, suite: str
+) -> None:
+    """An old appliance may agree to nothing that a current client offers."""
+
+    def prepare(context: ssl.SSLContext) -> None:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{suite}:@SECLEVEL=0")
+
+    with tls_server(root.issue(HOST, key=rsa_key(2048)), prepare=prepare) as port:
+        report = probe(_target(port, root))
+    anonymous = suite.startswith("AECDH")
+    expected = {Reason.WEAK_HANDSHAKE} | ({Reason.NO_CERTIFICATE} if anonymous else set())
+    assert _codes(report)[0] == expected
+    assert suite in report.detail
+
+
+def test_name_that_no_site_has_is_explained(root: Authority, ca: Authority) -> None:
+    """Strict SNI on a load balancer: the certificate is there, its site is not."""
+
+    def prepare(context: ssl.SSLContext) -> None:
+        context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    with tls_server(ca.issue(HOST), prepare=prepare) as port:
+        report = probe(_target(port, root))
+    assert _codes(report) == ({Reason.HANDSHAKE_FAILED}, set())
+    assert "site for this name" in report.failures[0].remedy
+
+
+@pytest.mark.parametrize("stapling", [False, True])
+def test_must_staple_is_watched(root: Authority, ca: Authority, stapling: bool) -> None:
+    """Firefox refuses such a certificate without a stapled response (RFC 7633)."""
+    demand = x509.TLSFeature([x509.TLSFeatureType.status_request])
+    issued = ca.issue(HOST, extra=[(demand, False)])
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate(issued.leaf)
+    context.use_privatekey(issued.key)
+    context.add_extra_chain_cert(issued.intermediates[0])
+    staple = ca.ocsp_response(issued.leaf) if stapling else b""
+    context.set_ocsp_server_callback(lambda *_: staple)
+
+    def talk(connection: socket.socket) -> None:
+        server = SSL.Connection(context, connection)
+        server.set_accept_state()
+        with contextlib.suppress(SSL.Error):
+            server.do_handshake()
+            server.recv(1)
+
+    with scripted_server(talk) as port:
+        report = probe(_target(port, root))
+    assert _codes(report) == (set(), set() if stapling else {Reason.MUST_STAPLE})
+
+
+def test_name_or_trust_can_be_left_out(root: Authority, ca: Authority) -> None:
+    """Pinned certificates need no CA, and some endpoints are reached by a name of no matter."""
+    other = ca.issue("other.example.com")
+    with tls_server(other) as port:
+        report = probe(_target(port, root, verify_name=False))
+        assert report.ok
+        assert report.detail.endswith("chain trusted")
+    pinned = self_signed(HOST)
+    with tls_server(pinned) as port:
+        target = _target(port, root, verify_trust=False, fingerprint=fingerprint(pinned.leaf))
+        report = probe(target)
+        assert report.ok
+        assert report.detail.endswith("leaf matches, names match")
+        assert _codes(report)[1] == {CertificateReason.SELF_SIGNED}
+        assert _codes(probe(target, now=NOW + 100 * DAY))[0] == {Reason.EXPIRED}
+
+
+def test_many_probes_at_once_share_trust_and_settings(root: Authority, ca: Authority) -> None:
+    """A bulk job runs them in threads of one process."""
+    issued = [ca.issue(f"h{number}.example.com") for number in range(4)]
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(tls_server(each)) for each in issued]
+        targets = [
+            _target(ports[n % 4], root, f"h{n % 4}.example.com", fingerprint=fingerprint(each.leaf))
+            for n in range(64)
+            for each in (issued[n % 4],)
+        ]
+        with ThreadPoolExecutor(16) as pool:
+            reports = list(pool.map(probe, targets))
+    assert [report.detail for report in reports if not report.ok] == []
+
+
 @pytest.fixture
 def stalled() -> Iterator[int]:
     """A server that accepts and says nothing."""
@@ -444,5 +585,5 @@ def stalled() -> Iterator[int]:
 def test_silent_server_ends_at_the_deadline(root: Authority, stalled: int) -> None:
     """One dead member must not hold up a bulk job."""
     report = probe(_target(stalled, root, timeout=timedelta(seconds=0.3)))
-    assert _codes(report) == ({Reason.UNREACHABLE}, set())
+    assert _codes(report) == ({Reason.TIMED_OUT}, set())
     assert "did not finish the handshake within 0.3 s" in report.detail
