@@ -6,7 +6,7 @@ No I/O and no clock: the caller passes *now*.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -53,3 +53,49 @@ def undo_installation(previous: Dated | None, now: datetime) -> Verdict:
     if previous.not_after <= now:
         return Verdict(Undo.KEEP, f"the previous certificate expired on {previous.not_after:%F}")
     return Verdict(Undo.RESTORE, "the previous certificate is still good")
+
+
+class Repair(StrEnum):
+    """What reconciliation does about an active request; the reason in a word."""
+
+    LEAVE = "leave"
+    START = "start"
+    RUN_AGAIN = "run-again"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known of an active request and its Prefect run.
+
+    Attributes:
+        leased: a living worker holds the request.
+        state: type of the run's state in Prefect, None if there is no such run.
+        state_age: since when it has been in that state.
+    """
+
+    leased: bool
+    state: str | None
+    state_age: timedelta
+
+
+_REPAIR_GRACE = timedelta(seconds=30)
+_WAITING = frozenset({"SCHEDULED", "PAUSED"})
+_CALLED_OFF = frozenset({"CANCELLED", "CANCELLING"})
+
+
+def repair(facts: RunFacts) -> Repair:
+    """Decide what to do about a request from our own lease first, Prefect's word second.
+
+    A run that Prefect calls running may be dead, and one that it calls
+    crashed may be alive: only the lease tells whether somebody works on it.
+    """
+    if facts.leased:
+        return Repair.LEAVE
+    if facts.state is None:
+        return Repair.START
+    if facts.state in _WAITING or facts.state_age < _REPAIR_GRACE:
+        return Repair.LEAVE
+    if facts.state in _CALLED_OFF:
+        return Repair.CANCEL
+    return Repair.RUN_AGAIN

@@ -16,6 +16,7 @@ from prefect.events import emit_event
 from prefect.states import Cancelled, Completed, Failed
 
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
+from certrail.handover import is_handed_back
 from certrail.model import Workflow
 from certrail.store import requests
 from certrail.store.requests import Request
@@ -25,7 +26,6 @@ from tasks._threads import in_thread
 StepTask = Callable[[str], Awaitable[State[Any]]]
 
 _LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
-_CANCEL_NAME = "Cancelled"
 
 _cancelled: set[UUID] = set()
 _owners: dict[UUID, str] = {}
@@ -82,9 +82,12 @@ async def _held(request_id: UUID) -> AsyncIterator[Request]:
     beat = asyncio.create_task(_renew(request_id, owner))
     try:
         yield request
-    except asyncio.CancelledError:
-        # Cancelled in Prefect's UI: the step in hand has ended by now.
-        await in_thread(requests.finish, request_id, owner, Status.CANCELLED)
+    except asyncio.CancelledError as exc:
+        # The step in hand has ended by now.
+        if is_handed_back(exc):
+            await in_thread(requests.release, request_id, owner)
+        else:
+            await in_thread(requests.finish, request_id, owner, Status.CANCELLED)
         raise
     finally:
         beat.cancel()

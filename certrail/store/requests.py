@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Text, cast, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Text, cast, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from certrail.configuration import Plan
@@ -16,7 +16,7 @@ from certrail.errors import Conflict, InvalidRequest, JournalConflict, NotFound
 from certrail.model import Action, Workflow
 from certrail.store import audit, outbox
 from certrail.store.database import transaction
-from certrail.store.schema import endpoints, requests, steps
+from certrail.store.schema import endpoints, journal, requests, steps
 from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status, StepStatus
 
 
@@ -198,24 +198,43 @@ def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
         )
 
 
-def without_run(older_than: timedelta) -> list[Request]:
-    """Return active requests that no flow run was made for: their maker died in between."""
+def unattended(older_than: timedelta) -> list[Request]:
+    """Return active requests that no living worker holds: waiting, or left by a dead one.
+
+    Those made within *older_than* are left out: their maker may be just
+    about to start the run.
+    """
     query = _select().where(
         requests.c.status.in_(ACTIVE),
-        requests.c.flow_run_id.is_(None),
+        or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
         requests.c.created_at < func.now() - older_than,
     )
     with transaction() as connection:
         return [_read(row) for row in connection.execute(query)]
 
 
-def abandoned() -> list[Request]:
-    """Return requests in progress whose lease ran out: their worker died."""
+def with_leftovers() -> list[Request]:
+    """Return requests that are over although a published challenge was never withdrawn."""
     query = _select().where(
-        requests.c.status == Status.IN_PROGRESS, requests.c.lease_until < func.now()
+        requests.c.status.not_in(ACTIVE),
+        exists().where(
+            journal.c.request_id == requests.c.id,
+            journal.c.action == "challenge.publish",
+            journal.c.outcome.is_(None),
+        ),
     )
     with transaction() as connection:
         return [_read(row) for row in connection.execute(query)]
+
+
+def release(request_id: UUID, owner: str) -> None:
+    """Give the lease back without ending the request: another worker goes on with it."""
+    with transaction() as connection:
+        connection.execute(
+            update(requests)
+            .where(requests.c.id == request_id, requests.c.lease_owner == owner)
+            .values(lease_owner=None, lease_until=None)
+        )
 
 
 def take(request_id: UUID, owner: str, lease: timedelta) -> Request:

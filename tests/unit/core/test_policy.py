@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certrail.policy import Undo, undo_installation
+from certrail.policy import Repair, RunFacts, Undo, repair, undo_installation
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 
@@ -33,3 +33,25 @@ def test_never_back_to_a_certificate_that_clients_refuse(
 ) -> None:
     """A failed test must not replace a doubtful certificate by a surely bad one."""
     assert expected is undo_installation(previous, NOW).code
+
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param(RunFacts(True, "CRASHED", MINUTE), Repair.LEAVE, id="alive by its lease"),
+        pytest.param(RunFacts(False, None, timedelta(0)), Repair.START, id="no run was made"),
+        pytest.param(RunFacts(False, "SCHEDULED", MINUTE), Repair.LEAVE, id="waits for its time"),
+        pytest.param(RunFacts(False, "PAUSED", MINUTE), Repair.LEAVE, id="waits for a person"),
+        pytest.param(RunFacts(False, "RUNNING", MINUTE), Repair.RUN_AGAIN, id="worker died"),
+        pytest.param(RunFacts(False, "PENDING", MINUTE), Repair.RUN_AGAIN, id="died at the start"),
+        pytest.param(RunFacts(False, "CRASHED", MINUTE), Repair.RUN_AGAIN, id="called crashed"),
+        pytest.param(RunFacts(False, "RUNNING", timedelta(0)), Repair.LEAVE, id="just beginning"),
+        pytest.param(RunFacts(False, "CANCELLED", MINUTE), Repair.CANCEL, id="called off"),
+    ],
+)
+def test_repair_goes_by_the_lease_before_prefects_word(facts: RunFacts, expected: Repair) -> None:
+    """Prefect marks live runs as crashed and dead ones as running; the lease does not lie."""
+    assert expected is repair(facts)

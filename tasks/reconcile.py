@@ -1,0 +1,123 @@
+"""Repairing what a crash left: requests without a run, runs without a worker, stray challenges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect import get_client, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import AwaitingRetry
+
+from certrail.errors import CertrailError
+from certrail.policy import Repair, RunFacts, repair
+from certrail.steps import validation
+from certrail.steps.outcome import Work
+from certrail.store import requests
+from certrail.store.requests import Request
+from certrail.tracker import Status
+from tasks._connections import responder
+from tasks._threads import in_thread
+
+_YOUNG = timedelta(seconds=30)
+_PAGE = 200
+
+
+@task(
+    name="Repair requests",
+    task_run_name="Repair requests",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def repair_requests() -> dict[str, int]:
+    """Bring every active request that no worker holds back on its way.
+
+    Returns how often each repair was made.
+    """
+    log = get_run_logger()
+    done: Counter[str] = Counter()
+    async with get_client() as client:
+        unattended = await in_thread(requests.unattended, _YOUNG)
+        runs = await _runs(client, [r.flow_run_id for r in unattended if r.flow_run_id])
+        for request in unattended:
+            run = runs.get(request.flow_run_id) if request.flow_run_id else None
+            verdict = repair(_facts(run))
+            if verdict is Repair.LEAVE:
+                continue
+            await _apply(client, request, verdict)
+            done[verdict] += 1
+            log.warning("%s %s: %s", verdict, request.location, request.id)
+    return dict(done)
+
+
+@task(
+    name="Withdraw stray challenges",
+    task_run_name="Withdraw stray challenges",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def withdraw_challenges() -> int:
+    """Remove challenge records and files that requests which are over left behind."""
+    left = await in_thread(requests.with_leftovers)
+    for request in left:
+        plan = request.plan
+        try:
+            await in_thread(validation.clean_up, Work.of(request), lambda: responder(plan))  # noqa: B023
+        except CertrailError as exc:
+            get_run_logger().warning("%s: %s. %s", request.location, exc, exc.remedy)
+    return len(left)
+
+
+def _facts(run: FlowRun | None) -> RunFacts:
+    if run is None or run.state is None:
+        return RunFacts(leased=False, state=None, state_age=timedelta(0))
+    return RunFacts(
+        leased=False,
+        state=run.state.type.value,
+        state_age=datetime.now(UTC) - run.state.timestamp,
+    )
+
+
+async def _apply(client: PrefectClient, request: Request, verdict: Repair) -> None:
+    if verdict is Repair.CANCEL:
+        owner = request.lease_owner or ""
+        await in_thread(requests.finish, request.id, owner, Status.CANCELLED)
+    elif verdict is Repair.RUN_AGAIN and request.flow_run_id:
+        await client.set_flow_run_state(
+            request.flow_run_id,
+            AwaitingRetry(message="The worker that ran this died; another one goes on."),
+            force=True,
+        )
+    else:
+        await _start(client, request)
+
+
+async def _start(client: PrefectClient, request: Request) -> None:
+    deployment = await client.read_deployment_by_name(f"{request.workflow}/request")
+    run = await client.create_flow_run_from_deployment(
+        deployment.id,
+        parameters={"request_id": str(request.id)},
+        name=request.flow_run_name,
+        idempotency_key=f"{request.id}-{request.run_count}",
+        labels={
+            "certrail.endpoint": request.location,
+            "certrail.profile": request.plan.profile,
+            "certrail.request": str(request.id),
+        },
+    )
+    await in_thread(requests.bind_run, request.id, run.id)
+
+
+async def _runs(client: PrefectClient, ids: list[UUID]) -> dict[UUID, FlowRun]:
+    found: dict[UUID, FlowRun] = {}
+    for start in range(0, len(ids), _PAGE):
+        page = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _PAGE])),
+            limit=_PAGE,
+        )
+        found |= {run.id: run for run in page}
+    return found
