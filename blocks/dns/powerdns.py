@@ -51,6 +51,11 @@ class PowerDns(DnsBlock):
         description="Servers (host or host:port) that must show a record before the CA is told; "
         "empty: the zone's NS.",
     )
+    resolvers: list[str] = Field(
+        default_factory=list,
+        description="Resolvers (host or host:port) that know CNAMEs and NS records; "
+        "empty: those of the system.",
+    )
     propagation_timeout: int = Field(
         default=120, ge=1, le=86400, description="Seconds until every server must show a record."
     )
@@ -59,8 +64,15 @@ class PowerDns(DnsBlock):
     )
 
     def resolver(self) -> Resolver:
-        """Return whom to ask for CNAMEs and name servers: these servers, then the system."""
-        return Resolver(tuple(Server.parse(text) for text in self.nameservers))
+        """Return whom to ask for CNAMEs and name servers.
+
+        First the servers this connector knows, then its resolvers or, without any,
+        the system's.
+        """
+        return Resolver(
+            (*_servers(self.nameservers), *_servers(self.resolvers)),
+            use_system=not self.resolvers,
+        )
 
     @contextmanager
     def connect(self) -> Iterator[DnsProvider]:
@@ -76,11 +88,15 @@ class PowerDns(DnsBlock):
                 self.server_id,
                 label=self.label,
                 ttl=self.ttl,
-                nameservers=tuple(Server.parse(text) for text in self.nameservers),
+                nameservers=_servers(self.nameservers),
                 resolver=self.resolver(),
                 propagation_timeout=timedelta(seconds=self.propagation_timeout),
                 poll_interval=timedelta(seconds=self.poll_interval),
             )
+
+
+def _servers(texts: Sequence[str]) -> tuple[Server, ...]:
+    return tuple(Server.parse(text) for text in texts)
 
 
 class _Server(BaseModel):

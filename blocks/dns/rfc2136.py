@@ -69,6 +69,11 @@ class Rfc2136(DnsBlock):
         description="Servers (host or host:port) that must show a record before the CA is told; "
         "empty: the primary and the zone's NS.",
     )
+    resolvers: list[str] = Field(
+        default_factory=list,
+        description="Resolvers (host or host:port) that know CNAMEs and NS records; "
+        "empty: those of the system.",
+    )
     propagation_timeout: int = Field(
         default=120, ge=1, le=86400, description="Seconds until every server must show a record."
     )
@@ -82,9 +87,16 @@ class Rfc2136(DnsBlock):
         return value.lower().rstrip(".") if isinstance(value, str) else value
 
     def resolver(self) -> Resolver:
-        """Return whom to ask for CNAMEs and name servers: these servers, then the system."""
-        configured = tuple(Server.parse(text) for text in self.nameservers)
-        return Resolver((*configured, Server(self.server, self.port)))
+        """Return whom to ask for CNAMEs and name servers.
+
+        First the servers this connector knows, then its resolvers or, without any,
+        the system's.
+        """
+        own = Server(self.server, self.port)
+        return Resolver(
+            (*_servers(self.nameservers), own, *_servers(self.resolvers)),
+            use_system=not self.resolvers,
+        )
 
     @contextmanager
     def connect(self) -> Iterator[DnsProvider]:
@@ -97,11 +109,15 @@ class Rfc2136(DnsBlock):
             ttl=self.ttl,
             tcp=self.tcp,
             timeout=timedelta(seconds=self.timeout),
-            nameservers=tuple(Server.parse(text) for text in self.nameservers),
+            nameservers=_servers(self.nameservers),
             resolver=self.resolver(),
             propagation_timeout=timedelta(seconds=self.propagation_timeout),
             poll_interval=timedelta(seconds=self.poll_interval),
         )
+
+
+def _servers(texts: Sequence[str]) -> tuple[Server, ...]:
+    return tuple(Server.parse(text) for text in texts)
 
 
 class _Key(dns.tsig.Key):

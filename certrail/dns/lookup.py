@@ -136,13 +136,16 @@ def authority_of(fqdn: str, resolver: Resolver) -> Authority:
     zone = _zone_of(canonical(fqdn), resolver)
     answer = resolver.ask(zone, dns.rdatatype.NS)
     rrset = _rrset(answer, zone, dns.rdatatype.NS)
-    ports = {address.host: s.port for s in resolver.servers for address in s.addresses()}
+    ports: dict[str, int] = {}
+    for server in resolver.servers:
+        for address in server.addresses():
+            ports.setdefault(address.host, server.port)
     servers: dict[Server, None] = {}
     unknown = []
     for host in sorted(rdata.target for rdata in rrset or ()):
         found = [
-            Server(address, ports.get(address, 53), plain_name(host))
-            for address in _addresses(host, resolver)
+            Server(place, ports.get(place, 53), plain_name(host))
+            for place in _addresses(host, resolver)
         ]
         if not found:
             unknown.append(plain_name(host))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -141,9 +143,15 @@ def exchange(
     try:
         if tcp:
             return dns.query.tcp(message, server.host, timeout=seconds, port=server.port)
-        return dns.query.udp_with_fallback(
-            message, server.host, timeout=seconds, port=server.port, ignore_unexpected=True
-        )[0]
+        with _connected(server) as sock:
+            return dns.query.udp_with_fallback(
+                message,
+                server.host,
+                timeout=seconds,
+                port=server.port,
+                ignore_unexpected=True,
+                udp_sock=sock,
+            )[0]
     except dns.exception.Timeout as exc:
         raise Unreachable(f"{server}: no answer in time", code="timeout") from exc
     except EOFError as exc:
@@ -158,6 +166,26 @@ def exchange(
             f"({type(exc).__name__})",
             remedy="Check that address and port are those of a DNS server.",
         ) from exc
+
+
+def _connected(server: Server) -> AbstractContextManager[socket.socket | None]:
+    """Return a UDP socket that is told at once when nobody listens.
+
+    An unconnected one, the library's default, waits for the whole timeout. Other
+    systems than Linux do not let a connected one be used the way the library does.
+    """
+    if sys.platform != "linux":
+        return nullcontext()
+    sock = socket.socket(
+        socket.AF_INET6 if ":" in server.host else socket.AF_INET, socket.SOCK_DGRAM
+    )
+    try:
+        sock.connect((server.host, server.port))
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
 
 
 def canonical(fqdn: str) -> dns.name.Name:

@@ -117,8 +117,8 @@ class DnsServer(ABC):
         """Add a record, *value* in presentation form (names with a trailing dot, TXT quoted)."""
 
     @abstractmethod
-    def remove_records(self, name: str, kind: str) -> None:
-        """Remove all records of a type at a name."""
+    def remove_records(self, name: str, kind: str, value: str = "") -> None:
+        """Remove all records of a type at a name, or the one with *value*."""
 
 
 @dataclass
@@ -126,7 +126,9 @@ class Bind(DnsServer):
     """BIND that takes signed updates.
 
     Attributes:
-        key_name, key_secret, algorithm: a TSIG key that may change everything.
+        key_name, key_secret, algorithm: a TSIG key that may change everything. (BIND
+            itself refuses NS records of the zone without an address, and address
+            records at names with an underscore.)
         reader_name, reader_secret: a key the server knows and that may change nothing.
     """
 
@@ -149,9 +151,9 @@ class Bind(DnsServer):
         update.add(dns.name.from_text(name), ttl, kind, value)
         self._send(update)
 
-    def remove_records(self, name: str, kind: str) -> None:
+    def remove_records(self, name: str, kind: str, value: str = "") -> None:
         update = self._update(name)
-        update.delete(dns.name.from_text(name), kind)
+        update.delete(dns.name.from_text(name), kind, *filter(None, [value]))
         self._send(update)
 
     def _update(self, name: str) -> dns.update.UpdateMessage:
@@ -182,7 +184,7 @@ class Secondary(DnsServer):
     def add_record(self, name: str, kind: str, value: str, *, ttl: int = 1) -> None:
         raise AssertionError("add it to the primary")
 
-    def remove_records(self, name: str, kind: str) -> None:
+    def remove_records(self, name: str, kind: str, value: str = "") -> None:
         raise AssertionError("remove it from the primary")
 
 
@@ -226,8 +228,9 @@ class PowerDns(DnsServer):
         present = [item["content"] for item in self.records(name, kind)]
         self._replace(name, kind, [*present, value], ttl)
 
-    def remove_records(self, name: str, kind: str) -> None:
-        self._replace(name, kind, [], 1)
+    def remove_records(self, name: str, kind: str, value: str = "") -> None:
+        present = [item["content"] for item in self.records(name, kind)]
+        self._replace(name, kind, [each for each in present if value and each != value], 1)
 
     def records(self, name: str, kind: str) -> list[dict[str, object]]:
         """Return the record objects at *name* as the API gives them."""
