@@ -11,6 +11,7 @@ from certrail.log import logger
 from certrail.model import Order, OrderKey, OrderStatus
 
 _MOST_ORDERS = 300
+_MOST_PAGES = 300
 _UNFINISHED = (OrderStatus.PENDING, OrderStatus.READY)
 
 
@@ -51,7 +52,10 @@ def unfinished(
 def _urls(fetch: Callable[[str, str], Reply], account_url: str) -> Iterator[str]:
     page = fetch(account_url, "account").json().get("orders")
     seen = 0
-    while isinstance(page, str) and page and seen < _MOST_ORDERS:
+    # Pages are counted too: a list whose pages are empty could go on for ever.
+    for _ in range(_MOST_PAGES):
+        if not isinstance(page, str) or not page or seen >= _MOST_ORDERS:
+            return
         reply = fetch(page, "list of orders")
         urls = reply.json().get("orders")
         for url in urls if isinstance(urls, list) else ():

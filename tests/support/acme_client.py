@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -138,19 +138,20 @@ def collect(ca: AcmeCa, order: Order) -> Chain:
     return _wait(ask, "the certificate")
 
 
-def finalize(
-    ca: AcmeCa, order: Order, names: Sequence[str], attributes: Mapping[str, str] | None = None
-) -> tuple[Order, PrivateKeyPem]:
-    """Wait until the order is ready and hand over a CSR for *names*; return order and key."""
+def settle(ca: AcmeCa, order: Order) -> Order:
+    """Wait until *order* is pending no more and return it."""
 
-    def ready() -> Order | Pending:
+    def ask() -> Order | Pending:
         now = ca.reopen(order)
         return Pending() if now.status is OrderStatus.PENDING else now
 
-    order = _wait(ready, "the order to be ready")
+    return _wait(ask, "the order to be decided")
+
+
+def finalize(ca: AcmeCa, order: Order, names: Sequence[str]) -> tuple[Order, PrivateKeyPem]:
+    """Wait until the order is ready and hand over a CSR for *names*; return order and key."""
     key = generate(KeyAlgorithm.ECDSA_P256)
-    csr = build_csr(SubjectSpec(tuple(names), attributes=attributes or {}), key)
-    return ca.finalize(order, csr), key
+    return ca.finalize(settle(ca, order), build_csr(SubjectSpec(tuple(names)), key)), key
 
 
 def issue(
