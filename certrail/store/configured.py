@@ -72,9 +72,12 @@ def all_connectors(connection: Connection) -> list[ConnectorRow]:
     ]
 
 
-def profile_names(connection: Connection) -> set[str]:
-    """Return the names of all profiles."""
-    return set(connection.execute(select(profiles.c.name)).scalars())
+def all_profiles(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Return the settings of all profiles by name."""
+    return {
+        row.name: row.settings
+        for row in connection.execute(select(profiles.c.name, profiles.c.settings))
+    }
 
 
 def keep_connector(connection: Connection, change: Change, slug: str, actor: str) -> None:
@@ -241,7 +244,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             found |= _flat(value, f"{name}.")
-        elif value not in (None, [], ()):
+        elif value not in (None, [], (), ""):
             found[name] = value
     return found
 

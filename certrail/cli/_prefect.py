@@ -1,0 +1,290 @@
+"""The only place that talks to Prefect's API: flow runs of requests, and blocks."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from uuid import UUID
+
+from certrail.cli._server import CLIENT_SETTINGS
+from certrail.errors import NotFound, Unreachable
+from certrail.settings import Installation, adopt
+from certrail.store.requests import Request
+from certrail.tracker import Status
+
+if TYPE_CHECKING:
+    from prefect.blocks.core import Block
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import State
+
+_CALL_SECONDS = 30
+
+
+def installation() -> Installation:
+    """Find the installation and let Prefect's client find it too; call it before anything else.
+
+    Raises:
+        Unreachable: nothing runs here and the environment names nothing else.
+    """
+    found = adopt()
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    # Prefect's own profile of this account must not mix in, nor its remarks.
+    os.environ.setdefault("PREFECT_HOME", os.path.join(found.data_dir, "prefect"))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+    return found
+
+
+@contextmanager
+def client() -> Iterator[SyncPrefectClient]:
+    """Open Prefect's client.
+
+    Raises:
+        Unreachable: nobody answers.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    with get_client(httpx_settings={"timeout": _CALL_SECONDS}, sync_client=True) as opened:
+        try:
+            yield opened
+        except httpx.RequestError as exc:
+            raise _unreachable(exc) from exc
+
+
+def start_run(request: Request) -> UUID:
+    """Make the flow run that carries *request*; asked twice, it is the same run.
+
+    Raises:
+        Unreachable: Prefect's API does not answer, or was not set up.
+    """
+    return _make_run(request, idempotency_key=str(request.id))
+
+
+def retry_run(request: Request) -> UUID:
+    """Let a worker take the request's flow run again; a new one if it is gone.
+
+    Raises:
+        Unreachable: see :func:`start_run`.
+    """
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import AwaitingRetry
+
+    if request.flow_run_id is not None:
+        with client() as opened:
+            try:
+                opened.set_flow_run_state(
+                    request.flow_run_id,
+                    AwaitingRetry(message=f"retry asked by {request.requested_by}"),
+                    force=True,
+                )
+            except ObjectNotFound:
+                pass
+            else:
+                return request.flow_run_id
+    # The first key would bring back the run that was deleted, so it is another one.
+    return _make_run(request, idempotency_key=f"{request.id}-{request.run_count + 1}")
+
+
+def cancel_run(request: Request) -> None:
+    """Tell Prefect that the request is cancelled, or is to stop when it is running.
+
+    A run that is over, or gone, is left alone.
+    """
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Cancelled, Cancelling
+
+    if request.flow_run_id is None:
+        return
+    with client() as opened:
+        try:
+            run = opened.read_flow_run(request.flow_run_id)
+            if run.state is None or run.state.is_final():
+                return
+            begun = run.state.is_running() or request.status is Status.IN_PROGRESS
+            asked = "cancelled with `certrail request cancel`"
+            state: State[Any] = Cancelling(message=asked) if begun else Cancelled(message=asked)
+            opened.set_flow_run_state(request.flow_run_id, state)
+        except ObjectNotFound:
+            return
+
+
+def _make_run(request: Request, *, idempotency_key: str) -> UUID:
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Scheduled
+
+    name = f"{request.workflow}/request"
+    with client() as opened:
+        try:
+            deployment = opened.read_deployment_by_name(name)
+        except ObjectNotFound as exc:
+            raise Unreachable(
+                f"Prefect's server has no deployment {name}",
+                remedy="`certrail up` makes it; `certrail doctor` says what else is missing.",
+            ) from exc
+        run = opened.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"request_id": str(request.id)},
+            name=request.flow_run_name,
+            idempotency_key=idempotency_key,
+            labels={
+                "certrail.endpoint": request.location,
+                "certrail.profile": request.plan.profile,
+                "certrail.request": str(request.id),
+            },
+            state=Scheduled(scheduled_time=_moment(request.scheduled_at)),
+        )
+    return run.id
+
+
+def _moment(when: datetime | None) -> Any:
+    from prefect.types._datetime import create_datetime_instance, now
+
+    return create_datetime_instance(when) if when else now("UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    """A kind of connector, as its block class describes it.
+
+    Attributes:
+        slug: ``type`` in the configuration file.
+        title: for people.
+        kind: what it can be used as: ``certificate authority``, ``host`` …
+        fields: setting names with what is known of each.
+    """
+
+    slug: str
+    title: str
+    kind: str
+    description: str
+    fields: Mapping[str, BlockField]
+    cls: type[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockField:
+    """One setting of a connector."""
+
+    name: str
+    description: str
+    required: bool
+    secret: bool
+    default: Any
+    annotation: Any
+
+
+def block_types() -> dict[str, BlockType]:
+    """Return every kind of connector by its slug, from Prefect's registry of block types."""
+    from importlib.metadata import entry_points
+
+    from prefect.blocks.core import Block
+    from prefect.plugins import load_prefect_collections
+    from prefect.utilities.dispatch import get_registry_for_type
+
+    with warnings.catch_warnings():
+        # Other people's collections may warn while they are imported.
+        warnings.simplefilter("ignore")
+        load_prefect_collections()
+        if not any(e.name == "certrail" for e in entry_points(group="prefect.collections")):
+            import_module("blocks")  # a checkout that is not installed
+    registry = get_registry_for_type(Block) or {}
+    return {
+        slug: _describe(slug, cls)
+        for slug, cls in sorted(registry.items())
+        if getattr(cls, "kind", "") and cls.__dict__.get("_block_type_slug")
+    }
+
+
+def stored_settings(reference: str) -> dict[str, Any] | None:
+    """Return the settings stored for a connector, secrets as they are stored; None if none are.
+
+    Args:
+        reference: ``slug/name``.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    slug, _, name = reference.partition("/")
+    with client() as opened:
+        try:
+            document = opened.read_block_document_by_name(name, slug, include_secrets=True)
+        except ObjectNotFound:
+            return None
+    return dict(document.data)
+
+
+def save_block(block: Block, name: str) -> None:
+    """Create or replace the stored settings of a connector."""
+    import httpx
+
+    try:
+        block.save(name, overwrite=True)
+    except httpx.RequestError as exc:
+        raise _unreachable(exc) from exc
+
+
+def load_block(reference: str) -> Any:
+    """Return a connector's block.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    import httpx
+    from prefect.blocks.core import Block
+
+    block_types()
+    try:
+        return Block.load(reference)
+    except ValueError as exc:
+        raise NotFound(
+            f"Prefect has no settings for the connector {reference}",
+            remedy="Apply the connector again with `certrail apply`.",
+        ) from exc
+    except httpx.RequestError as exc:
+        raise _unreachable(exc) from exc
+
+
+def _describe(slug: str, cls: type[Block]) -> BlockType:
+    fields = {
+        name: BlockField(
+            name=name,
+            description=info.description or "",
+            required=info.is_required(),
+            secret=_is_secret(info.annotation),
+            default=None if info.is_required() else info.get_default(call_default_factory=True),
+            annotation=info.annotation,
+        )
+        for name, info in cls.model_fields.items()
+    }
+    return BlockType(
+        slug=slug,
+        title=cls.get_block_type_name(),
+        kind=str(getattr(cls, "kind", "")),
+        description=(cls.__doc__ or "").strip().split("\n")[0],
+        fields=fields,
+        cls=cls,
+    )
+
+
+def _is_secret(annotation: Any) -> bool:
+    from pydantic import SecretStr
+
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_is_secret(part) for part in get_args(annotation))
+    return isinstance(annotation, type) and issubclass(annotation, SecretStr)
+
+
+def _unreachable(exc: Exception) -> Unreachable:
+    said = str(exc) or type(exc).__name__
+    return Unreachable(
+        f"Prefect's API at {os.environ.get('PREFECT_API_URL', '?')} does not answer: {said}",
+        remedy="Start it with `certrail up`, or correct PREFECT_API_URL.",
+    )

@@ -1,0 +1,98 @@
+"""Which kind of connector may stand where in a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from certrail.cli._yaml import Path_
+from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.errors import InvalidRequest
+from certrail.model import Workflow
+from certrail.servers import registry
+
+Complain = Callable[[Path_, str], None]
+
+_CA = "certificate authority"
+_DNS = "DNS provider"
+_HOST = "host"
+_INSTALL = "install target"
+_DELIVERY = "delivery target"
+_TARGETS: Mapping[Workflow, tuple[str, ...]] = {
+    Workflow.WEB_SERVER: (_HOST, _INSTALL),
+    Workflow.APPLIANCE: (_INSTALL, _HOST),
+    Workflow.DELIVERY: (_DELIVERY, _HOST),
+}
+
+
+def check_profile(
+    path: Path_, profile: ProfileConfig, kinds: Mapping[str, str], complain: Complain
+) -> None:
+    """Check the connectors that a profile names."""
+    _expect((*path, "ca"), profile.ca, (_CA,), kinds, complain)
+    if profile.validation and profile.validation.dns:
+        _expect((*path, "validation", "dns"), profile.validation.dns, (_DNS,), kinds, complain)
+
+
+def check_endpoint(
+    path: Path_,
+    endpoint: EndpointConfig,
+    profiles: Mapping[str, ProfileConfig],
+    kinds: Mapping[str, str],
+    complain: Complain,
+) -> None:
+    """Check the profile and target that an endpoint names, and that its server fits them."""
+    profile = profiles.get(endpoint.profile) if endpoint.profile else None
+    if endpoint.profile and profile is None:
+        complain((*path, "profile"), _nowhere("profile", endpoint.profile, profiles))
+    if not endpoint.target:
+        return
+    allowed = _TARGETS[profile.workflow] if profile else (_HOST, _INSTALL, _DELIVERY)
+    if not _expect((*path, "target"), endpoint.target, allowed, kinds, complain):
+        return
+    if profile is None:
+        return
+    on_host = kinds[endpoint.target] == _HOST
+    if profile.validation and profile.validation.webroot and not on_host:
+        complain(
+            (*path, "target"),
+            f"the profile {profile.name} publishes proofs in a webroot, which needs a host",
+        )
+    if on_host and profile.workflow is Workflow.WEB_SERVER:
+        _check_server(path, endpoint, complain)
+
+
+def _check_server(path: Path_, endpoint: EndpointConfig, complain: Complain) -> None:
+    where = (*path, "server") if endpoint.server else path
+    kind = endpoint.server.get("kind")
+    if kind not in registry.kinds():
+        known = ", ".join(registry.kinds())
+        problem = f"unknown kind of server {kind!r}" if kind else "`server.kind` is missing"
+        complain((*where, "kind"), f"{problem}; known kinds: {known}")
+        return
+    try:
+        registry.site_of(endpoint.server)
+    except InvalidRequest as exc:
+        complain(where, f"{exc}. {exc.remedy}")
+
+
+def _expect(
+    path: Path_,
+    name: str,
+    allowed: tuple[str, ...],
+    kinds: Mapping[str, str],
+    complain: Complain,
+) -> bool:
+    if name not in kinds:
+        complain(path, _nowhere("connector", name, kinds))
+        return False
+    if kinds[name] and kinds[name] not in allowed:
+        complain(path, f"{name} is a {kinds[name]}, but a {' or '.join(allowed)} is needed here")
+        return False
+    return True
+
+
+def _nowhere(what: str, name: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"there is no {what} {name!r} in the file or in the inventory{hint}"
