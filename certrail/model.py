@@ -416,7 +416,7 @@ def fingerprint(certificate: x509.Certificate) -> Fingerprint:
 def serial_text(certificate: x509.Certificate) -> str:
     """Return the serial number as colon-separated hex, the way browsers show it."""
     number = certificate.serial_number
-    raw = number.to_bytes((number.bit_length() + 8) // 8 or 1, "big")
+    raw = number.to_bytes((number.bit_length() + 8) // 8 or 1, "big", signed=True)
     if len(raw) > 1 and raw[0] == 0 and not raw[1] & 0x80:
         raw = raw[1:]
     return ":".join(f"{byte:02x}" for byte in raw)

@@ -25,6 +25,8 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 UNREADABLE = (
     ValueError,
     TypeError,
+    LookupError,  # cryptography 50 on a general name of an unknown string type
+    OverflowError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,

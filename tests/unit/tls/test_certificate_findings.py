@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certrail.model import serial_text
+from certrail.tls.addresses import Address
+from certrail.tls.handshake import Presented
+from certrail.tls.probe import ProbeTarget, judge
+from certrail.tls.scan import examine
+from certrail.tls.starttls import StartTls
 from certrail.tls.trust import TrustAnchors
 from certrail.tls.verify import verify_chain
 from certrail.x509.findings import (
@@ -173,12 +180,34 @@ def test_damaged_certificates_are_findings_not_exceptions(changes: list[tuple[in
     damaged = bytearray(_DER)
     for position, value in changes:
         damaged[position] = value
+    _examine(bytes(damaged))
+
+
+@pytest.mark.parametrize("value", [0x00, 0x0C, 0x13, 0x16, 0x30, 0xFF])
+def test_every_byte_can_be_wrong(value: int) -> None:
+    """Tags of other string types made ``cryptography`` itself stumble (KeyError)."""
+    for position in range(len(_DER)):
+        _examine(_DER[:position] + bytes((value,)) + _DER[position + 1 :])
+
+
+def test_negative_serial_numbers_are_shown() -> None:
+    """Old devices make them; the inventory shows the bytes as they are."""
+    start = _DER.index(b"\xa0\x03\x02\x01\x02") + 7  # past version, tag and length
+    odd = x509.load_der_x509_certificate(_DER[:start] + b"\x80" + _DER[start + 1 :])
+    assert odd.serial_number < 0
+    assert serial_text(odd).startswith("80:")
+
+
+def _examine(der: bytes) -> None:
+    """Put a damaged certificate through everything; it must never count as trusted."""
     try:
-        certificate = x509.load_der_x509_certificate(bytes(damaged))
+        certificate = x509.load_der_x509_certificate(der)
     except UNREADABLE:
         return
-    assess(certificate, public=True)
-    findings = verify_chain(certificate, [], _ANCHORS, "a.example.com", NOW)
-    trusted = all(finding.severity is Severity.WARNING for finding in findings)
-    assert not trusted or bytes(damaged) == _DER
-    describe(certificate)
+    seen = Presented(Address("192.0.2.1", 443), certificates=(certificate,))
+    scanned = examine(seen, "a.example.com", StartTls.NONE, _ANCHORS, None, NOW)
+    json.dumps(scanned.to_json())
+    result = judge(ProbeTarget("a.example.com"), seen, _ANCHORS, NOW)
+    json.dumps(result.to_json())
+    assert result.detail.isprintable()
+    assert not result.ok or der == _DER
