@@ -11,7 +11,7 @@ from certrail.log import logger
 from certrail.model import Order, OrderKey, OrderStatus
 
 _MOST_ORDERS = 300
-_MOST_PAGES = 300
+_MOST_PAGES = 100
 _UNFINISHED = (OrderStatus.PENDING, OrderStatus.READY)
 
 
