@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from functools import lru_cache
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import AwaitingRetry, Cancelled
 from prefect.workers.base import (
     BaseJobConfiguration,
@@ -239,8 +241,9 @@ async def _execute(flow: Flow[..., Any], flow_run: FlowRun, control: Control) ->
     )
 
 
+@lru_cache(maxsize=256)
 def _load(entrypoint: str) -> Flow[..., Any]:
-    """Import the flow named ``package.module.attribute``; Python keeps it.
+    """Import the flow named ``package.module.attribute``.
 
     Raises:
         InvalidRequest: not a module path, or not a flow.
@@ -251,6 +254,10 @@ def _load(entrypoint: str) -> Flow[..., Any]:
     flow = getattr(importlib.import_module(module), name)
     if not isinstance(flow, Flow):
         _refuse(entrypoint, "is not a flow")
+    if flow.result_storage is None:
+        # Else the engine asks the server for the place of results before each
+        # run, by a blocking call that holds up every other run.
+        return flow.with_options(result_storage=PREFECT_LOCAL_STORAGE_PATH.value())
     return flow
 
 

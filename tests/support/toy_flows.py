@@ -1,0 +1,51 @@
+"""Flows that the runtime's tests deploy: they do nothing but take part."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+STEPS = 5
+
+
+@task(name="toy step", task_run_name="{number}. toy step", cache_policy=NO_CACHE)
+async def step(number: int) -> None:
+    """Do nothing."""
+
+
+@flow(name="toy", validate_parameters=False, persist_result=False)
+async def five_steps(note: str = "") -> None:
+    """Five steps, one after the other."""
+    for number in range(1, STEPS + 1):
+        await step(number)
+
+
+@flow(name="toy-waiting", validate_parameters=False, persist_result=False)
+async def wait_for_file(path: str, beside: str = "") -> None:
+    """Note the process that executes it beside *path*, then wait until *path* exists."""
+    await step(1)
+    with Path(beside or f"{path}.pids").open("a") as notes:
+        notes.write(f"{os.getpid()}\n")
+    while not Path(path).exists():
+        await asyncio.sleep(0.1)
+
+
+@flow(name="toy-failing", validate_parameters=False, persist_result=False)
+async def fail() -> None:
+    """End badly."""
+    raise RuntimeError("meant to fail")
+
+
+@flow(name="toy-job", validate_parameters=False, persist_result=False)
+async def job(path: str, members: int) -> None:
+    """Run children that wait for *path*, all at once."""
+    await asyncio.gather(*(wait_for_file(path) for _ in range(members)))
+
+
+@flow(name="toy-sync", validate_parameters=False, persist_result=False)
+def synchronous() -> None:
+    """Not async: the worker runs it in a thread."""
