@@ -28,12 +28,18 @@ from certrail.remote import http
 
 # Kinds of zone that copy from elsewhere; a change made here would be lost.
 _COPIES = frozenset({"slave", "secondary", "consumer"})
-# Servers before 4.8 answer with the whole zone, whichever record is asked for.
+# Servers before 4.6 answer with the whole zone, whichever record is asked for.
 _WHOLE_ZONE = 64 * 1024 * 1024
 
 
 class PowerDns(DnsBlock):
-    """Publish dns-01 records through the API of a PowerDNS Authoritative Server."""
+    """Publish dns-01 records through the API of a PowerDNS Authoritative Server.
+
+    Servers before 5.0 do not show disabled records when one name is asked for
+    (PowerDNS issue 11473), so a disabled TXT record at the very name of a
+    challenge is lost when that name changes. Reading the whole zone instead would
+    take seconds for each challenge in a large one.
+    """
 
     _block_type_slug = "dns-powerdns"
     _block_type_name = "DNS: PowerDNS"
@@ -248,10 +254,17 @@ class _PowerDnsDns(DnsProvider):
             exc.remedy = "Correct api_key: it must be the server's api-key setting."
             raise
         except Unreachable as exc:
-            # SQLite allows one writer; under parallel changes the others get a 500.
-            if exc.code == "500" and "locked" in str(exc):
-                raise Busy(str(exc), connector=self._label, code="locked") from exc
-            raise
+            # SQLite allows one writer; under parallel changes the others get a 500,
+            # mostly without a reason ("database is locked" is in the server's log).
+            if exc.code != "500":
+                raise
+            raise Busy(
+                str(exc),
+                remedy="Retry. If it happens often, look into the server's log: a SQLite "
+                "backend takes one change at a time.",
+                connector=self._label,
+                code=exc.code,
+            ) from exc
         except Rejected as exc:
             if "Conflicts with pre-existing RRset" in str(exc):
                 raise Conflict(

@@ -23,6 +23,7 @@ from certrail.connectors import DnsProvider
 from certrail.dns.lookup import Resolver, authority_of, soa_owner
 from certrail.dns.propagation import Propagation
 from certrail.dns.query import (
+    UNSIGNED,
     Server,
     canonical,
     exchange,
@@ -39,7 +40,6 @@ from certrail.errors import (
     NotFound,
     PermissionRefused,
     Rejected,
-    UnexpectedReply,
     Unreachable,
 )
 from certrail.model import TxtRecord
@@ -337,28 +337,13 @@ class _Rfc2136Dns(DnsProvider):
             ) from exc
         except ConnectorError as exc:
             exc.connector = self._label
+            if exc.code == UNSIGNED:
+                exc.remedy = (
+                    f"Check that the server knows the TSIG key {key}, and that address and "
+                    "port are those of the primary server."
+                )
             raise
-        if not answer.had_tsig:
-            self._refuse_unsigned(answer, key)
         return answer
-
-    def _refuse_unsigned(self, answer: dns.message.Message, key: str) -> None:
-        word = dns.rcode.to_text(answer.rcode())
-        message = f"{self._server} answered {word} without a signature"
-        if answer.rcode() in (dns.rcode.NOTAUTH, dns.rcode.REFUSED):
-            raise AuthenticationFailed(
-                message,
-                remedy=f"Check that the server knows the TSIG key {key} and expects it.",
-                connector=self._label,
-                code=word,
-            )
-        raise UnexpectedReply(
-            message,
-            remedy="Check that address and port are those of the primary server, and that it "
-            "supports TSIG.",
-            connector=self._label,
-            code=word,
-        )
 
     def _exchange(self, message: dns.message.Message) -> dns.message.Message:
         servers = self._server.addresses()

@@ -23,6 +23,7 @@ import dns.tsig
 
 from certrail.errors import InvalidRequest, UnexpectedReply, Unreachable
 
+UNSIGNED = "unsigned"
 QUERY_TIMEOUT = timedelta(seconds=4)
 
 # What the DNS community agreed on as safe from fragmentation (DNS flag day 2020).
@@ -137,7 +138,8 @@ def exchange(
 
     Raises:
         Unreachable: no answer in time, connection refused or cut.
-        UnexpectedReply: what came is not a DNS answer to this question.
+        UnexpectedReply: what came is not a DNS answer to this question, or (with the
+            code :data:`UNSIGNED`) lacks the signature that a signed question demands.
     """
     seconds = timeout.total_seconds()
     try:
@@ -161,6 +163,10 @@ def exchange(
     except (dns.tsig.PeerError, dns.tsig.BadSignature, dns.tsig.BadKey, dns.tsig.BadTime):
         raise
     except (dns.exception.DNSException, ValueError) as exc:
+        if message.had_tsig and "requires a TSIG" in str(exc):
+            raise UnexpectedReply(
+                f"{server}: the answer to a signed question has no signature", code=UNSIGNED
+            ) from exc
         raise UnexpectedReply(
             f"{server}: the answer is not a DNS message that fits the question "
             f"({type(exc).__name__})",
