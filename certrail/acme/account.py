@@ -16,7 +16,13 @@ from certrail.acme.connection import Connection
 from certrail.acme.payload import as_payload
 from certrail.acme.problem import PREFIX
 from certrail.acme.signing import Signer, new_account_key, signer_of
-from certrail.errors import AuthenticationFailed, ConnectorError, InvalidRequest, UnexpectedReply
+from certrail.errors import (
+    AuthenticationFailed,
+    ConnectorError,
+    InvalidRequest,
+    UnexpectedReply,
+    Unreachable,
+)
 from certrail.log import effect, plain
 from certrail.model import Account
 from certrail.private_key import PrivateKeyPem
@@ -220,6 +226,14 @@ class Registration:
                     str(exc),
                     remedy="Set eab_kid and eab_hmac_key of the connector to a pair that the CA "
                     "issued and still accepts; some CAs accept each pair once only.",
+                    connector=exc.connector,
+                    code=exc.code,
+                ) from exc
+            if exc.code == f"{PREFIX}serverInternal" and self._external:
+                raise Unreachable(
+                    str(exc),
+                    remedy="The CA failed; retry. OpenBao and Vault fail like this as well when "
+                    "eab_hmac_key does not belong to eab_kid.",
                     connector=exc.connector,
                     code=exc.code,
                 ) from exc
