@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 from certrail.model import (
     Account,
@@ -22,6 +23,7 @@ from certrail.model import (
     ChallengeKind,
     Csr,
     Fingerprint,
+    KeyAlgorithm,
     Order,
     OrderKey,
     OrderSpec,
@@ -292,8 +294,33 @@ class Host(Connector):
         """Return existing paths that match a shell pattern (``*``, ``?``, ``[]``), sorted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a kind of target can and cannot do; shown in its documentation.
+
+    Attributes:
+        key_on_device: the private key can be made there and never leaves it.
+        transactional: a change happens as a whole or not at all, by the target's own means.
+        restores_by: how the previous certificate comes back, for people.
+        needs_save: a running change is lost at a restart unless it is saved as well.
+        concurrency: how many changes the target takes at the same time.
+        key_algorithms: keys that it takes.
+        longest_name: of the objects that are made there, 0 for no limit known.
+    """
+
+    key_on_device: bool = False
+    transactional: bool = False
+    restores_by: str = "the previous version is kept beside the new one"
+    needs_save: bool = False
+    concurrency: int = 1
+    key_algorithms: frozenset[KeyAlgorithm] = frozenset(KeyAlgorithm)
+    longest_name: int = 0
+
+
 class InstallTarget(Connector):
     """A server, appliance or cloud service that serves a certificate."""
+
+    traits: ClassVar[Traits] = Traits()
 
     @abstractmethod
     def sites(self) -> Iterator[Site]:
@@ -337,6 +364,8 @@ class InstallTarget(Connector):
 
 class DeliveryTarget(Connector):
     """A directory, vault or service that stores a certificate unserved."""
+
+    traits: ClassVar[Traits] = Traits()
 
     @abstractmethod
     def delivered(self, site: Site) -> Fingerprint | None:

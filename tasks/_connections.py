@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blocks._base import ConnectorBlock, DnsBlock, HostBlock, TargetBlock
+from blocks._base import ConnectorBlock, DeliveryBlock, DnsBlock, HostBlock, TargetBlock
 from certrail.configuration import Plan, split_address
-from certrail.connectors import ChallengeResponder, InstallTarget
+from certrail.connectors import ChallengeResponder, DeliveryTarget, InstallTarget
 from certrail.dns.responder import Dns01Responder
 from certrail.errors import InvalidRequest
-from certrail.model import Site
+from certrail.model import Site, Workflow
 from certrail.remote.http01 import ListeningResponder, WebrootResponder
 from certrail.servers.registry import open_target, site_of
 from certrail.store.database import locked
@@ -42,18 +42,41 @@ def install_target(plan: Plan) -> Iterator[tuple[InstallTarget, Site]]:
     if plan.target is None:
         raise InvalidRequest(f"{plan.location} has no target to install on")
     block = ConnectorBlock.named(plan.target.reference)
-    site = site_of(plan.server)
     if isinstance(block, HostBlock):
         with block.connect() as host:
-            yield open_target(host, plan.server), site
+            yield open_target(host, plan.server), site_of(plan.server)
     elif isinstance(block, TargetBlock):
         with block.connect() as target:
-            yield target, site
+            yield target, _site(plan)
     else:
         raise InvalidRequest(
             f"{plan.target.name} is a {block.kind}; nothing can be installed there",
             remedy="Name a host or an install target as the endpoint's `target`.",
         )
+
+
+@contextmanager
+def delivery_target(plan: Plan) -> Iterator[tuple[DeliveryTarget, Site]]:
+    """Open the delivery target of *plan* and the place on it."""
+    if plan.target is None:
+        raise InvalidRequest(f"{plan.location} has no target to deliver to")
+    with DeliveryBlock.named(plan.target.reference).connect() as target:
+        yield target, _site(plan)
+
+
+@contextmanager
+def any_target(plan: Plan) -> Iterator[tuple[InstallTarget | DeliveryTarget, Site]]:
+    """Open the target of *plan*, whether it serves or only stores certificates."""
+    opened = delivery_target if plan.workflow is Workflow.DELIVERY else install_target
+    with opened(plan) as (target, site):
+        yield target, site
+
+
+def _site(plan: Plan) -> Site:
+    """Return the place on an appliance, vault or service: the object named by the endpoint."""
+    named = str(plan.server.get("site", ""))
+    object_ = named or plan.location.partition("/")[2] or plan.location
+    return Site(id=object_, names=plan.names, listens=plan.addresses, settings=plan.server)
 
 
 def _host_block(plan: Plan) -> HostBlock:

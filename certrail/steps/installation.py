@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from certrail import log
-from certrail.connectors import InstallTarget
+from certrail.connectors import HoldsKey, InstallTarget
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
 from certrail.model import Bundle, Site, Staged
 from certrail.policy import Undo, undo_installation
@@ -47,9 +47,9 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
         ActivationRefused: the target refused, or went on serving something
             else; what was there before serves again.
     """
-    certificate = _certificate(work)
-    bundle = _bundle(certificate)
-    with locked(_lock_name(work)), open_target() as (target, site):
+    certificate = issued(work)
+    with locked(lock_name(work)), open_target() as (target, site):
+        bundle = bundle_for(certificate, target)
         staged = _stage(work, target, site, bundle)
         line = _activate(work, target, staged)
         report = serving.settled(work.plan, bundle.chain)
@@ -67,7 +67,7 @@ def accept(work: Work, open_target: OpenTarget) -> None:
     staged = _staged(work)
     if staged is None:
         return
-    with locked(_lock_name(work)), open_target() as (target, _):
+    with locked(lock_name(work)), open_target() as (target, _):
         try:
             target.discard(staged)
         except CertrailError as exc:
@@ -86,7 +86,7 @@ def undo(work: Work, open_target: OpenTarget, report: ProbeReport) -> str:
     verdict = undo_installation(_previous(work), datetime.now(UTC))
     if verdict.code is Undo.KEEP:
         return f"the new certificate stays, since {verdict.message}"
-    with locked(_lock_name(work)), open_target() as (target, _):
+    with locked(lock_name(work)), open_target() as (target, _):
         return _undo(work, target, staged)
 
 
@@ -145,7 +145,12 @@ def _forget(work: Work, target: InstallTarget, staged: Staged) -> None:
     requests.keep_staged(work.request.id, None)
 
 
-def _certificate(work: Work) -> Certificate:
+def issued(work: Work) -> Certificate:
+    """Return the certificate that the request obtained.
+
+    Raises:
+        InvalidRequest: there is none yet.
+    """
     # Read afresh: the issuance step of this run may have just stored it.
     certificate_id: UUID | None = requests.get(work.request.id).certificate_id
     if certificate_id is None:
@@ -156,7 +161,14 @@ def _certificate(work: Work) -> Certificate:
     return certificates.get(certificate_id)
 
 
-def _bundle(certificate: Certificate) -> Bundle:
+def bundle_for(certificate: Certificate, target: object) -> Bundle:
+    """Return chain and key for *target*; without the key where the target holds it.
+
+    Raises:
+        InvalidRequest: the key is neither in the store nor on the target.
+    """
+    if certificate.key_id is None and isinstance(target, HoldsKey):
+        return Bundle(certificate.chain, None)
     if certificate.key_id is None:
         raise InvalidRequest(
             "the private key of this certificate is not in the key store",
@@ -179,6 +191,7 @@ def _staged(work: Work) -> Staged | None:
     return Staged.from_json(data) if data else None
 
 
-def _lock_name(work: Work) -> str:
+def lock_name(work: Work) -> str:
+    """Return the name of the lock under which the request's target is changed."""
     target = work.plan.target
     return f"target:{target.reference if target else work.plan.location}"

@@ -9,19 +9,17 @@ from certrail.connectors import CertificateAuthority
 from certrail.errors import (
     CertrailError,
     InvalidRequest,
-    KeyUnavailable,
     NotFound,
     NotIssued,
     Rejected,
 )
-from certrail.keys.generate import generate
-from certrail.model import Chain, Csr, SubjectSpec, key_text, serial_text
+from certrail.model import Chain, Csr, key_text, serial_text
+from certrail.steps.csr import with_csr
 from certrail.steps.outcome import Outcome, Work, day
 from certrail.store import certificates, orders, requests
 from certrail.store.database import transaction
 from certrail.store.orders import OrderRecord
 from certrail.wait import until
-from certrail.x509.csr import build_csr
 
 _FIRST_POLL = timedelta(milliseconds=100)
 
@@ -42,7 +40,7 @@ def issue(work: Work, ca: CertificateAuthority) -> Outcome:
             "the request has no live order",
             remedy="Retry: validation is gone through again and an order is opened.",
         )
-    record, csr = _with_csr(work, record)
+    record, csr = with_csr(work, record)
     try:
         chain = _obtain(work, ca, record, csr)
     except (Rejected, NotFound) as exc:
@@ -62,19 +60,6 @@ def issue(work: Work, ca: CertificateAuthority) -> Outcome:
         f"serial {serial_text(leaf)}, {key_text(leaf)}, valid to "
         f"{day(leaf.not_valid_after_utc)}, chain of {len(chain.pems)}"
     )
-
-
-def _with_csr(work: Work, record: OrderRecord) -> tuple[OrderRecord, Csr]:
-    if record.csr is not None:
-        return record, record.csr
-    algorithm = work.plan.key_algorithm
-    key = generate(algorithm)
-    csr = build_csr(SubjectSpec(names=work.plan.names, algorithm=algorithm), key)
-    orders.keep_csr(record, csr, key, algorithm)
-    stored = orders.live(work.request.id)
-    if stored is None or stored.csr is None:
-        raise KeyUnavailable("the new key was not stored")
-    return stored, stored.csr
 
 
 def _obtain(work: Work, ca: CertificateAuthority, record: OrderRecord, csr: Csr) -> Chain:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from certrail.errors import InvalidRequest, ProbeFailed
+from certrail.errors import ProbeFailed
 from certrail.steps import installation, serving
 from certrail.steps.installation import OpenTarget
 from certrail.steps.outcome import Outcome, Work
-from certrail.store import certificates, requests
+from certrail.store import requests
 
 
 def test_installation(work: Work, open_target: OpenTarget) -> Outcome:
@@ -16,13 +16,7 @@ def test_installation(work: Work, open_target: OpenTarget) -> Outcome:
         ProbeFailed: a client sees something wrong. The previous certificate
             was put back where that was better; a retry installs again.
     """
-    certificate_id = requests.get(work.request.id).certificate_id
-    if certificate_id is None:
-        raise InvalidRequest(
-            "the request has no certificate to look for",
-            remedy="Retry: issuance is gone through again, without a second order.",
-        )
-    chain = certificates.get(certificate_id).chain
+    chain = installation.issued(work).chain
     report = serving.settled(work.plan, chain)
     requests.keep_observed(work.request.endpoint_id, report.to_json())
     if report.ok:

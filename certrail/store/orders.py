@@ -62,19 +62,28 @@ def live(request_id: UUID) -> OrderRecord | None:
 def begin(request_id: UUID, ca: str) -> OrderRecord:
     """Return the live order, reserving a reference for a new one if there is none.
 
+    CSR and key of a dead order are taken over: the key may be on a device
+    that would have to make another.
+
     Raises:
         JournalConflict: another run reserved one at this moment.
     """
     if record := live(request_id):
         return record
     with transaction() as connection:
-        number = connection.execute(
-            select(func.count()).select_from(orders).where(orders.c.request_id == request_id)
-        ).scalar_one()
+        dead = connection.execute(
+            select(orders.c.csr_pem, orders.c.key_id)
+            .where(orders.c.request_id == request_id)
+            .order_by(orders.c.created_at)
+        ).all()
         try:
             connection.execute(
                 insert(orders).values(
-                    request_id=request_id, key=f"{request_id}-{number + 1}", ca=ca
+                    request_id=request_id,
+                    key=f"{request_id}-{len(dead) + 1}",
+                    ca=ca,
+                    csr_pem=dead[-1].csr_pem if dead else None,
+                    key_id=dead[-1].key_id if dead else None,
                 )
             )
         except IntegrityError as exc:

@@ -1,0 +1,39 @@
+"""Certificate delivery: stored whole, then read back and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from certrail import log
+from certrail.connectors import DeliveryTarget
+from certrail.errors import Conflict
+from certrail.model import Site
+from certrail.steps.installation import bundle_for, issued, lock_name
+from certrail.steps.outcome import Outcome, Work
+from certrail.store.database import locked
+
+OpenDelivery = Callable[[], AbstractContextManager[tuple[DeliveryTarget, Site]]]
+
+
+def deliver(work: Work, open_target: OpenDelivery) -> Outcome:
+    """Store the request's certificate where it is wanted and see that it is there.
+
+    Raises:
+        Conflict: something else is there after the delivery.
+    """
+    certificate = issued(work)
+    with locked(lock_name(work)), open_target() as (target, site):
+        bundle = bundle_for(certificate, target)
+        fingerprint = bundle.chain.fingerprint
+        with work.journal.effect("deliver", fingerprint, {"site": site.id}) as effect:
+            line = target.deliver(site, bundle)
+            effect.record({"line": line})
+            log.effect("deliver", request=work.request.id, site=site.id, what=line)
+        found = target.delivered(site)
+    if found != fingerprint:
+        raise Conflict(
+            f"{line}, but {'another certificate' if found else 'nothing'} is there when read back",
+            remedy="Look at who else writes there, then retry: no new order is made.",
+        )
+    return Outcome.completed(f"{line}; read back and compared")
