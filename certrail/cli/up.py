@@ -1,0 +1,304 @@
+"""``certrail up``: everything for one machine, until SIGTERM."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from base64 import urlsafe_b64encode
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+import httpx
+from pydantic import SecretStr
+
+from certrail.cli._children import Child, Keeper
+from certrail.cli._database import EmbeddedPart, prepare_external
+from certrail.cli._output import examples
+from certrail.cli._server import (
+    POOLS,
+    Address,
+    client_environment,
+    server_command,
+    server_environment,
+)
+from certrail.errors import Unreachable
+from certrail.keys.seal import Keyring, new_key
+from certrail.settings import (
+    RUN_FILE,
+    Installation,
+    Settings,
+    settings,
+    write_private,
+    write_run_file,
+)
+
+_START_SECONDS = 120.0
+_LOOK_SECONDS = 0.25
+_GRACE_SECONDS = 4
+
+
+@click.command(
+    epilog=examples("certrail up", "certrail up --port 0 --data-dir /srv/certrail"),
+)
+@click.option("--host", help="Address of the Prefect server.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0: any.  [default: 4200]")
+@click.option(
+    "--database-url",
+    help="A PostgreSQL of your own, postgresql://user:password@host/name. Better put it into "
+    "CERTRAIL_DATABASE_URL: other accounts can read a command line.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where everything is kept.  [default: ~/.local/share/certrail]",
+)
+def up(host: str | None, port: int | None, database_url: str | None, data_dir: Path | None) -> None:
+    """Run everything on this machine, until SIGTERM or Ctrl-C.
+
+    Starts PostgreSQL (unless you name one), brings its databases up to date,
+    starts the Prefect server and a worker, and starts again what ends. When
+    work can begin, prints `ready <address of Prefect's UI>`.
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "database_url": SecretStr(database_url) if database_url else None,
+        "data_dir": data_dir.expanduser().resolve() if data_dir else None,
+    }
+    chosen = settings().model_copy(update={k: v for k, v in given.items() if v is not None})
+    Up(chosen).run()
+
+
+class Up:
+    """One run of ``certrail up``."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self._settings = chosen
+        self._data_dir = chosen.data_dir.expanduser().resolve()
+        self._stop = threading.Event()
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Start everything, keep it running, and stop it all at SIGTERM or SIGINT.
+
+        Raises:
+            Unreachable: the data directory is in use, the port is taken, or a
+                part does not start.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._stop.set())
+        with ExitStack() as stack:
+            self._prepare_folder(stack)
+            key_file = self._key()
+            address = self._address()
+            api_auth = self._api_auth(address)
+            home = self._folder("prefect")
+            inventory_url, prefect_url, database = self._database(stack)
+            server = Child(
+                "the Prefect server",
+                server_command(),
+                server_environment(
+                    address,
+                    database_url=prefect_url,
+                    home=home,
+                    encryption_key=self._prefect_key(),
+                    api_auth=api_auth,
+                ),
+                log=self._folder("logs") / "server.log",
+                stop_seconds=6,
+            )
+            described = Installation(
+                api_url=address.api_url,
+                ui_url=address.ui_url,
+                database_url=inventory_url,
+                pid=os.getpid(),
+                key_file=key_file,
+                api_auth=api_auth,
+                data_dir=str(self._data_dir),
+            )
+            worker = self._worker(described, home)
+            # Both import Prefect while the databases are brought up to date.
+            stack.callback(server.stop)
+            server.start()
+            stack.callback(worker.stop)
+            worker.start()
+            self._migrate(inventory_url)
+            self._wait_until_healthy(server, address)
+            self._wait_until_working(server, worker)
+            if self._stop.is_set():
+                self._say("stopping before the start was complete")
+                return
+            write_run_file(self._data_dir, described)
+            stack.callback((self._data_dir / RUN_FILE).unlink, missing_ok=True)
+            click.echo(f"ready {address.ui_url}")
+            sys.stdout.flush()
+            keeper = Keeper([*([database] if database else []), server, worker], self._say)
+            while not self._stop.wait(_LOOK_SECONDS):
+                keeper.look()
+            self._say("stopping")
+        self._say("stopped")
+
+    def _say(self, line: str) -> None:
+        click.echo(f"[{time.monotonic() - self._began:6.1f} s] {line}", err=True)
+
+    def _prepare_folder(self, stack: ExitStack) -> None:
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self._data_dir / "lock").open("a")
+        except OSError as exc:
+            raise Unreachable(
+                f"the data directory {self._data_dir} cannot be used: {exc.strerror}",
+                remedy="Give another one by --data-dir, or correct its owner.",
+            ) from exc
+        stack.enter_context(lock)
+        try:
+            # The kernel drops the lock with the process, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Unreachable(
+                f"another `certrail up` uses {self._data_dir}",
+                remedy="Use that one, stop it, or give another --data-dir.",
+            ) from exc
+
+    def _folder(self, name: str) -> Path:
+        folder = self._data_dir / name
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return folder
+
+    def _key(self) -> str:
+        """Return the key file, making one when none is named; "" for a key in the environment."""
+        if self._settings.key is not None:
+            Keyring.from_text(self._settings.key.get_secret_value())
+            return ""
+        if self._settings.key_file is not None:
+            path = self._settings.key_file.expanduser().resolve()
+        else:
+            path = self._data_dir / "certrail.key"
+            if not path.exists():
+                write_private(path, new_key() + "\n")
+                self._say(f"made the sealing key {path}: back it up, nothing replaces it")
+        Keyring.from_file(path)
+        return str(path)
+
+    def _prefect_key(self) -> str:
+        """Return the key of the secrets in Prefect's blocks: 32 bytes, base64 for URLs."""
+        path = self._data_dir / "prefect.key"
+        if not path.exists():
+            write_private(path, urlsafe_b64encode(os.urandom(32)).decode() + "\n")
+        return path.read_text().strip()
+
+    def _address(self) -> Address:
+        host = self._settings.host
+        try:
+            family, *_, where = socket.getaddrinfo(
+                host, self._settings.port, type=socket.SOCK_STREAM
+            )[0]
+        except socket.gaierror as exc:
+            raise Unreachable(
+                f"{host!r} is not an address of this machine", remedy="Give another --host."
+            ) from exc
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(where)
+            except OSError as exc:
+                raise Unreachable(
+                    f"port {self._settings.port} of {host} cannot be used: {exc.strerror}",
+                    remedy="Give another one by --port (0 takes a free one), "
+                    "or stop what listens there.",
+                ) from exc
+            return Address(host, int(probe.getsockname()[1]), self._settings.public_url)
+
+    def _api_auth(self, address: Address) -> str:
+        given = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")
+        if given or address.is_loopback:
+            return given
+        path = self._data_dir / "api-auth"
+        if not path.exists():
+            write_private(path, f"certrail:{secrets.token_urlsafe(24)}\n")
+        self._say(f"{address.host} is open to others: user and password of the UI are in {path}")
+        return path.read_text().strip()
+
+    def _database(self, stack: ExitStack) -> tuple[str, str, EmbeddedPart | None]:
+        if self._settings.database_url is not None:
+            theirs = self._settings.prefect_database_url
+            urls = prepare_external(
+                self._settings.database_url.get_secret_value(),
+                theirs.get_secret_value() if theirs else "",
+            )
+            self._say("using the PostgreSQL named by the database URL")
+            return *urls, None
+        embedded = EmbeddedPart(self._data_dir, durable=self._settings.durable)
+        stack.callback(embedded.stop)
+        embedded.start()
+        self._say("PostgreSQL runs")
+        return embedded.inventory_url, embedded.prefect_url, embedded
+
+    def _worker(self, described: Installation, home: Path) -> Child:
+        own = described.environment()
+        if self._settings.key is not None:
+            own["CERTRAIL_KEY"] = self._settings.key.get_secret_value()
+        command = [sys.executable, "-m", "deployments.worker", "--bootstrap"]
+        command += [word for pool in POOLS for word in ("--pool", pool)]
+        command += ["--name", f"{socket.gethostname()} (certrail up)"]
+        command += ["--limit", str(self._settings.worker_limit), "--grace", str(_GRACE_SECONDS)]
+        return Child(
+            "the worker",
+            command,
+            client_environment(
+                api_url=described.api_url,
+                ui_url=described.ui_url,
+                home=home,
+                api_auth=described.api_auth,
+                certrail=own,
+            ),
+            log=self._folder("logs") / "worker.log",
+            stop_seconds=_GRACE_SECONDS + 12,
+            tells_ready=True,
+        )
+
+    def _migrate(self, url: str) -> None:
+        from certrail.store.database import migrate
+
+        migrate(url)
+        self._say("the inventory database is up to date")
+
+    def _wait_until_healthy(self, server: Child, address: Address) -> None:
+        # Asked over the address others use, so that a wrong one shows here.
+        deadline = time.monotonic() + _START_SECONDS
+        with httpx.Client(timeout=2, trust_env=False) as client:
+            while not self._stop.wait(0.05):
+                try:
+                    if client.get(f"{address.api_url}/health").is_success:
+                        self._say(f"the Prefect server answers at {address.local_url}")
+                        return
+                except httpx.TransportError:
+                    pass
+                if (code := server.ended()) is not None:
+                    raise server.failure(code)
+                if time.monotonic() > deadline:
+                    raise Unreachable(
+                        f"the Prefect server did not answer within {_START_SECONDS:.0f} s",
+                        remedy=f"Look at {server.log}.",
+                    )
+
+    def _wait_until_working(self, server: Child, worker: Child) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._stop.wait(0.05):
+            if worker.is_ready():
+                self._say("pools, block types and deployments are there; the worker runs")
+                return
+            if (code := server.ended()) is not None:
+                raise server.failure(code)
+            if time.monotonic() > deadline:
+                raise Unreachable(
+                    f"the worker was not ready within {_START_SECONDS:.0f} s",
+                    remedy=f"Look at {worker.log}.",
+                )
