@@ -19,6 +19,7 @@ from OpenSSL import crypto
 from certrail.model import subject_names
 from certrail.names import matches
 from certrail.tls.addresses import is_ip
+from certrail.tls.constraints import respected
 from certrail.tls.findings import Reason, failure, warning
 from certrail.tls.path import Path, explain_end, follow, order_findings
 from certrail.tls.trust import TrustAnchors
@@ -154,8 +155,8 @@ def _second_opinion(
     if words:
         return failure(Reason.CHAIN_INVALID, f"the chain is refused: {words} ({refusal})")
     # Clients differ in how they apply name constraints, and some did it wrongly
-    # (CVE-2025-61727): there the stricter opinion stands.
-    if any(extension(known, x509.NameConstraints) for known in path.certificates):
+    # (CVE-2025-61727): names beyond them are never forgiven.
+    if not respected(path.certificates[0], path.certificates[1:]):
         message = f"the chain is refused by its CA's name constraints: {refusal}"
         return failure(Reason.CHAIN_INVALID, message)
     message = f"accepted by OpenSSL, but a strict client refuses it: {refusal}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
+from certrail.tls.constraints import respected
 from certrail.tls.findings import Reason
 from certrail.tls.trust import TrustAnchors
 from certrail.tls.verify import covers, verify_chain
@@ -82,6 +84,53 @@ def test_name_constraints_hold_even_if_openssl_differs() -> None:
     limited = ROOT.intermediate("Limited", extra=[(limits, True)])
     assert _failures(_verify(limited.issue(HOST))) == [Reason.CHAIN_INVALID]
     assert _verify(limited.issue("www.example.org"), name="www.example.org") == []
+
+
+@pytest.mark.parametrize(
+    ("permitted", "excluded", "names", "good"),
+    [
+        ((), (), ("a.example.com",), True),
+        (("example.com",), (), ("example.com", "a.b.Example.com", "*.example.com"), True),
+        ((".example.com",), (), ("a.example.com",), True),
+        (("example.com",), (), ("a.example.com", "badexample.com"), False),
+        ((), ("secret.example.com",), ("a.example.com",), True),
+        ((), ("secret.example.com",), ("x.secret.example.com",), False),
+        ((), ("secret.example.com",), ("*.example.com",), False),
+        ((), ("",), ("a.example.com",), False),
+        (("192.0.2.0/24",), (), ("192.0.2.9",), True),
+        (("192.0.2.0/24",), (), ("198.51.100.1",), False),
+        ((), ("::/0",), ("2001:db8::1",), False),
+        (("example.com",), ("0.0.0.0/0",), ("a.example.com",), True),
+    ],
+)
+def test_limits_on_names(
+    permitted: tuple[str, ...], excluded: tuple[str, ...], names: tuple[str, ...], good: bool
+) -> None:
+    """A CA limited to some names must not vouch for others, not even through a wildcard."""
+
+    def trees(texts: tuple[str, ...]) -> list[x509.GeneralName] | None:
+        made: list[x509.GeneralName] = [
+            x509.IPAddress(ipaddress.ip_network(text)) if "/" in text else x509.DNSName(text)
+            for text in texts
+        ]
+        return made or None
+
+    extra = []
+    if permitted or excluded:
+        limit = x509.NameConstraints(trees(permitted), trees(excluded))
+        extra.append((limit, True))
+    limited = ROOT.intermediate("Limited", extra=extra)
+    assert respected(limited.issue(*names).leaf, [limited.certificate]) is good
+
+
+def test_limits_on_directory_names_do_not_fail_good_chains() -> None:
+    """The verifier knows no limits on directory names, but regular clients do."""
+    limit = x509.NameConstraints([x509.DNSName("example.com"), x509.DirectoryName(_NAME)], None)
+    limited = ROOT.intermediate("Limited", extra=[(limit, True)])
+    assert _failures(_verify(limited.issue(HOST, subject=""))) == []
+
+
+_NAME = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])
 
 
 def test_usage_of_the_intermediate_counts() -> None:
