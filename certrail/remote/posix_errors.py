@@ -79,11 +79,18 @@ def refusal_in_words(stderr: bytes, doing: str, path: str, *, host: str) -> Conn
             return unknown_owner(line.decode(errors="replace"), path, host=host)
         if b"cannot overwrite" in line:
             return refusal(errno.EEXIST, doing, path, host=host)
-        for words, number in _WORDS.items():
-            if line.rstrip().endswith(words):
-                return refusal(number, doing, path, host=host)
+        if number := number_of(line):
+            return refusal(number, doing, path, host=host)
     detail = lines[-1].decode(errors="replace")[-300:]
     return refusal(0, doing, path, host=host, detail=detail)
+
+
+def number_of(line: bytes) -> int:
+    """Return the errno whose words in the C locale end *line*, 0 if none does."""
+    for words, number in _WORDS.items():
+        if line.rstrip().endswith(words):
+            return number
+    return 0
 
 
 def unknown_owner(detail: str, path: str, *, host: str) -> NotFound:

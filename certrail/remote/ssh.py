@@ -16,7 +16,7 @@ from paramiko.sftp import SFTPError
 from certrail.connectors import CommandResult, FileInfo
 from certrail.errors import ConnectorError, UnexpectedReply
 from certrail.log import effect, plain
-from certrail.remote.posix_errors import refusal, unknown_owner
+from certrail.remote.posix_errors import number_of, refusal, unknown_owner
 from certrail.remote.posix_host import PosixHost, checked_link_target, kind_of
 from certrail.remote.posix_paths import (
     checked,
@@ -320,7 +320,7 @@ class SftpHost(SshHost):
         except OSError as exc:
             number, detail = exc.errno, exc.strerror or ""
             if number is None:
-                number = self._trouble(path, size)
+                number = number_of(str(exc).encode()) or self._trouble(path, size)
                 detail = "" if number else f"the server only says {plain(exc)!r}"
             raise refusal(number, what, path, host=self.name, detail=detail) from exc
         except SFTPError as exc:

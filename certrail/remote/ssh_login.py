@@ -43,8 +43,9 @@ def negotiate(
     except (paramiko.SSHException, OSError) as exc:
         raise Unreachable(f"cannot talk SSH to {name}: {plain(exc)}", connector=name) from exc
     transport.set_log_channel(log)
-    transport.banner_timeout = seconds
-    transport.handshake_timeout = seconds
+    # The wait below is the limit; paramiko's own are to end its thread only.
+    transport.banner_timeout = seconds + 5
+    transport.handshake_timeout = seconds + 5
     transport.auth_timeout = seconds
     _prefer(transport, pinned)
     done = threading.Event()

@@ -34,7 +34,7 @@ class TokenServer:
         self._proofs: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(_CONNECTIONS)
-        self._closed = False
+        self._stopping = threading.Event()
         self._socket = _listen(address, port)
         self._thread = threading.Thread(
             target=self._accept, name=f"certrail-http01-{port}", daemon=True
@@ -59,7 +59,7 @@ class TokenServer:
 
     def close(self) -> None:
         """Stop listening; returns when the port is free."""
-        self._closed = True
+        self._stopping.set()
         # Closing alone would not wake a thread that waits in accept().
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -67,16 +67,16 @@ class TokenServer:
         self._socket.close()
 
     def _accept(self) -> None:
-        while not self._closed:
+        while not self._stopping.is_set():
             try:
                 client, _ = self._socket.accept()
             except TimeoutError:
                 continue
             except OSError as exc:
-                if not self._closed:
+                if not self._stopping.is_set():
                     logger.warning("http-01 listener: %s", exc)
                     # Out of descriptors, for example; some will be given back.
-                    threading.Event().wait(0.1)
+                    self._stopping.wait(0.1)
                 continue
             if not self._slots.acquire(blocking=False):
                 client.close()

@@ -53,9 +53,13 @@ class Sshd:
         except psutil.NoSuchProcess:
             return []
 
-    def cut_connections(self) -> None:
-        """Kill every session, as a crash or a reboot of the host would."""
-        victims = self.sessions()
+    def cut_connections(self, *, commands: bool = True) -> None:
+        """Kill every session, as a crash or a reboot of the host would.
+
+        Without *commands* what runs in them is left alone, as when only the
+        network fails.
+        """
+        victims = [item for item in self.sessions() if commands or _name(item) == "sshd"]
         for victim in victims:
             try:
                 victim.kill()
@@ -79,6 +83,7 @@ def sshd(
     *,
     sftp: bool = True,
     password_login: bool = False,
+    startup_files: bool = False,
     options: Sequence[str] = (),
     port: int | None = None,
 ) -> Iterator[Sshd]:
@@ -114,6 +119,9 @@ def sshd(
         "MaxStartups 200:30:400",
         "MaxSessions 100",
         "UseDNS no",
+        # Keeps bash from reading start-up files: those of the machine that runs
+        # the tests can take longer than all the rest.
+        *([] if startup_files else ["SetEnv SHLVL=9"]),
         "LogLevel VERBOSE",
         *(["Subsystem sftp internal-sftp"] if sftp else []),
     ]
@@ -185,6 +193,13 @@ def write_key(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     return public.decode()
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _processes_of(name: str) -> list[psutil.Process]:
