@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLErro
 
 from certrail import __version__
 from certrail.acme.directory import Directory
-from certrail.acme.origin import Origins
+from certrail.acme.origin import Origin, Origins
 from certrail.acme.reply import Reply
 from certrail.acme.signing import Signer
 from certrail.errors import InvalidRequest, UnexpectedReply, Unreachable
@@ -185,6 +185,7 @@ class Connection:
                 redirect=False,
                 retries=False,
                 preload_content=False,
+                decode_content=False,
             )
             try:
                 content = self._read(response, url, doing)
@@ -230,6 +231,11 @@ class Connection:
             return (
                 f"its certificate is for another name ({reason})",
                 f"Use the name that its certificate carries in directory_url; {host} is not in it.",
+            )
+        if "expired" in reason:
+            return (
+                f"the directory's own TLS certificate has expired ({reason})",
+                "Renew the TLS certificate of the CA's directory; check this machine's clock too.",
             )
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             trusted = _shown(self._ca_bundle) or "the system's trust store"
@@ -319,8 +325,8 @@ def _pool(directory_url: str, trust: ssl.SSLContext | None) -> urllib3.PoolManag
     settings: dict[str, Any] = {"maxsize": _POOL, "num_pools": 8}
     if trust is not None:
         settings["ssl_context"] = trust
-    parts = urlsplit(directory_url)
-    proxy = getproxies().get(parts.scheme)
-    if proxy and parts.hostname and not proxy_bypass(parts.hostname):
+    origin = Origin.of(directory_url)
+    proxy = getproxies().get(origin.scheme)
+    if proxy and not origin.is_loopback and not proxy_bypass(origin.host):
         return urllib3.ProxyManager(proxy, **settings)
     return urllib3.PoolManager(**settings)

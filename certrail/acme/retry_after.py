@@ -12,8 +12,8 @@ LONGEST = timedelta(days=31)
 def retry_after(value: str | None, now: datetime) -> timedelta | None:
     """Return how long the server asks to be left alone; None if it does not say.
 
-    Seconds and dates are both allowed, and Pebble tosses a coin between the
-    two. A date in the past is no pause; something unreadable is as good as absent.
+    Seconds and dates are both allowed. A date in the past is no pause;
+    something unreadable is as good as absent.
 
     Args:
         value: the header as received, None if there is none.

@@ -33,7 +33,6 @@ from tests.support.pebble import ChallengeServer
 
 T = TypeVar("T")
 
-# Pebble asks for pauses of seconds; tests poll a server of their own.
 TICK = timedelta(milliseconds=20)
 PATIENCE = timedelta(seconds=30)
 

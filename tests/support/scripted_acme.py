@@ -10,12 +10,16 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import trustme
 
 PROBLEM = "urn:ietf:params:acme:error:"
 _NONCES = itertools.count(1)
@@ -31,6 +35,7 @@ class Answer:
         headers: beside Replay-Nonce, which is added unless ``nonce`` is False.
         nonce: whether a fresh nonce goes along.
         cut: promise this many bytes more than are sent, then close.
+        drip: send one byte at a time with this many seconds between.
     """
 
     body: Any = ""
@@ -38,6 +43,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     nonce: bool = True
     cut: int = 0
+    drip: float = 0
 
     @classmethod
     def problem(cls, code: str, status: int = 400, **more: Any) -> Answer:
@@ -148,8 +154,11 @@ class ScriptedAcme:
 
 
 @contextmanager
-def scripted_acme() -> Iterator[ScriptedAcme]:
-    """Run the server on a free port of 127.0.0.1; its directory is at ``/dir``."""
+def scripted_acme(certificate: trustme.LeafCert | None = None) -> Iterator[ScriptedAcme]:
+    """Run the server on a free port of 127.0.0.1; its directory is at ``/dir``.
+
+    With *certificate* it speaks TLS and presents that.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -160,25 +169,37 @@ def scripted_acme() -> Iterator[ScriptedAcme]:
             header, payload = _signed(self.rfile.read(length)) if length else ({}, None)
             answer = script.answer(Request(self.command, self.path, header, payload))
             content = answer.content()
-            self.send_response(answer.status)
+            self.send_response_only(answer.status)
+            self.send_header("Date", answer.headers.get("Date") or self.date_time_string())
             if answer.nonce:
                 nonce = base64.urlsafe_b64encode(f"{next(_NONCES):012}".encode()).decode()
                 self.send_header("Replay-Nonce", nonce)
             for name, value in answer.headers.items():
-                self.send_header(name, value)
+                if name != "Date":
+                    self.send_header(name, value)
             self.send_header("Content-Length", str(len(content) + answer.cut))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content)
+                self._write(content, answer.drip)
             self.close_connection = self.close_connection or bool(answer.cut)
 
-        do_GET = do_HEAD = do_POST = _handle  # noqa: N815 - names that the base class calls
+        def _write(self, content: bytes, drip: float) -> None:
+            for start in range(0, len(content), step := 1 if drip else len(content) or 1):
+                self.wfile.write(content[start : start + step])
+                time.sleep(drip)
+
+        do_GET = do_HEAD = do_POST = do_CONNECT = _handle  # noqa: N815 - names that the base class calls
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = _Server(("127.0.0.1", 0), Handler)
-    script = ScriptedAcme(f"http://127.0.0.1:{server.server_address[1]}")
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if certificate is None else "https"
+    script = ScriptedAcme(f"{scheme}://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -385,16 +387,64 @@ def test_an_untrusted_directory_names_ca_bundle(shared_pebble: Pebble, connect: 
     assert "ca_bundle" in caught.value.remedy
 
 
-def test_a_directory_with_another_name_in_its_certificate(
-    shared_pebble: Pebble, connect: Connect
+@pytest.mark.parametrize(
+    ("host", "expired", "cause", "cure"),
+    [
+        ("other.test", False, "another name", "Use the name"),
+        ("127.0.0.1", True, "has expired", "Renew"),
+    ],
+)
+def test_trust_is_not_blamed_for_other_faults_of_the_certificate(
+    tmp_path: Path, connect: Connect, host: str, expired: bool, cause: str, cure: str
 ) -> None:
-    """Trust is not the problem then, so ca_bundle is not the cure."""
-    # Another way to write the same address, which the certificate does not carry.
-    url = shared_pebble.directory_url.replace("127.0.0.1", "127.1")
+    """Changing ca_bundle cures neither, and turning verification off is not offered."""
+    authority = trustme.CA()
+    bundle = tmp_path / "trust.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    end = datetime.now(UTC) + timedelta(days=-1 if expired else 1)
+    certificate = authority.issue_cert(host, not_before=end - timedelta(days=9), not_after=end)
 
-    with pytest.raises(Unreachable, match="another name") as caught:
-        connect(url=url, ca_bundle=str(shared_pebble.ca_bundle)).check()
+    with scripted_acme(certificate) as server, pytest.raises(Unreachable, match=cause) as caught:
+        connect(url=f"{server.url}/dir", ca_bundle=str(bundle)).check()
+
     assert "ca_bundle" not in caught.value.remedy
+    assert cure in caught.value.remedy
+
+
+def test_a_reply_that_never_ends_is_cut(
+    scripted: ScriptedAcme, ca: AcmeCa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte now and then keeps every single read alive; the whole reply has a deadline."""
+    monkeypatch.setattr("certrail.acme.connection._DEADLINE", timedelta(milliseconds=100))
+    scripted.on("/dir", Answer(json.dumps(scripted.directory()), drip=0.02))
+
+    with pytest.raises(Unreachable, match="still sending"):
+        ca.check()
+
+
+def test_a_compressed_reply_is_not_inflated(scripted: ScriptedAcme, ca: AcmeCa) -> None:
+    """A kilobyte can become a gigabyte; nothing compressed was asked for."""
+    bomb = gzip.compress(b" " * (16 * 1024 * 1024))
+    scripted.on("/dir", Answer(bomb, headers={"Content-Encoding": "gzip"}))
+
+    with pytest.raises(UnexpectedReply, match="not JSON"):
+        ca.check()
+
+
+def test_the_proxy_of_the_environment_is_used_beyond_this_machine(
+    scripted: ScriptedAcme, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers inside a network often reach public CAs in no other way."""
+    monkeypatch.setenv("HTTPS_PROXY", scripted.url)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    with pytest.raises(Unreachable):
+        connect(url="https://ca.example.test/dir").check()
+
+    assert [request.path for request in scripted.requests] == ["ca.example.test:443"]
+    assert "answers" in connect(url=f"{scripted.url}/dir").check()
 
 
 @pytest.mark.parametrize("content", [None, "", "not PEM"])
@@ -550,6 +600,27 @@ def test_a_pause_while_the_ca_works(scripted: ScriptedAcme, ca: AcmeCa, status: 
     scripted.on("/order/1", Answer(scripted.order(status=status), headers={"Retry-After": "7"}))
 
     assert ca.collect(order_of(scripted)) == Pending(timedelta(seconds=7))
+
+
+def test_pauses_at_random_in_either_form(scripted: ScriptedAcme, ca: AcmeCa) -> None:
+    """Newer Pebbles toss a coin between seconds and a date; Debian's sends no pause at all."""
+    # The date is counted from the server's own clock, which is an hour ahead here.
+    clock = datetime.now(UTC) + timedelta(hours=1)
+    date = format_datetime(clock + timedelta(seconds=4), usegmt=True)
+    forms = [
+        {"Retry-After": "4"},
+        {"Retry-After": date, "Date": format_datetime(clock, usegmt=True)},
+    ]
+    orders = [Answer(scripted.order(status="processing"), headers=form) for form in forms]
+    names = [Answer(scripted.authorization(), headers=form) for form in forms]
+    scripted.on("/order/1", [*orders, *orders])
+    scripted.on("/authz/1", [*names, *names])
+
+    pauses = [ca.collect(order_of(scripted)) for _ in range(4)]
+    waits = [ca.authorizations(order_of(scripted))[0].retry_after for _ in range(4)]
+
+    assert pauses == [Pending(timedelta(seconds=4))] * 4
+    assert waits == [timedelta(seconds=4)] * 4
 
 
 def test_an_order_that_is_not_ready_is_a_conflict(scripted: ScriptedAcme, ca: AcmeCa) -> None:

@@ -176,20 +176,6 @@ def test_an_unready_order_is_pending_not_failed(
     assert isinstance(ca.collect(ca.open_order(spec(name))), Pending)
 
 
-def test_pauses_are_passed_on_and_no_longer_than_asked(
-    shared_pebble: Pebble, connect: Connect, dns: Publisher, name: str
-) -> None:
-    """Pebble sends seconds or a date at random; both must become a short pause."""
-    ca = connect(shared_pebble)
-    order = ca.open_order(spec(name))
-    pauses = []
-    for _ in range(12):
-        pauses += [each.retry_after for each in ca.authorizations(order)]
-    validate(ca, order, dns, ChallengeKind.DNS_01)
-
-    assert all(pause is None or 0 <= pause.total_seconds() <= 60 for pause in pauses)
-
-
 def test_a_wrong_proof_is_told_in_the_cas_words(
     shared_pebble: Pebble, connect: Connect, answers: ChallengeServer, name: str
 ) -> None:
