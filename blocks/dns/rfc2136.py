@@ -206,6 +206,8 @@ class _Rfc2136Dns(DnsProvider):
             if not answer.flags & dns.flags.AA:
                 break
             owner = soa_owner(answer, at)
+            if owner == dns.name.root:
+                break  # a private root; nobody puts challenges there
             if owner is not None:
                 return plain_name(owner)
             at = at.parent()

@@ -258,8 +258,14 @@ def bind(
     zones: Sequence[str] = ("example.test",),
     *,
     address: str = "127.0.0.1",
+    resolves: bool = False,
 ) -> Iterator[Bind]:
-    """Run BIND as primary for *zones*."""
+    """Run BIND as primary for *zones*.
+
+    With *resolves* it also answers as a resolver that knows these zones and
+    nothing else: for a CA (Pebble) that has to follow a CNAME from one zone to
+    another, which BIND does only then. Unknown names are then NXDOMAIN instead of REFUSED.
+    """
 
     @contextmanager
     def start(home: Path) -> Iterator[Bind]:
@@ -269,7 +275,13 @@ def bind(
         for zone in zones:
             _write_bind_zone(home, zone, address)
         _write_bind_zone_list(home, zones)
-        with _named(home, address, port, keys, f'include "{home}/zones.conf";') as process:
+        declared = f'include "{home}/zones.conf";'
+        if resolves:
+            (home / "root.zone").write_text(
+                "$TTL 1\n@ SOA . . 1 3600 600 86400 1\n@ NS ns.invalid.\n"
+            )
+            declared += f'\nzone "." {{ type primary; file "{home}/root.zone"; }};'
+        with _named(home, address, port, keys, declared, resolves=resolves) as process:
             yield Bind(
                 address=address,
                 port=port,
@@ -410,7 +422,13 @@ def _started(
 
 @contextmanager
 def _named(
-    home: Path, address: str, port: int, keys: dict[str, str], zones: str
+    home: Path,
+    address: str,
+    port: int,
+    keys: dict[str, str],
+    zones: str,
+    *,
+    resolves: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     marker = secrets.token_hex(8)
     declared = "".join(
@@ -422,7 +440,8 @@ def _named(
   directory "{home}"; managed-keys-directory "{home}"; session-keyfile "{home}/session.key";
   pid-file none; server-id "{marker}";
   listen-on port {port} {{ {address}; }}; listen-on-v6 {{ none; }};
-  recursion no; dnssec-validation no; empty-zones-enable no; minimal-responses no;
+  recursion {"yes; allow-recursion { any; }" if resolves else "no"};
+  dnssec-validation no; empty-zones-enable no; minimal-responses no;
   allow-transfer {{ any; }}; notify no; transfer-source {address}; tcp-clients 500;
 }};
 controls {{ }};

@@ -178,6 +178,14 @@ def test_an_alias_belongs_to_the_zone_it_is_in(server: Bind) -> None:
         assert dns.zone_of("into.example.test") == "example.test"
 
 
+def test_a_private_root_is_no_zone_for_challenges(tmp_path: Path) -> None:
+    """Networks with a root of their own exist; a record written there is a mistake."""
+    with bind(tmp_path, resolves=True) as rooted, signed(rooted).connect() as dns:
+        assert dns.zone_of("x.example.test") == "example.test"
+        with pytest.raises(NotFound):
+            dns.zone_of("x.other.test")
+
+
 def test_an_unsigned_success_is_not_believed() -> None:
     """Anybody on the path could say NOERROR; RFC 8945 section 5.3 wants it signed."""
     secret = "c2VjcmV0IGtleSBvZiBtaW5l"
