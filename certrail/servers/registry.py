@@ -15,6 +15,27 @@ _KINDS: dict[str, Callable[[Host, Mapping[str, object]], InstallTarget]] = {
 }
 
 
+# What says that an endpoint's settings are well formed, before anything is opened.
+_CHECKS: dict[str, Callable[[Mapping[str, object]], object]] = {"nginx": NginxSettings.parse}
+
+
+def check_settings(server: Mapping[str, object]) -> None:
+    """Check an endpoint's ``server`` mapping without a host to open.
+
+    Raises:
+        InvalidRequest: unknown kind, unknown field, bad value, no site.
+    """
+    kind = str(server.get("kind", ""))
+    if kind not in _KINDS:
+        raise InvalidRequest(
+            f"unknown kind of server {kind!r}" if kind else "the server has no kind",
+            remedy=f"Known kinds: {', '.join(kinds())}.",
+        )
+    if kind in _CHECKS:
+        _CHECKS[kind](server)
+    site_of(server)
+
+
 def kinds() -> tuple[str, ...]:
     """Return the known kinds, sorted."""
     return tuple(sorted(_KINDS))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from certrail.servers.nginx.plan import Plan
 from certrail.servers.nginx.settings import NginxSettings
-from certrail.servers.nginx.target import NginxTarget, Plan
+from certrail.servers.nginx.target import NginxTarget
 
 __all__ = ["NginxSettings", "NginxTarget", "Plan"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from cryptography import x509
 
 from certrail.connectors import Host
-from certrail.errors import CertrailError, InvalidRequest
+from certrail.errors import InvalidRequest, UnexpectedReply
 from certrail.model import Chain, Fingerprint, fingerprint
+from certrail.servers.bulk import read_many
 from certrail.servers.nginx.listen import DEFAULT, Listen, parse_listen
 from certrail.servers.nginx.tree import Directive, Reader, load
 
@@ -140,13 +142,19 @@ class Configuration:
             return None
         path = self.reader.full_name(pair.certificate.arguments[0])
         if path not in self._leaves:
-            try:
-                self._leaves[path] = Chain.from_pem(
-                    self.host.read_file(path).decode(errors="replace")
-                ).leaf
-            except CertrailError:
-                self._leaves[path] = None
+            self.read_leaves([pair])
         return self._leaves[path]
+
+    def read_leaves(self, pairs: Iterable[Pair]) -> None:
+        """Read the certificates of *pairs* together, for :meth:`leaf`."""
+        full_name = self.reader.full_name
+        paths = {full_name(pair.certificate.arguments[0]) for pair in pairs if pair.is_file}
+        texts = read_many(self.host, sorted(paths - self._leaves.keys()))
+        for path in paths - self._leaves.keys():
+            try:
+                self._leaves[path] = Chain.from_pem(texts[path].decode(errors="replace")).leaf
+            except (KeyError, UnexpectedReply):
+                self._leaves[path] = None
 
     @cached_property
     def _leaves(self) -> dict[str, x509.Certificate | None]:

@@ -142,6 +142,9 @@ class NginxControl:
         main = self._main_level()
         pid = self._settings.pid_file or self._full_name(main.get("pid", ""), "pid-path")
         master = self._master(pid)
+        if master and not self._is_nginx(master):
+            # A stale pid file: the number belongs to another program by now.
+            return None
         children = self._children(master) if master else frozenset()
         if not children:
             return None
@@ -178,6 +181,10 @@ class NginxControl:
         except (NotFound, PermissionRefused):
             return 0
         return int(text) if text.isdigit() else 0
+
+    def _is_nginx(self, process: int) -> bool:
+        result = self._host.run(["grep", "-l", ": master process", f"/proc/{process}/cmdline"])
+        return result.exit_code == 0
 
     def _children(self, master: int) -> frozenset[int]:
         result = self._host.run(["cat", f"/proc/{master}/task/{master}/children"])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from certrail.connectors import Host, InstallTarget
-from certrail.errors import ActivationRefused, Conflict, InvalidRequest
+from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
 from certrail.log import effect
 from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
 from certrail.names import matches
@@ -16,53 +14,12 @@ from certrail.servers.nginx.config import Configuration, ServerBlock, read_confi
 from certrail.servers.nginx.control import NginxControl
 from certrail.servers.nginx.edit import Edit, Wanted, kind_of_key, plan_edit
 from certrail.servers.nginx.match import Matcher
+from certrail.servers.nginx.plan import Plan
 from certrail.servers.nginx.settings import NginxSettings
 from certrail.servers.splice import replacements
 from certrail.servers.transaction import FileChange, State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What installing would change, before anything is.
-
-    Attributes:
-        place: ``file:line`` of the server block.
-        directory: where the certificate will be kept.
-        before, after: content of each file to be changed, by path.
-        replaced, added: number of directives.
-    """
-
-    place: str
-    directory: str
-    before: dict[str, bytes]
-    after: dict[str, bytes]
-    replaced: int
-    added: int
-
-    @property
-    def summary(self) -> str:
-        """One phrase for people."""
-        if not self.after:
-            return "certificate version switched, no configuration changed"
-        parts = [f"{len(self.after)} file{'s' if len(self.after) > 1 else ''}"]
-        for count, what in ((self.replaced, "replaced"), (self.added, "added")):
-            if count:
-                parts.append(f"{count} directive{'s' if count > 1 else ''} {what}")
-        return ", ".join(parts)
-
-    def diff(self) -> str:
-        """Return the change as a unified diff, "" if no file changes."""
-        lines: list[str] = []
-        for path, after in self.after.items():
-            lines += difflib.unified_diff(
-                self.before[path].decode(errors="replace").splitlines(keepends=True),
-                after.decode(errors="replace").splitlines(keepends=True),
-                f"a{path}",
-                f"b{path}",
-            )
-        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
 class NginxTarget(InstallTarget):
@@ -80,6 +37,7 @@ class NginxTarget(InstallTarget):
 
     def sites(self) -> Iterator[Site]:
         configuration = self._read()
+        configuration.read_leaves(pair for block in configuration.blocks for pair in block.pairs)
         matcher = Matcher(configuration)
         for block in configuration.blocks:
             found = _address_of(matcher, block)
@@ -220,6 +178,12 @@ class NginxTarget(InstallTarget):
 
     def _must_be_sound(self) -> None:
         words = self._control.test()
+        if "Permission denied" in words:
+            raise PermissionRefused(
+                f"nginx cannot be tested with this account on {self._host.name}: {words}",
+                remedy="Log in as root, or set `sudo: true` for the host.",
+                connector=self._host.name,
+            )
         if words:
             raise ActivationRefused(
                 f"nginx on {self._host.name} refuses its configuration as it is, "
@@ -254,7 +218,8 @@ class NginxTarget(InstallTarget):
 
     def _transaction(self, staged: Staged) -> tuple[Transaction, Versions]:
         directory = str(staged.data["directory"])
-        if posixpath.dirname(directory) != self._settings.base:
+        inside = posixpath.dirname(directory) == self._settings.base
+        if not inside or posixpath.normpath(directory) != directory:
             raise InvalidRequest(
                 f"{staged.site} was staged in {directory}, outside {self._settings.base}",
                 remedy="Stage it again: `directory` of the endpoint's server has changed.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from certrail.connectors import Host
 from certrail.errors import InvalidRequest, NotFound
+from certrail.servers.bulk import read_many
 from certrail.servers.nginx.lexer import Kind, Token, tokenize
 
 _GLOB = frozenset("*?[")
@@ -171,7 +172,10 @@ class Reader:
         if not _GLOB & set(pattern):
             return (pattern,)
         if pattern not in self._included:
-            self._included[pattern] = self._host.glob(pattern)
+            paths = self._included[pattern] = self._host.glob(pattern)
+            unread = [path for path in paths if path not in self.files]
+            for path, data in read_many(self._host, unread).items():
+                self.files[path] = SourceFile(path, data, parse(data, path))
         return self._included[pattern]
 
 

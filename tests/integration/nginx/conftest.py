@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,29 +13,33 @@ from certrail.remote.local import LocalHost
 from certrail.remote.ssh import ssh_host
 from certrail.remote.ssh_pool import SshPool
 from certrail.remote.ssh_settings import SshSettings
-from tests.support.sshd import sshd
+from tests.support.sshd import account, sshd
 
 
-@pytest.fixture(params=["local", "ssh", "ssh without sftp"])
+@pytest.fixture(params=["local", "ssh", "ssh with sudo"])
 def host(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
-    """This machine: directly, and behind a real sshd with and without SFTP."""
+    """This machine: directly, behind a real sshd as root, and there as a user with sudo."""
     if request.param == "local":
         yield LocalHost("here")
         return
     folder = tmp_path_factory.mktemp("sshd")
-    with sshd(folder, sftp=request.param == "ssh") as server:
+    sudo = request.param == "ssh with sudo"
+    with (
+        account(sudo="NOPASSWD: ALL") if sudo else nullcontext() as user,
+        sshd(folder) as server,
+    ):
         settings = SshSettings(
             host="127.0.0.1",
             port=server.port,
-            username="root",
+            username=user.name if user else "root",
             private_key_file=str(server.key_file),
             known_hosts_file=str(server.known_hosts),
         )
         pool = SshPool()
         try:
-            with ssh_host(settings, name="web01", pool=pool) as host:
+            with ssh_host(settings, name="web01", sudo=sudo, pool=pool) as host:
                 yield host
         finally:
             pool.close()

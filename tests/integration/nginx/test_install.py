@@ -5,17 +5,31 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from certrail.connectors import Host
-from certrail.errors import ActivationRefused, Conflict, InvalidRequest, StorageFull
+from certrail.errors import (
+    ActivationRefused,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    PermissionRefused,
+    StorageFull,
+)
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.remote.local import LocalHost
+from certrail.remote.ssh import ssh_host
+from certrail.remote.ssh_pool import SshPool
+from certrail.remote.ssh_settings import SshSettings
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.registry import open_target, site_of
 from tests.support.nginx import Nginx, store
+from tests.support.process import wait_for
+from tests.support.sshd import account, sshd
 
 NAME = "www.example.test"
 HERE = LocalHost("here")
@@ -447,3 +461,108 @@ def test_check_says_what_answered(folder: Path, host: Host) -> None:
         target = NginxTarget(host, NginxSettings.parse(nginx.server))
 
         assert target.check().startswith(f"nginx/1.22.1 on {host.name}, {nginx.config}: 1 server")
+
+
+def test_where_processes_cannot_be_seen_the_exit_code_decides(folder: Path) -> None:
+    """A container or a stale pid file must not turn a good reload into a failed one."""
+    with Nginx.started(folder) as nginx:
+        command = ["sh", "-c", f"kill -HUP $(cat {folder}/nginx.pid)"]
+        stale = folder / "stale.pid"
+        for content in ("", "nonsense", "1"):
+            stale.write_text(content)
+            bundle = nginx.ca.bundle(NAME)
+            expected = bundle.chain.fingerprint
+
+            install(nginx, bundle, reload=command, pid_file=str(stale))
+
+            wait_for(partial(lambda one: nginx.served(NAME) == one, expected), "new one served")
+
+        target, site = opened(nginx, reload=["sh", "-c", "echo not today >&2; exit 3"])
+        staged = target.stage(site, nginx.ca.bundle(NAME), None)
+        with pytest.raises(ActivationRefused, match="did not take it over: not today"):
+            target.activate(staged)
+        assert expected == nginx.served(NAME)
+
+
+def test_an_account_that_may_not_test_is_told_so(tmp_path: Path) -> None:
+    """Not the configuration is wrong but the login."""
+    with (
+        account() as user,
+        Nginx.started(user.home / "nginx") as nginx,
+        sshd(tmp_path / "sshd") as server,
+    ):
+        (nginx.directory / "old.key").chmod(0o600)
+        settings = SshSettings(
+            host="127.0.0.1",
+            port=server.port,
+            username=user.name,
+            private_key_file=str(server.key_file),
+            known_hosts_file=str(server.known_hosts),
+        )
+        pool = SshPool()
+        with ssh_host(settings, pool=pool) as host:
+            target, site = opened(nginx, host)
+            with pytest.raises(PermissionRefused) as caught:
+                target.stage(site, nginx.ca.bundle(NAME), None)
+        pool.close()
+
+        assert "sudo: true" in caught.value.remedy
+
+
+def test_a_program_that_is_not_there_is_named(folder: Path) -> None:
+    """Compiled by hand, it is often not on the path."""
+    with Nginx.started(folder) as nginx:
+        target, site = opened(nginx, binary="/opt/nginx/sbin/nginx")
+
+        with pytest.raises(NotFound, match="/opt/nginx/sbin/nginx cannot be run") as caught:
+            target.stage(site, nginx.ca.bundle(NAME), None)
+
+        assert "binary" in caught.value.remedy
+
+
+def test_a_dry_run_shows_the_lines(folder: Path) -> None:
+    """People want to see the change before it is made."""
+    with Nginx.started(folder) as nginx:
+        target, site = opened(nginx)
+        before = nginx.config.read_bytes()
+
+        plan = target.plan(site, nginx.ca.bundle(NAME))
+
+        live = f"{folder}/certrail/{NAME}/live"
+        changed = [line for line in plan.diff().splitlines() if line[:1] in "+-"][2:]
+        assert [
+            f"-        ssl_certificate     {folder}/old.pem; # from last year",
+            f"-        ssl_certificate_key {folder}/old.key;",
+            f"+        ssl_certificate     {live}/fullchain.pem; # from last year",
+            f"+        ssl_certificate_key {live}/privkey.pem;",
+        ] == changed
+        assert plan.summary == "1 file, 2 directives replaced"
+        assert before == nginx.config.read_bytes()
+
+
+def test_a_staged_certificate_of_another_directory_is_refused(folder: Path) -> None:
+    """What comes back from storage decides which directory is removed."""
+    with Nginx.started(folder) as nginx:
+        target, site = opened(nginx)
+        staged = target.stage(site, nginx.ca.bundle(NAME), None)
+        for directory in ("/etc", f"{folder}/certrail/..", f"{folder}/certrail/a/../../b"):
+            forged = replace(staged, data={**staged.data, "directory": directory})
+            with pytest.raises(InvalidRequest, match="was staged in"):
+                target.discard(forged)
+
+
+def test_a_broken_configuration_after_staging_is_not_blamed_on_the_certificate(
+    folder: Path,
+) -> None:
+    """Days may lie between staging and the maintenance window."""
+    with Nginx.started(folder) as nginx:
+        target, site = opened(nginx)
+        staged = target.stage(site, nginx.ca.bundle(NAME), None)
+        broken = nginx.config.read_bytes() + b"\nnonsense on;\n"
+        nginx.config.write_bytes(broken)
+
+        with pytest.raises(ActivationRefused, match="as it is, before anything was changed"):
+            target.activate(staged)
+
+        assert broken == nginx.config.read_bytes()
+        assert nginx.old.chain.fingerprint == nginx.served(NAME)

@@ -165,9 +165,10 @@ def test_ipv6_listeners_get_a_sibling(tmp_path: Path) -> None:
         [(path, content)] = plan_edit(configuration, block, wanted).changed(configuration).items()
 
         Path(path).write_bytes(content)
-        assert [
-            line.strip() for line in content.splitlines() if b":443" in line
-        ] == [b"listen 127.0.0.1:443 ssl;", b"listen [::1]:443 ssl;"]
+        assert [line.strip() for line in content.splitlines() if b":443" in line] == [
+            b"listen 127.0.0.1:443 ssl;",
+            b"listen [::1]:443 ssl;",
+        ]
         assert nginx.accepts_configuration()
 
 
