@@ -63,17 +63,10 @@ def check_endpoint(
 
 
 def _check_server(path: Path_, endpoint: EndpointConfig, complain: Complain) -> None:
-    where = (*path, "server") if endpoint.server else path
-    kind = endpoint.server.get("kind")
-    if kind not in registry.kinds():
-        known = ", ".join(registry.kinds())
-        problem = f"unknown kind of server {kind!r}" if kind else "`server.kind` is missing"
-        complain((*where, "kind"), f"{problem}; known kinds: {known}")
-        return
     try:
-        registry.site_of(endpoint.server)
+        registry.check_settings(endpoint.server)
     except InvalidRequest as exc:
-        complain(where, f"{exc}. {exc.remedy}")
+        complain((*path, "server") if endpoint.server else path, f"{exc}. {exc.remedy}")
 
 
 def _expect(

@@ -59,10 +59,7 @@ def apply(path: Path, dry_run: bool, as_json: bool) -> None:
     document = _read(path)
     _prefect.installation()
     changes = apply_document(document, _folder(path), dry_run=dry_run)
-    if as_json:
-        echo_json([_to_json(change) for change in changes])
-    else:
-        _print(changes, dry_run=dry_run)
+    print_changes(changes, dry_run=dry_run, as_json=as_json)
 
 
 def apply_document(document: Document, folder: Path, *, dry_run: bool = False) -> list[Change]:
@@ -148,8 +145,11 @@ def _folder(path: Path) -> Path:
     return Path.cwd() if str(path) == "-" else path.absolute().parent
 
 
-def _print(changes: Sequence[Change], *, dry_run: bool) -> None:
+def print_changes(changes: Sequence[Change], *, dry_run: bool, as_json: bool) -> None:
     """Print every change, but only the first of very many of a kind."""
+    if as_json:
+        echo_json([_to_json(change) for change in changes])
+        return
     shown: Counter[tuple[str, Effect]] = Counter()
     for change in changes:
         if change.effect is Effect.UNCHANGED:

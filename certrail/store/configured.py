@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Text, any_, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from certrail.configuration import EndpointConfig, ProfileConfig
 from certrail.store import audit
@@ -152,7 +153,7 @@ def apply_endpoints(
     changes: list[Change] = []
     for start in range(0, len(wanted), _BATCH):
         batch = wanted[start : start + _BATCH]
-        stored = _stored_endpoints(connection, [endpoint.location for endpoint in batch])
+        stored = stored_endpoints(connection, [endpoint.location for endpoint in batch])
         created = []
         for endpoint in batch:
             after = endpoint_settings(endpoint)
@@ -176,15 +177,29 @@ def apply_endpoints(
     return changes
 
 
-def add_missing_endpoints(
-    connection: Connection, wanted: Sequence[EndpointConfig], actor: str
-) -> list[Change]:
-    """Create the endpoints that the inventory does not have; leave the others alone."""
-    there: set[str] = set()
-    for start in range(0, len(wanted), _BATCH):
-        batch = [endpoint.location for endpoint in wanted[start : start + _BATCH]]
-        there |= set(_stored_endpoints(connection, batch))
-    return apply_endpoints(connection, [e for e in wanted if e.location not in there], actor)
+def stored_endpoints(connection: Connection, locations: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what is configured now of those endpoints that are known, by location."""
+    query = (
+        select(endpoints, profiles.c.name.label("profile"))
+        .select_from(endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id))
+        .where(
+            endpoints.c.location == any_(literal([one.lower() for one in locations], ARRAY(Text)))
+        )
+        .with_for_update(of=endpoints)
+    )
+    return {
+        row.location: {
+            "address": row.addresses,
+            "sni": row.sni,
+            "names": row.names,
+            "profile": row.profile,
+            "target": row.target,
+            "server": row.server,
+            "starttls": row.starttls,
+            "tags": row.tags,
+        }
+        for row in connection.execute(query)
+    }
 
 
 def compare(kind: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
@@ -201,28 +216,6 @@ def compare(kind: str, name: str, before: Mapping[str, Any], after: Mapping[str,
 def endpoint_settings(endpoint: EndpointConfig) -> dict[str, Any]:
     """Return what is compared of an endpoint."""
     return endpoint.model_dump(mode="json", exclude={"location"})
-
-
-def _stored_endpoints(connection: Connection, locations: list[str]) -> dict[str, dict[str, Any]]:
-    query = (
-        select(endpoints, profiles.c.name.label("profile"))
-        .select_from(endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id))
-        .where(endpoints.c.location.in_(locations))
-        .with_for_update(of=endpoints)
-    )
-    return {
-        row.location: {
-            "address": row.addresses,
-            "sni": row.sni,
-            "names": row.names,
-            "profile": row.profile,
-            "target": row.target,
-            "server": row.server,
-            "starttls": row.starttls,
-            "tags": row.tags,
-        }
-        for row in connection.execute(query)
-    }
 
 
 def _endpoint_values(endpoint: EndpointConfig, ids: Mapping[str, UUID]) -> dict[str, Any]:

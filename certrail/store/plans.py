@@ -8,7 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, any_, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.configuration import ConnectorRef, Plan, ProfileConfig, split_address
 from certrail.errors import InvalidRequest
@@ -77,7 +79,9 @@ def for_endpoints(ids: Iterable[UUID]) -> dict[UUID, Prepared | InvalidRequest]:
     """Return the plan for each of several endpoints, or why there is none."""
     found: dict[UUID, Prepared | InvalidRequest] = {}
     with transaction() as connection:
-        rows = connection.execute(_query().where(endpoints.c.id.in_(list(ids)))).all()
+        rows = connection.execute(
+            _query().where(endpoints.c.id == any_(literal(list(ids), ARRAY(UUID_))))
+        ).all()
         slugs = _slugs(connection)
     for row in rows:
         try:

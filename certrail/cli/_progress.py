@@ -1,0 +1,216 @@
+"""A request on the screen: its steps, and following them live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from certrail.cli._output import console, is_terminal, local, status_text, style_of
+from certrail.errors import InvalidRequest
+from certrail.log import plain
+from certrail.store.request_view import RequestView
+from certrail.store.steps import Step
+from certrail.tracker import ACTIVE, Status, StepStatus
+from certrail.wait import Pending, until
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_LOOK_EVERY = timedelta(seconds=0.5)
+_LONGEST = timedelta(days=370)
+_NOBODY_TOOK_IT = timedelta(seconds=20)
+_SIGNS = {
+    StepStatus.PENDING: "·",
+    StepStatus.RUNNING: "▶",
+    StepStatus.COMPLETED: "✓",
+    StepStatus.SKIPPED: "↷",
+    StepStatus.FAILED: "✗",
+    StepStatus.CANCELLED: "■",
+}
+
+
+def show(view: RequestView) -> None:
+    """Print a request with its steps."""
+    if is_terminal():
+        console().print(_panel(view))
+        return
+    for line in _head(view):
+        click.echo(line)
+    for step in view.steps:
+        click.echo(_step_line(step))
+        for line in _why(step):
+            click.echo(f"     {line}")
+    for line in _foot(view):
+        click.echo(line)
+
+
+def follow(look: Callable[[], RequestView]) -> RequestView:
+    """Show a request's progress until it is over and return how it ended.
+
+    A live table on a terminal, one line for each change elsewhere.
+    """
+    if is_terminal():
+        return _follow_live(look)
+    return _follow_lines(look)
+
+
+def wait(look: Callable[[], RequestView]) -> RequestView:
+    """Wait, printing nothing, until a request is over."""
+
+    def ask() -> RequestView | Pending:
+        view = look()
+        return view if view.is_over else Pending()
+
+    return _until_over(ask)
+
+
+def _follow_live(look: Callable[[], RequestView]) -> RequestView:
+    from rich.live import Live
+
+    with Live(console=console(), auto_refresh=False, transient=False) as live:
+
+        def ask() -> RequestView | Pending:
+            view = look()
+            live.update(_panel(view), refresh=True)
+            return view if view.is_over else Pending()
+
+        return _until_over(ask)
+
+
+def _follow_lines(look: Callable[[], RequestView]) -> RequestView:
+    said: set[str] = set()
+
+    def ask() -> RequestView | Pending:
+        view = look()
+        for line in _news(view):
+            if line not in said:
+                said.add(line)
+                click.echo(line)
+        return view if view.is_over else Pending()
+
+    view = _until_over(ask)
+    for line in _foot(view):
+        click.echo(line)
+    return view
+
+
+def _until_over(ask: Callable[[], RequestView | Pending]) -> RequestView:
+    return until(
+        ask,
+        timeout=_LONGEST,
+        interval=_LOOK_EVERY,
+        slowest=_LOOK_EVERY,
+        late=lambda: InvalidRequest("the request did not end within a year"),
+    )
+
+
+def _news(view: RequestView) -> Iterator[str]:
+    request = view.request
+    yield f"{request.action} {plain(request.location)}: request {request.id}"
+    if view.flow_run_url:
+        yield f"Prefect: {view.flow_run_url}"
+    if hint := _hint(view):
+        yield hint
+    for step in view.steps:
+        if step.status is not StepStatus.PENDING:
+            yield _step_line(step)
+            yield from _why(step)
+    if view.is_over:
+        yield f"{request.status.text}"
+
+
+def _head(view: RequestView) -> Iterator[str]:
+    request = view.request
+    yield f"{request.action} {plain(request.location)}: {request.status.text}"
+    yield f"request   {request.id}"
+    yield f"why       {plain(request.reason.message)}"
+    if view.job_name:
+        yield f"job       {plain(view.job_name)}"
+    yield f"workflow  {request.workflow}, profile {plain(request.plan.profile)}"
+    if request.scheduled_at:
+        yield f"scheduled {local(request.scheduled_at)}"
+    if request.started_at:
+        ended = f", ended {local(request.ended_at)}" if request.ended_at else ""
+        yield f"started   {local(request.started_at)}{ended}"
+    if request.cancel_requested and not view.is_over:
+        yield "asked to stop at its next safe point"
+    if hint := _hint(view):
+        yield hint
+
+
+def _foot(view: RequestView) -> Iterator[str]:
+    request = view.request
+    if view.certificate:
+        one = view.certificate
+        yield (
+            f"certificate {plain(one.serial)} by {plain(one.issuer)}, valid until "
+            f"{local(one.not_after)}"
+        )
+    if view.flow_run_url:
+        yield f"Prefect: {view.flow_run_url}"
+    if request.status is Status.AUTOMATION_FAILED:
+        yield f"When it is corrected: certrail request retry {request.id}"
+
+
+def _hint(view: RequestView) -> str:
+    request = view.request
+    if request.status is not Status.AUTOMATION_REQUESTED:
+        return ""
+    if datetime.now(UTC) - request.created_at < _NOBODY_TOOK_IT or request.run_count:
+        return ""
+    return "no worker has taken it yet; `certrail doctor` says whether one runs"
+
+
+def _step_line(step: Step) -> str:
+    tries = f" (try {step.attempts})" if step.attempts > 1 else ""
+    detail = f": {plain(step.detail)}" if step.detail else ""
+    return f"{_SIGNS[step.status]} {step.number}. {step.title}: {step.status}{tries}{detail}"
+
+
+def _why(step: Step) -> Iterator[str]:
+    if step.cause:
+        yield f"cause: {plain(step.cause)}"
+    if step.remedy:
+        yield f"remedy: {plain(step.remedy)}"
+    if step.retryable is not None and step.status is StepStatus.FAILED:
+        yield "a retry can help" if step.retryable else "a retry alone does not help"
+
+
+def _panel(view: RequestView) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    request = view.request
+    first, *rest = _head(view)
+    title = Text(first.rsplit(": ", 1)[0] + ": ", style="bold")
+    title.append_text(status_text(request.status))
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    for step in view.steps:
+        style = style_of(step.status)
+        mark = Text(f"{_SIGNS[step.status]} {step.number}. {step.title}", style=style)
+        said = plain(step.detail) if step.detail else str(step.status)
+        what = Text(said, style="dim" if step.status is StepStatus.PENDING else "")
+        for line in _why(step):
+            what.append(f"\n{line}", style="red" if line.startswith("cause") else "")
+        table.add_row(mark, what, _duration(step))
+    parts: list[RenderableType] = [title, *(Text(line, style="dim") for line in rest), table]
+    parts += [Text(line) for line in _foot(view)]
+    if request.status in ACTIVE and not view.flow_run_url:
+        parts.append(Text("no flow run yet", style="dim"))
+    return Group(*parts)
+
+
+def _duration(step: Step) -> str:
+    if step.started_at is None:
+        return ""
+    end = step.ended_at or datetime.now(UTC)
+    seconds = max(0.0, (end - step.started_at).total_seconds())
+    tries = f"try {step.attempts}, " if step.attempts > 1 else ""
+    return f"{tries}{seconds:.1f} s" if seconds < 100 else f"{tries}{seconds / 60:.0f} min"

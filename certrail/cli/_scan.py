@@ -1,0 +1,213 @@
+"""Looking at what is served now: at addresses, or on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from certrail.cli import _prefect
+from certrail.cli._output import echo_table
+from certrail.configuration import EndpointConfig
+from certrail.connectors import Host, InstallTarget
+from certrail.errors import ConnectorError, InvalidRequest, NotFound
+from certrail.model import Chain, Site
+from certrail.servers import registry
+from certrail.settings import adopt
+from certrail.store import configured, inventory, observed
+from certrail.store.database import transaction
+from certrail.store.filters import Clause, Operator
+from certrail.store.observed import Place
+from certrail.tls.addresses import Address, is_ip
+from certrail.tls.handshake import fetch
+from certrail.tls.scan import Scanned, examine, scan
+from certrail.tls.starttls import StartTls, guess_starttls
+from certrail.tls.trust import load
+
+_HTTPS = 443
+# Settings that say which site is meant, not where the server is.
+_OF_A_SITE = ("site", "listen")
+
+
+def addresses(
+    targets: Sequence[str],
+    *,
+    starttls: str | None,
+    timeout: timedelta,
+    concurrency: int,
+    keep: bool,
+) -> list[dict[str, Any]]:
+    """Scan addresses and networks; a known location is reached the way it is configured.
+
+    Raises:
+        InvalidRequest: a target cannot be read, or is too large a network.
+    """
+    adopt()
+    protocol = StartTls(starttls) if starttls else None
+    rows: list[dict[str, Any]] = []
+    unknown: list[str] = []
+    for target in targets:
+        place = observed.place_of(target)
+        if place is None or not (place.addresses or place.sni or place.starttls):
+            unknown.append(target)
+            continue
+        for seen in _look_at(place, protocol, timeout):
+            if keep:
+                observed.keep_for(place, seen.to_json(), _chain(seen))
+            rows.append(_row(seen, place.location))
+    found = scan(unknown, concurrency=concurrency, timeout=timeout, starttls=protocol)
+    for seen in found:
+        location = observed.keep(seen.address, seen.to_json(), _chain(seen)) if keep else None
+        rows.append(_row(seen, location))
+    return rows
+
+
+def sites_of_target(name: str, *, keep: bool) -> list[dict[str, Any]]:
+    """List the sites of a host or appliance; those that are not known become endpoints.
+
+    Raises:
+        NotFound: there is no connector of that name, or it serves no kind of server we know.
+        InvalidRequest: it is not something that serves sites.
+        ConnectorError: it cannot be reached.
+    """
+    _prefect.installation()
+    with transaction() as connection:
+        found = {c.name: c for c in configured.all_connectors(connection)}
+    if name not in found:
+        raise NotFound(
+            f"there is no connector {name}", remedy="`certrail connector list` shows all."
+        )
+    block = _prefect.load_block(found[name].reference)
+    rows: list[dict[str, Any]] = []
+    with block.connect() as opened:
+        for server, target in _servers(name, opened):
+            for site in target.sites():
+                wanted = _endpoint_of(name, server, site)
+                added = keep and wanted is not None and observed.add_site(wanted)
+                rows.append(_site_row(site, server, wanted, added=added))
+    return rows
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was found for people; addresses where nothing answers are only counted."""
+    if rows and "site" in rows[0]:
+        columns = ("site", "listens", "tls", "fingerprint", "location", "added")
+        echo_table([(name, name) for name in columns], rows)
+        return
+    silent = [row for row in rows if not row["reachable"]]
+    answered = [_for_people(row) for row in rows if row["reachable"]]
+    if answered:
+        columns = ("address", "names", "issuer", "valid to", "key", "findings")
+        echo_table([(name, name) for name in columns], answered)
+    if silent:
+        click.echo(f"{len(silent)} of {len(rows)} addresses did not answer")
+
+
+def _look_at(place: Place, protocol: StartTls | None, timeout: timedelta) -> Iterator[Scanned]:
+    system = load(None)
+    for text in place.addresses or (place.location,):
+        address = Address.parse(text)
+        host = Address.parse(place.location).host if ":" in place.location else address.host
+        sni = place.sni or (None if is_ip(host) else host)
+        how = protocol or (
+            StartTls(place.starttls) if place.starttls else guess_starttls(address.port)
+        )
+        seen = fetch(address, sni=sni, starttls=how, timeout=timeout)
+        yield examine(seen, sni, how, system, None, datetime.now(UTC))
+
+
+def _chain(seen: Scanned) -> Chain | None:
+    return seen.facts.chain if seen.facts else None
+
+
+def _row(seen: Scanned, location: str | None) -> dict[str, Any]:
+    return {**seen.to_json(), "location": location}
+
+
+def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
+    certificate = row["certificate"] or {}
+    ends = certificate.get("not_after")
+    return {
+        "address": row["address"],
+        "names": certificate.get("names"),
+        "issuer": certificate.get("issuer"),
+        "valid to": datetime.fromisoformat(ends) if ends else None,
+        "key": certificate.get("key"),
+        "findings": [finding["code"] for finding in row["findings"]],
+    }
+
+
+def _servers(name: str, opened: Any) -> Iterator[tuple[dict[str, Any], InstallTarget]]:
+    """Yield settings and target of every server on what was opened."""
+    if isinstance(opened, InstallTarget):
+        yield {}, opened
+        return
+    if not isinstance(opened, Host):
+        raise InvalidRequest(
+            f"{name} serves no sites", remedy="Name a host or an appliance with --target."
+        )
+    errors: list[ConnectorError] = []
+    some = False
+    for server in _known_servers(name):
+        try:
+            target = registry.open_target(opened, server)
+            next(iter(target.sites()), None)
+        except NotFound as exc:
+            errors.append(exc)
+            continue
+        some = True
+        yield server, target
+    if not some:
+        raise NotFound(
+            f"no server of a known kind was found on {name}: "
+            + "; ".join(str(error) for error in errors),
+            remedy="Name its configuration in the `server` of an endpoint on this target. Known "
+            f"kinds: {', '.join(registry.kinds())}.",
+        )
+
+
+def _known_servers(name: str) -> list[dict[str, Any]]:
+    """Return how the servers of a host are configured in the inventory, else the usual places."""
+    servers: dict[str, dict[str, Any]] = {}
+    for row in inventory.find([Clause("target", Operator.EQUAL, (name,))]):
+        detail = inventory.get(row.location)
+        settings = {k: v for k, v in detail.server.items() if k not in _OF_A_SITE}
+        if settings.get("kind") in registry.kinds():
+            servers[str(sorted(settings.items(), key=str))] = settings
+    return list(servers.values()) or [{"kind": kind} for kind in registry.kinds()]
+
+
+def _endpoint_of(target: str, server: Mapping[str, Any], site: Site) -> EndpointConfig | None:
+    """Return the site as an endpoint; None where it has no name to be called by."""
+    names = [name for name in site.names if not name.startswith(("*", "~", "_"))]
+    if not names or not server:
+        return None
+    ports = [listen.rpartition(":")[2] for listen in site.listens]
+    port = next((port for port in ports if port.isdigit() and port != "80"), str(_HTTPS))
+    try:
+        return EndpointConfig(
+            location=f"{names[0]}:{port}",
+            names=tuple(names),
+            target=target,
+            server={**server, **{k: v for k, v in site.settings.items() if v}},
+        )
+    except ValueError:
+        return None
+
+
+def _site_row(
+    site: Site, server: Mapping[str, Any], wanted: EndpointConfig | None, *, added: bool
+) -> dict[str, Any]:
+    return {
+        "site": site.id,
+        "names": list(site.names),
+        "listens": list(site.listens),
+        "tls": site.tls,
+        "fingerprint": site.fingerprint,
+        "server": server.get("kind"),
+        "location": wanted.location if wanted else None,
+        "added": added,
+        "reachable": True,
+    }

@@ -1,0 +1,140 @@
+"""Starting, retrying and cancelling requests: the row first, then Prefect's flow run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from certrail.cli import _prefect
+from certrail.configuration import Plan
+from certrail.errors import CertrailError, InvalidRequest, Unreachable
+from certrail.model import Action
+from certrail.store import audit, orders, plans, requests
+from certrail.store.requests import Reason, Request
+
+
+def start(
+    location: str,
+    *,
+    action: Action | None = None,
+    at: datetime | None = None,
+    in_window: bool = False,
+) -> Request:
+    """Make a request for an endpoint and the flow run that carries it.
+
+    Args:
+        location: of the endpoint.
+        action: enroll without a certificate of ours, else renew, unless told.
+        at: begin then rather than now.
+        in_window: begin when the profile's maintenance window is open.
+
+    Raises:
+        NotFound, InvalidRequest: the endpoint is unknown, or not configured well enough.
+        Conflict: it has an active request.
+        Unreachable: the request is stored, but its run could not be made; a repair that runs
+            every minute makes it later.
+    """
+    prepared = plans.for_location(location)
+    if in_window:
+        at = _window(prepared)
+    elif at is not None and at <= datetime.now(UTC):
+        raise InvalidRequest(f"{at:%Y-%m-%d %H:%M:%S}Z is in the past", remedy="Leave --at out.")
+    chosen = action or prepared.default_action
+    actor = audit.local_actor()
+    request = requests.create(
+        prepared.endpoint_id,
+        action=chosen,
+        plan=prepared.plan,
+        reason=Reason("requested", f"asked by {actor}"),
+        actor=actor,
+        scheduled_at=at,
+        certificate_id=prepared.certificate_for(chosen),
+        previous_certificate_id=prepared.certificate_id,
+    )
+    try:
+        run_id = _prefect.start_run(request)
+    except CertrailError as exc:
+        raise Unreachable(
+            f"the request {request.id} is stored, but was not handed to Prefect: {exc}",
+            remedy="It is handed over within a minute of Prefect's return; follow it with "
+            f"`certrail request show {request.location}`.",
+        ) from exc
+    requests.bind_run(request.id, run_id)
+    return requests.get(request.id)
+
+
+def retry(text: str) -> Request:
+    """Let a failed request go on from the failed step; nothing is ordered twice.
+
+    Raises:
+        NotFound: there is no such request.
+        InvalidRequest: it is not over or was successful, or the endpoint is not configured.
+        Conflict: its endpoint has another active request.
+        Unreachable: it is active again, but Prefect could not be told.
+    """
+    found = requests.find(text)
+    plan = refreshed_plan(found, plans.for_location(found.location).plan)
+    request = requests.reopen(found.id, plan, audit.local_actor())
+    try:
+        run_id = _prefect.retry_run(request)
+    except CertrailError as exc:
+        raise Unreachable(
+            f"the request {request.id} is open again, but Prefect was not told: {exc}",
+            remedy="When Prefect answers again, press Retry on the flow run's page, or "
+            f"`certrail request cancel {request.id}` and retry.",
+        ) from exc
+    if run_id != request.flow_run_id:
+        requests.bind_run(request.id, run_id)
+    return requests.get(request.id)
+
+
+def refreshed_plan(request: Request, present: Plan) -> Plan:
+    """Return the plan of a retry: as configured now, but for what was ordered already.
+
+    An order stands for its names, at its CA, and a CSR for its key; changing
+    them would need another order.
+    """
+    if request.certificate_id is None and orders.live(request.id) is None:
+        return present
+    ordered = request.plan
+    return present.model_copy(
+        update={
+            "names": ordered.names,
+            "key_algorithm": ordered.key_algorithm,
+            "ca": ordered.ca,
+            "ca_profile": ordered.ca_profile,
+            "workflow": ordered.workflow,
+        }
+    )
+
+
+def cancel(text: str) -> Request:
+    """Cancel a request that has not begun; ask a running one to stop at its next safe point.
+
+    Raises:
+        NotFound: there is no such request.
+        InvalidRequest: it is over already.
+        Unreachable: it is noted, but Prefect could not be told.
+    """
+    found = requests.find(text)
+    request = requests.ask_to_cancel(found.id, audit.local_actor())
+    try:
+        _prefect.cancel_run(request)
+    except CertrailError as exc:
+        raise Unreachable(
+            f"the request {request.id} is {request.status.text.lower()} and will not go on, but "
+            f"Prefect was not told: {exc}",
+            remedy="Nothing more is to be done; Prefect's pages may show it as scheduled.",
+        ) from exc
+    return request
+
+
+def _window(prepared: plans.Prepared) -> datetime | None:
+    window = prepared.profile.maintenance_window
+    if window is None:
+        raise InvalidRequest(
+            f"the profile {prepared.profile.name} has no maintenance window",
+            remedy="Give it a `maintenance_window`, or use --at.",
+        )
+    now = datetime.now(UTC)
+    opens = window.next_opening(now)
+    return opens if opens > now else None

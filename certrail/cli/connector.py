@@ -1,0 +1,301 @@
+"""``certrail connector``: list, check and add what Certrail talks to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from certrail import settings
+from certrail.cli import _prefect
+from certrail.cli._connectors import prepare
+from certrail.cli._document import make_block
+from certrail.cli._errors import DONE, FAILED
+from certrail.cli._output import echo_json, echo_table, examples
+from certrail.cli._prefect import BlockField, BlockType
+from certrail.cli._yaml import Path_, path_text
+from certrail.configuration import Slug
+from certrail.errors import CertrailError, InvalidRequest, NotFound
+from certrail.log import plain
+from certrail.store import audit, configured
+from certrail.store.configured import ConnectorRow
+from certrail.store.database import transaction
+from certrail.store.request_view import time_text
+
+
+@click.group(
+    epilog=examples("certrail connector list", "certrail connector check", "certrail connector add")
+)
+def connector() -> None:
+    """List, check and add connectors: CAs, DNS providers, hosts, appliances."""
+
+
+@connector.command(
+    "list", epilog=examples("certrail connector list", "certrail connector list --json")
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_(as_json: bool) -> None:
+    """List connectors and what their last check found."""
+    settings.adopt()
+    with transaction() as connection:
+        rows = configured.all_connectors(connection)
+    if as_json:
+        echo_json([_to_json(row) for row in rows])
+    elif rows:
+        columns = ("name", "type", "check", "checked", "message")
+        echo_table([(name, name) for name in columns], [_for_people(row) for row in rows])
+    else:
+        click.echo("there are no connectors; add one with `certrail connector add`")
+
+
+@connector.command(
+    epilog=examples("certrail connector check", "certrail connector check le-staging web01 --json")
+)
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def check(names: Sequence[str], as_json: bool) -> int:
+    """Make one cheap authenticated call to each connector, from this machine.
+
+    All connectors without NAME. Exit code 1 when one of them does not answer
+    as it should. The result is kept and counts for `Automation at risk`.
+    """
+    _prefect.installation()
+    results = [_checked(row) for row in _rows(names)]
+    if as_json:
+        echo_json(results)
+    else:
+        for result in results:
+            _print_result(result)
+        if not results:
+            click.echo("there are no connectors; add one with `certrail connector add`")
+    return DONE if all(result["ok"] for result in results) else FAILED
+
+
+@connector.command(
+    epilog=examples(
+        "certrail connector add --list-types",
+        "certrail connector add ca-acme letsencrypt",
+        "certrail connector add host-ssh web01 --set host=192.0.2.7 --set username=deploy \\",
+        "    --set private_key_file=/etc/certrail/id --set host_key='ssh-ed25519 AAAA…'",
+        "certrail connector add dns-rfc2136 ns --set server=192.0.2.53 --set key_name=k. \\",
+        "    --set key_secret=env:TSIG",
+    )
+)
+@click.argument("type_", metavar="TYPE", required=False)
+@click.argument("name", required=False)
+@click.option(
+    "--set",
+    "given",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Give a setting instead of being asked. A secret on a command line can be seen by others "
+    "on this machine: give env:NAME or file:/path instead, or leave it out to be asked.",
+)
+@click.option("--list-types", is_flag=True, help="List the types and their settings.")
+@click.option("--json", "as_json", is_flag=True, help="With --list-types: print a JSON array.")
+def add(
+    type_: str | None, name: str | None, given: Sequence[str], list_types: bool, as_json: bool
+) -> int:
+    """Add the connector NAME of the given TYPE; asks for what --set does not give.
+
+    Only what is needed is asked for when any --set is given.
+    """
+    if list_types:
+        _list_types(type_, as_json=as_json)
+        return DONE
+    if not type_ or not name:
+        raise InvalidRequest(
+            "a TYPE and a NAME are needed", remedy="certrail connector add --list-types"
+        )
+    _prefect.installation()
+    block_type = _known_type(type_)
+    values = _given(block_type, given)
+    values |= _asked(block_type, values, all_of_them=not given)
+    _add(block_type, name, values)
+    click.echo(f"connector {name} created; try it with `certrail connector check {name}`")
+    return DONE
+
+
+def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
+    try:
+        TypeAdapter(Slug).validate_python(name)
+    except ValidationError as exc:
+        raise InvalidRequest(
+            f"{name!r} is no name for a connector",
+            remedy="Use lower-case letters, digits and hyphens only.",
+        ) from exc
+    complaints: list[str] = []
+
+    def complain(path: Path_, message: str) -> None:
+        complaints.append(f"{path_text(path)}: {message}" if path else message)
+
+    block = make_block(block_type, values, Path.cwd(), complain)
+    if block is None:
+        raise InvalidRequest("\n".join(complaints), remedy="Correct the values; nothing was saved.")
+    with transaction() as connection:
+        if any(row.name == name for row in configured.all_connectors(connection)):
+            raise InvalidRequest(
+                f"there is a connector {name} already",
+                remedy="Change it with `certrail apply`, or take another name.",
+            )
+        saving = prepare(name, block_type, block, exists=False)
+        configured.keep_connector(connection, saving.change, saving.slug, audit.local_actor())
+        saving.save()
+
+
+def _rows(names: Sequence[str]) -> list[ConnectorRow]:
+    with transaction() as connection:
+        rows = {row.name: row for row in configured.all_connectors(connection)}
+    if missing := [name for name in names if name not in rows]:
+        raise NotFound(
+            f"there is no connector {', '.join(missing)}",
+            remedy="`certrail connector list` shows all.",
+        )
+    return [rows[name] for name in names] if names else list(rows.values())
+
+
+def _checked(row: ConnectorRow) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": row.name,
+        "type": row.slug,
+        "ok": False,
+        "message": "",
+        "cause": None,
+        "remedy": None,
+    }
+    try:
+        with _prefect.load_block(row.reference).connect() as opened:
+            result |= {"ok": True, "message": opened.check()}
+    except CertrailError as exc:
+        result |= {"message": str(exc), "cause": str(exc), "remedy": exc.remedy}
+    with transaction() as connection:
+        configured.keep_check(connection, row.name, ok=result["ok"], message=result["message"])
+    return result
+
+
+def _print_result(result: Mapping[str, Any]) -> None:
+    word = click.style("ok", fg="green") if result["ok"] else click.style("failed", fg="red")
+    click.echo(f"{result['name']}: {word}: {plain(result['message'])}")
+    if result["remedy"]:
+        click.echo(f"  remedy: {plain(result['remedy'])}")
+
+
+def _list_types(only: str | None, *, as_json: bool) -> None:
+    # No installation is needed to tell what there is.
+    types = _prefect.block_types()
+    if only:
+        types = {only: _known_type(only)}
+    if as_json:
+        echo_json([_type_to_json(one) for one in types.values()])
+        return
+    for one in types.values():
+        click.echo(f"{one.slug}: {one.kind}. {one.description}")
+        for field in one.fields.values():
+            notes = [
+                note
+                for note, holds in (("needed", field.required), ("secret", field.secret))
+                if holds
+            ]
+            told = f" ({', '.join(notes)})" if notes else ""
+            click.echo(f"  {field.name}{told}: {field.description}")
+
+
+def _known_type(slug: str) -> BlockType:
+    types = _prefect.block_types()
+    if slug not in types:
+        raise InvalidRequest(
+            f"there is no type of connector {slug!r}", remedy=f"Types are: {', '.join(types)}"
+        )
+    return types[slug]
+
+
+def _given(block_type: BlockType, given: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for one in given:
+        field, separator, value = one.partition("=")
+        if not separator:
+            raise InvalidRequest(f"--set {one!r} is not FIELD=VALUE")
+        if field not in block_type.fields:
+            raise InvalidRequest(
+                f"{block_type.slug} has no setting {field!r}",
+                remedy=f"It has: {', '.join(block_type.fields)}",
+            )
+        values[field] = _value(block_type.fields[field], value)
+    return values
+
+
+def _asked(block_type: BlockType, given: Mapping[str, Any], *, all_of_them: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in block_type.fields.values():
+        if field.name in given or not (all_of_them or field.required):
+            continue
+        click.echo(f"\n{field.description}")
+        default = "" if field.default is None or field.secret else _text(field.default)
+        text = click.prompt(
+            field.name,
+            default=None if field.required else default,
+            show_default=bool(default),
+            hide_input=field.secret,
+        )
+        if field.required or text != default:
+            values[field.name] = _value(field, text)
+    return values
+
+
+def _value(field: BlockField, text: str) -> Any:
+    """Return typed text as the field wants it; lists are comma-separated or JSON."""
+    if isinstance(field.default, list | tuple):
+        if text.startswith("["):
+            try:
+                return json.loads(text)
+            except ValueError as exc:
+                raise InvalidRequest(f"{field.name}: {text!r} is not a JSON list") from exc
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _to_json(row: ConnectorRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "type": row.slug,
+        "checked_at": time_text(row.checked_at),
+        "check_ok": row.check_ok,
+        "check_message": row.check_message,
+    }
+
+
+def _for_people(row: ConnectorRow) -> dict[str, Any]:
+    words = {None: "not checked", True: "ok", False: "failed"}
+    return {
+        "name": row.name,
+        "type": row.slug,
+        "check": words[row.check_ok],
+        "checked": row.checked_at,
+        "message": row.check_message,
+    }
+
+
+def _type_to_json(one: BlockType) -> dict[str, Any]:
+    return {
+        "type": one.slug,
+        "kind": one.kind,
+        "title": one.title,
+        "description": one.description,
+        "fields": [
+            {
+                "name": field.name,
+                "description": field.description,
+                "required": field.required,
+                "secret": field.secret,
+            }
+            for field in one.fields.values()
+        ],
+    }

@@ -1,0 +1,242 @@
+"""``certrail endpoint``: the inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from certrail import settings
+from certrail.cli import _columns
+from certrail.cli._errors import DONE, FAILED
+from certrail.cli._output import console, echo_csv, echo_json, echo_table, examples, is_terminal
+from certrail.cli._times import Span
+from certrail.errors import InvalidRequest
+from certrail.store import inventory, request_view
+from certrail.store.filters import Clause, Operator
+from certrail.tracker import Status
+
+_EVERY = "Several are joined by `and`."
+
+
+@click.group(
+    epilog=examples(
+        "certrail endpoint list --view expiring",
+        "certrail endpoint show www.example.org:443",
+        "certrail endpoint scan 192.0.2.0/28:443",
+    )
+)
+def endpoint() -> None:
+    """List, show, import and scan endpoints."""
+
+
+@endpoint.command(
+    "list",
+    epilog=examples(
+        "certrail endpoint list --view needs-attention",
+        "certrail endpoint list --filter 'status=automation-failed and days_left<30'",
+        "certrail endpoint list --tag shop --add-column job_name --sort days_left",
+        "certrail endpoint list --expires-within 30d --csv > expiring.csv",
+    ),
+)
+@click.option(
+    "--filter",
+    "expressions",
+    multiple=True,
+    metavar="EXPR",
+    help="Clauses like status=automation-failed, names~shop, days_left<30, tag=a,b, profile= "
+    f"(empty), joined by `and`. {_EVERY}",
+)
+@click.option("--status", type=click.Choice([s.value for s in Status]), help="Automation status.")
+@click.option("--job", help="Name of the bulk job of the last request.")
+@click.option("--profile", help="Name of the profile.")
+@click.option("--target", help="Name of the connector that reaches it.")
+@click.option("--tag", multiple=True, help=f"A tag that it has. {_EVERY}")
+@click.option("--expires-within", type=Span(), metavar="30d", help="Certificate ends until then.")
+@click.option("--columns", metavar="A,B,C", help="Exactly these columns.")
+@click.option("--add-column", multiple=True, metavar="NAME", help="One column more.")
+@click.option("--sort", metavar="COLUMN", help="Sort by it; -COLUMN for descending.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows.")
+@click.option(
+    "--view",
+    type=click.Choice(list(inventory.SYSTEM_VIEWS)),
+    help="A prepared selection with its columns.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with all columns.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def list_(
+    expressions: Sequence[str],
+    status: str | None,
+    job: str | None,
+    profile: str | None,
+    target: str | None,
+    tag: Sequence[str],
+    expires_within: timedelta | None,
+    columns: str | None,
+    add_column: Sequence[str],
+    sort: str | None,
+    limit: int | None,
+    view: str | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List endpoints with certificate, status and last request."""
+    if as_json and as_csv:
+        raise InvalidRequest("--json and --csv exclude each other", remedy="Give one of them.")
+    selection = inventory.SYSTEM_VIEWS[view] if view else inventory.View(())
+    filters = [
+        c for text in (*selection.filters, *expressions) for c in inventory.parse_filter(text)
+    ]
+    given = {"automation_status": status, "job_name": job, "profile": profile, "target": target}
+    filters += [
+        Clause(name, Operator.EQUAL, (value,) if value else ())
+        for name, value in given.items()
+        if value is not None
+    ]
+    filters += [Clause("tags", Operator.EQUAL, (one,)) for one in tag]
+    if expires_within is not None:
+        days = expires_within / timedelta(days=1)
+        filters.append(Clause("days_left", Operator.LESS, (days,)))
+    shown = _columns.chosen(columns, add_column, selection.columns or _columns.DEFAULT)
+    installation = settings.adopt()
+    found = inventory.find(filters, sort=sort or selection.sort, limit=limit)
+    ui_url = installation.ui_url
+    if as_json:
+        echo_json([_columns.plain_row(row, ui_url) for row in found])
+    elif as_csv:
+        keys = shown if columns or add_column else list(inventory.COLUMNS)
+        echo_csv(keys, (_columns.plain_row(row, ui_url) for row in found))
+    else:
+        _table(found, shown, ui_url, filtered=bool(filters))
+
+
+@endpoint.command(
+    epilog=examples(
+        "certrail endpoint show www.example.org:443",
+        "certrail endpoint show www.example.org:443 --json",
+    )
+)
+@click.argument("location")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(location: str, as_json: bool) -> None:
+    """Show one endpoint: attributes, certificate, automation and its last request."""
+    from certrail.cli import _endpoint_detail as detail
+
+    ui_url = settings.adopt().ui_url
+    found = inventory.get(location)
+    last = (
+        request_view.find(str(found.row.request_id), ui_url=ui_url)
+        if found.row.request_id
+        else None
+    )
+    if as_json:
+        echo_json(detail.to_json(found, last, ui_url))
+    else:
+        detail.show(found, last)
+
+
+@endpoint.command(
+    "import",
+    epilog=examples(
+        "certrail endpoint import endpoints.csv --dry-run",
+        "certrail endpoint import endpoints.csv",
+    ),
+)
+@click.argument("path", metavar="FILE.csv", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as a JSON array.")
+def import_(path: Path, dry_run: bool, as_json: bool) -> None:
+    """Create or update endpoints from a CSV file with a line of headings.
+
+    Columns: location (needed), address, sni, names, profile, target, starttls,
+    tags, and server.KIND-OF-SETTING such as server.kind and server.site. Lists
+    are separated by blanks or semicolons. A column that is not there leaves
+    that setting of known endpoints as it is.
+    """
+    from certrail.cli import _csv_import
+    from certrail.cli.apply import print_changes
+
+    settings.adopt()
+    changes = _csv_import.import_file(path, dry_run=dry_run)
+    print_changes(changes, dry_run=dry_run, as_json=as_json)
+
+
+@endpoint.command(
+    epilog=examples(
+        "certrail endpoint scan www.example.org:443 192.0.2.0/28:443",
+        "certrail endpoint scan --target web01",
+        "certrail endpoint scan mail.example.org:587 --starttls smtp --json",
+    )
+)
+@click.argument("addresses", nargs=-1, metavar="HOST:PORT|CIDR:PORT…")
+@click.option("--target", help="List the sites that this host or appliance serves instead.")
+@click.option(
+    "--starttls",
+    type=click.Choice(["smtp", "imap", "pop3", "ldap", "postgres", "none"]),
+    help="How TLS begins; default: by the port.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 60),
+    default=3.0,
+    show_default=True,
+    help="Seconds for each address.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 256), default=32, show_default=True)
+@click.option("--dry-run", is_flag=True, help="Look, but keep nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def scan(
+    addresses: Sequence[str],
+    target: str | None,
+    starttls: str | None,
+    timeout: float,
+    concurrency: int,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Look at what is served now and keep it in the inventory.
+
+    Known endpoints get what was seen; an address that serves a certificate
+    and is not known becomes an endpoint without a profile (`--view unmanaged`).
+    Exit code 1 when nothing answered anywhere.
+    """
+    from certrail.cli import _scan
+
+    if bool(addresses) == bool(target):
+        raise InvalidRequest(
+            "give addresses or --target", remedy="certrail endpoint scan www.example.org:443"
+        )
+    if target:
+        rows = _scan.sites_of_target(target, keep=not dry_run)
+    else:
+        rows = _scan.addresses(
+            addresses,
+            starttls=starttls,
+            timeout=timedelta(seconds=timeout),
+            concurrency=concurrency,
+            keep=not dry_run,
+        )
+    if as_json:
+        echo_json(rows)
+    else:
+        _scan.print_rows(rows)
+    return DONE if any(row["reachable"] for row in rows) else FAILED
+
+
+def _table(
+    found: Sequence[inventory.Endpoint], columns: Sequence[str], ui_url: str, *, filtered: bool
+) -> None:
+    if not found:
+        click.echo(
+            "no endpoint is like that"
+            if filtered
+            else "the inventory is empty; fill it with `certrail apply` or `certrail endpoint scan`"
+        )
+        return
+    rows: list[dict[str, Any]] = [_columns.table_row(row, ui_url) for row in found]
+    echo_table([(name, _columns.HEADINGS[name]) for name in columns], rows)
+    if is_terminal():
+        console().print(f"{len(found)} endpoint{'s' if len(found) > 1 else ''}", style="dim")
