@@ -278,7 +278,7 @@ def bind(
         declared = f'include "{home}/zones.conf";'
         if resolves:
             (home / "root.zone").write_text(
-                "$TTL 1\n@ SOA . . 1 3600 600 86400 1\n@ NS ns.invalid.\n"
+                "$TTL 1\n@ SOA . . 1 3600 600 86400 1\n@ NS ns.\nns. A 127.0.0.1\n"
             )
             declared += f'\nzone "." {{ type primary; file "{home}/root.zone"; }};'
         with _named(home, address, port, keys, declared, resolves=resolves) as process:
