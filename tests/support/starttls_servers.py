@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +19,20 @@ from tests.support.process import binary, die_with_parent, free_port, running, w
 
 
 @contextmanager
-def postfix(folder: Path, file: Path | None) -> Iterator[int]:
+def postfix(file: Path | None) -> Iterator[int]:
     """Run Postfix as an SMTP server; without *file* it offers no STARTTLS."""
+    with _home() as folder, _postfix(folder, file) as ports:
+        yield ports
+
+
+@contextmanager
+def _postfix(folder: Path, file: Path | None) -> Iterator[int]:
     program = binary("postfix", "postfix")
     port = free_port()
     spool, data, conf = folder / "spool", folder / "data", folder / "postfix"
     for path in (spool, data, conf):
         path.mkdir()
-    folder.chmod(0o755)
     _own(data, "postfix")
-    _reachable(folder)
     tls = ["smtpd_tls_security_level = none"]
     if file is not None:
         tls = ["smtpd_tls_security_level = may", f"smtpd_tls_chain_files = {file}"]
@@ -77,13 +81,17 @@ def postfix(folder: Path, file: Path | None) -> Iterator[int]:
 
 
 @contextmanager
-def dovecot(folder: Path, file: Path | None) -> Iterator[tuple[int, int]]:
+def dovecot(file: Path | None) -> Iterator[tuple[int, int]]:
     """Run Dovecot and yield the ports of IMAP and POP3; without *file* it offers no STARTTLS."""
+    with _home() as folder, _dovecot(folder, file) as ports:
+        yield ports
+
+
+@contextmanager
+def _dovecot(folder: Path, file: Path | None) -> Iterator[tuple[int, int]]:
     program = binary("dovecot", "dovecot-imapd dovecot-pop3d")
     imap, pop3 = free_port(), free_port()
-    _reachable(folder)
-    # Socket paths are limited to about 100 bytes, too few for a test's own folder.
-    base = Path("/run") / f"certrail-dovecot-{imap}"
+    base = folder / "run"
     conf = folder / "dovecot.conf"
     tls = "ssl = no" if file is None else f"ssl = yes\nssl_cert = <{file}\nssl_key = <{file}"
     conf.write_text(
@@ -121,21 +129,23 @@ service pop3-login {{
 }}
 """
     )
-    argv = [program, "-F", "-c", str(conf)]
-    try:
-        with running(
-            argv,
-            log=folder / "dovecot.out",
-            ready=lambda: _greets(imap, b"* OK") and _greets(pop3, b"+OK"),
-        ):
-            yield imap, pop3
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+
+    def ready() -> bool:
+        return _greets(imap, b"* OK") and _greets(pop3, b"+OK")
+
+    with running([program, "-F", "-c", str(conf)], log=folder / "dovecot.out", ready=ready):
+        yield imap, pop3
 
 
 @contextmanager
-def slapd(folder: Path, file: Path | None) -> Iterator[int]:
+def slapd(file: Path | None) -> Iterator[int]:
     """Run OpenLDAP with an empty in-memory tree; without *file* it refuses StartTLS."""
+    with _home() as folder, _slapd(folder, file) as ports:
+        yield ports
+
+
+@contextmanager
+def _slapd(folder: Path, file: Path | None) -> Iterator[int]:
     program = binary("slapd", "slapd")
     port = free_port()
     conf = folder / "slapd.conf"
@@ -160,14 +170,19 @@ suffix "dc=example,dc=com"
 
 
 @contextmanager
-def postgresql(folder: Path, file: Path | None) -> Iterator[int]:
+def postgresql(file: Path | None) -> Iterator[int]:
     """Run PostgreSQL as its own user; without *file* SSL is off."""
+    with _home() as folder, _postgresql(folder, file) as ports:
+        yield ports
+
+
+@contextmanager
+def _postgresql(folder: Path, file: Path | None) -> Iterator[int]:
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     assert programs, "postgres is missing: apt-get install postgresql"
     bin_folder = programs[-1].parent
     user = pwd.getpwnam("postgres")
     port = free_port()
-    _reachable(folder)
     home = folder / "pg"
     home.mkdir(mode=0o700)
     os.chown(home, user.pw_uid, user.pw_gid)
@@ -211,9 +226,14 @@ def _own(path: Path, user: str) -> None:
     os.chown(path, entry.pw_uid, entry.pw_gid)
 
 
-def _reachable(folder: Path) -> None:
-    """Let other users walk into pytest's folders, which are closed to them."""
-    for path in (folder, *folder.parents):
-        if path == Path("/tmp"):
-            return
-        path.chmod(path.stat().st_mode | 0o011)
+@contextmanager
+def _home() -> Iterator[Path]:
+    """Yield a folder that other users can enter.
+
+    Not pytest's: any other test run that starts closes /tmp/pytest-of-root to
+    all users but its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="certrail-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder

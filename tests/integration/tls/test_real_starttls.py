@@ -19,30 +19,30 @@ HOST = "mail.example.com"
 
 
 @contextmanager
-def _smtp(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
-    with postfix(folder, file) as port:
+def _smtp(file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with postfix(file) as port:
         yield {StartTls.SMTP: port}
 
 
 @contextmanager
-def _mail(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
-    with dovecot(folder, file) as (imap, pop3):
+def _mail(file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with dovecot(file) as (imap, pop3):
         yield {StartTls.IMAP: imap, StartTls.POP3: pop3}
 
 
 @contextmanager
-def _ldap(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
-    with slapd(folder, file) as port:
+def _ldap(file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with slapd(file) as port:
         yield {StartTls.LDAP: port}
 
 
 @contextmanager
-def _postgres(folder: Path, file: Path | None) -> Iterator[dict[StartTls, int]]:
-    with postgresql(folder, file) as port:
+def _postgres(file: Path | None) -> Iterator[dict[StartTls, int]]:
+    with postgresql(file) as port:
         yield {StartTls.POSTGRES: port}
 
 
-Server = Callable[[Path, Path | None], AbstractContextManager[dict[StartTls, int]]]
+Server = Callable[[Path | None], AbstractContextManager[dict[StartTls, int]]]
 
 
 @pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres])
@@ -50,7 +50,7 @@ def test_starttls_reaches_the_certificate_of_a_real_server(server: Server, tmp_p
     """Each protocol has a conversation of its own before TLS; only a real server proves it."""
     root = Authority.root()
     issued = root.intermediate().issue(HOST)
-    with server(tmp_path, issued.write(tmp_path)) as ports:
+    with server(issued.write(tmp_path)) as ports:
         for protocol, port in ports.items():
             report = probe(
                 ProbeTarget(
@@ -77,9 +77,9 @@ def test_starttls_reaches_the_certificate_of_a_real_server(server: Server, tmp_p
 
 
 @pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres])
-def test_server_without_tls_is_told_apart_from_a_dead_one(server: Server, tmp_path: Path) -> None:
+def test_server_without_tls_is_told_apart_from_a_dead_one(server: Server) -> None:
     """A server that could not load its key refuses STARTTLS and goes on in plain text."""
-    with server(tmp_path, None) as ports:
+    with server(None) as ports:
         for protocol, port in ports.items():
             report = probe(ProbeTarget("127.0.0.1", port, starttls=protocol))
             assert [f.code for f in report.failures] == [Reason.STARTTLS_REFUSED], report.detail
