@@ -182,9 +182,11 @@ class Registration:
                 external account credentials.
         """
         stored = self._keeper.load()
-        if stored is not None and self._is_current(stored) and (found := self._found(stored)):
-            self._use(replace(stored, url=found.url))
-            return found
+        if stored is not None and self._is_current(stored):
+            found = self._found(stored)
+            if found is not None and found.url == stored.url:
+                self._use(stored)
+                return found
         with self._keeper.lock("account"):
             return self._make(self._keeper.load())
 
@@ -197,15 +199,26 @@ class Registration:
             # Before the CA hears of it: a key that is lost after that is a lost account.
             self._keeper.save(stored)
         elif stored.url and (found := self._found(stored)):
-            if stored.contact != self._contact:
-                self._update_contact(replace(stored, url=found.url))
-            return replace(found, contact=self._contact)
+            return self._keep(stored, found)
         try:
             return self._register(stored)
-        except ConnectorError:
-            if previous is not None and previous.url and previous.key is not stored.key:
+        except ConnectorError as exc:
+            # Refused, so the account before is the one we have. Without an answer
+            # the new one may exist, and its key is needed to find it.
+            if exc.code and previous is not None and previous.key is not stored.key:
                 self._keeper.save(previous)
             raise
+
+    def _keep(self, stored: StoredAccount, found: Account) -> Account:
+        """Note where the account is now, and tell the CA of a changed contact."""
+        current = replace(stored, url=found.url)
+        if stored.contact != self._contact:
+            self._update_contact(current)
+            current = replace(current, contact=self._contact)
+        if current != stored:
+            self._keeper.save(current)
+        self._use(current)
+        return replace(found, contact=self._contact)
 
     def _register(self, stored: StoredAccount) -> Account:
         directory = self._connection.directory()
@@ -271,8 +284,6 @@ class Registration:
         signer = signer_of(stored.key, stored.url)
         reply = self._connection.post(stored.url, payload, signer, "change the contact")
         self._must_be_valid(reply.json(), stored.url)
-        self._keeper.save(replace(stored, contact=self._contact))
-        self._use(stored)
         effect("acme.account.contact", ca=self._connection.label, account=stored.url)
 
     def _must_be_valid(self, account: dict[str, Any], url: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from certrail.acme.account import StoredAccount
 from certrail.acme.ca import AcmeCa
-from certrail.acme.signing import new_account_key
+from certrail.acme.signing import new_account_key, signer_of
 from certrail.errors import AuthenticationFailed, NotFound, Unreachable
 from certrail.model import Account
 from tests.integration.acme.conftest import Connect
@@ -176,6 +176,51 @@ def test_external_account_binding(
     assert unharmed is not None
     assert (kept.url, kept.eab_kid) == (unharmed.url, unharmed.eab_kid) == (made.url, "kid-1")
     assert kept.key.reveal() == unharmed.key.reveal()
+
+
+def test_an_account_that_moved_is_noted(
+    scripted: ScriptedAcme, connect: Connect, keeper: FileKeeper
+) -> None:
+    """CAs change their URLs; every later request is signed with the account's present one."""
+    keeper.save(StoredAccount(f"{scripted.url}/old/1", new_account_key()))
+    scripted.on("/account", Answer({}, 200, {"Location": f"{scripted.url}/account/1"}))
+    scripted.on("/order", scripted.new_order())
+    ca = connect(url=f"{scripted.url}/dir")
+
+    account = ca.ensure_account()
+    ca.open_order(spec("a.test"))
+
+    stored = keeper.load()
+    assert stored is not None
+    assert account.url == stored.url == f"{scripted.url}/account/1"
+    assert scripted.asked("/order")[0].header["kid"] == stored.url
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        pytest.param(Answer.problem("externalAccountRequired", 403), True, id="refused"),
+        pytest.param(Answer("{", 201, cut=9), False, id="answer lost"),
+    ],
+)
+def test_a_change_of_the_external_account_loses_no_key(
+    scripted: ScriptedAcme, connect: Connect, keeper: FileKeeper, answer: Answer, kept: bool
+) -> None:
+    """Refused: the account before is still ours. Answer lost: the new one may exist by now."""
+    before = StoredAccount(f"{scripted.url}/account/1", new_account_key())
+    keeper.save(before)
+    scripted.on("/account", answer)
+    ca = connect(url=f"{scripted.url}/dir", eab_kid="new", eab_hmac_key="c2VjcmV0")
+
+    with pytest.raises((AuthenticationFailed, Unreachable)):
+        ca.ensure_account()
+
+    after = keeper.load()
+    (asked,) = scripted.asked("/account")
+    assert asked.json["externalAccountBinding"]
+    assert after is not None
+    assert (after.key.reveal() == before.key.reveal()) is kept
+    assert signer_of(after.key).public_key.to_json() == asked.header["jwk"] or kept
 
 
 def deactivated_by_status(scripted: ScriptedAcme) -> None:
