@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import select
 import shlex
 import socket
 import threading
@@ -32,7 +31,7 @@ _LITERAL = frozenset(range(0x20, 0x7F)) - frozenset(b"\\!'")
 _CHUNK = 32768
 _LINGER = 0.5
 """Seconds given to output that a daemon left behind by the command keeps open."""
-_TICK_MS = 50
+_TICK = 0.02
 _SILENCE = timedelta(seconds=60)
 """How long one SFTP answer may take."""
 _GUARD_MARGIN = 5.0
@@ -278,8 +277,11 @@ def _exchange(
     pending = memoryview(stdin)
     if not pending:
         channel.shutdown_write()
-    ready = select.poll()
-    ready.register(channel.fileno(), select.POLLIN)
+    # Not channel.fileno(): paramiko may write to its wake-up pipe after closing
+    # it, when the number already belongs to another connection.
+    arrived = threading.Event()
+    channel.in_buffer.set_event(arrived)
+    channel.in_stderr_buffer.set_event(arrived)
     ended: float | None = None
     while True:
         # Looked at before draining: nothing arrives after it.
@@ -304,5 +306,5 @@ def _exchange(
             if not pending:
                 channel.shutdown_write()
             continue
-        ready.poll(_TICK_MS)
+        arrived.wait(_TICK)
     return channel.status_event.wait(max(0.0, deadline - time.monotonic()))
