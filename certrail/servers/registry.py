@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from certrail.connectors import Host, InstallTarget
 from certrail.errors import InvalidRequest
 from certrail.model import Site
+from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.target import site_id
 
-_KINDS: dict[str, Callable[[Host, Mapping[str, object]], InstallTarget]] = {
-    "nginx": lambda host, server: NginxTarget(host, NginxSettings.parse(server)),
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the settings of a kind of server are read, and how it is opened with them."""
+
+    parse: Callable[[Mapping[str, object]], object]
+    open: Callable[[Host, Mapping[str, object]], InstallTarget]
+
+
+_KINDS = {
+    "haproxy": _Kind(
+        HaproxySettings.parse,
+        lambda host, server: HaproxyTarget(host, HaproxySettings.parse(server)),
+    ),
+    "nginx": _Kind(
+        NginxSettings.parse, lambda host, server: NginxTarget(host, NginxSettings.parse(server))
+    ),
 }
 
 
-# What says that an endpoint's settings are well formed, before anything is opened.
-_CHECKS: dict[str, Callable[[Mapping[str, object]], object]] = {"nginx": NginxSettings.parse}
+def kinds() -> tuple[str, ...]:
+    """Return the known kinds, sorted."""
+    return tuple(sorted(_KINDS))
 
 
 def check_settings(server: Mapping[str, object]) -> None:
@@ -25,20 +43,8 @@ def check_settings(server: Mapping[str, object]) -> None:
     Raises:
         InvalidRequest: unknown kind, unknown field, bad value, no site.
     """
-    kind = str(server.get("kind", ""))
-    if kind not in _KINDS:
-        raise InvalidRequest(
-            f"unknown kind of server {kind!r}" if kind else "the server has no kind",
-            remedy=f"Known kinds: {', '.join(kinds())}.",
-        )
-    if kind in _CHECKS:
-        _CHECKS[kind](server)
+    _kind(server).parse(server)
     site_of(server)
-
-
-def kinds() -> tuple[str, ...]:
-    """Return the known kinds, sorted."""
-    return tuple(sorted(_KINDS))
 
 
 def open_target(host: Host, server: Mapping[str, object]) -> InstallTarget:
@@ -47,13 +53,17 @@ def open_target(host: Host, server: Mapping[str, object]) -> InstallTarget:
     Raises:
         InvalidRequest: unknown kind, unknown field, bad value.
     """
+    return _kind(server).open(host, server)
+
+
+def _kind(server: Mapping[str, object]) -> _Kind:
     kind = str(server.get("kind", ""))
     if kind not in _KINDS:
         raise InvalidRequest(
             f"unknown kind of server {kind!r}" if kind else "the server has no kind",
             remedy=f"Known kinds: {', '.join(kinds())}.",
         )
-    return _KINDS[kind](host, server)
+    return _KINDS[kind]
 
 
 def site_of(server: Mapping[str, object]) -> Site:

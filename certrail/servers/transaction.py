@@ -96,12 +96,24 @@ class Transaction:
         record = self._read()
         return record.state if record else None
 
-    def begin_again(self) -> None:
-        """Undo what a crash left half done; quiet if there is nothing."""
+    @classmethod
+    def begin_again(cls, host: Host, versions: Versions, *, server: str) -> None:
+        """Undo what a crash left half done on this site; quiet if there is nothing.
+
+        The caller holds the lock for the host, so a change that is not live
+        belongs to a process that is gone, whichever version it was for.
+        """
+        parent = posixpath.join(versions.directory, "changes")
+        if host.info(parent) is None:
+            return
+        for version in host.list_directory(parent):
+            cls(host, versions, version, server=server)._undo_unfinished()
+
+    def _undo_unfinished(self) -> None:
         record = self._read()
         if record is not None and record.state is not State.LIVE:
             effect("activation.undo", host=self._host.name, change=self.directory)
-            self._undo(record)
+            self._undo(record, self._as_before(record))
             self.forget()
 
     def switch(self, files: Sequence[FileChange], control: Control) -> None:
@@ -131,8 +143,8 @@ class Transaction:
         except CertrailError as exc:
             self._put_back(record, exc, control, reload=reloading)
             raise
-        self._save(replace(record, state=State.LIVE))
         self._versions.remember(self._version)
+        self._save(replace(record, state=State.LIVE))
 
     def restore(self, control: Control) -> bool:
         """Put back link and files and make the server read them; False if there was nothing to do.
@@ -145,8 +157,9 @@ class Transaction:
         record = self._read()
         if record is None:
             return False
+        contents = self._as_before(record)
         self._save(replace(record, state=State.PREPARED))
-        self._undo(record)
+        self._undo(record, contents)
         for ask in (control.test, control.reload):
             if words := ask():
                 raise ActivationRefused(
@@ -201,7 +214,7 @@ class Transaction:
     ) -> None:
         """Undo after *cause*; says in a note on *cause* if that did not work."""
         try:
-            self._undo(record)
+            self._undo(record, self._as_before(record))
             words = control.reload() if reload else ""
             if words:
                 cause.add_note(f"reload after putting everything back: {words}")
@@ -218,7 +231,12 @@ class Transaction:
             "was put back"
         )
 
-    def _undo(self, record: _Record) -> None:
+    def _as_before(self, record: _Record) -> list[bytes | None]:
+        """Return what to write back into each file, None where it is as it was.
+
+        Raises:
+            Conflict: link or file are neither as before nor as we left them.
+        """
         now = self._versions.live_target()
         if now not in (record.link_before, record.link_after):
             raise Conflict(
@@ -227,12 +245,14 @@ class Transaction:
                 remedy="Nothing was put back. Look at which certificate is wanted.",
                 connector=self._host.name,
             )
-        pending = [(noted, self._as_it_was(noted)) for noted in record.files]
+        return [self._as_it_was(noted) for noted in record.files]
+
+    def _undo(self, record: _Record, contents: Sequence[bytes | None]) -> None:
         # The reverse of the order of switch: the files may name the link.
-        for noted, content in pending:
+        for noted, content in zip(record.files, contents, strict=True):
             if content is not None:
                 self._host.write_file(noted.path, content, mode=noted.mode)
-        if now != record.link_before:
+        if self._versions.live_target() != record.link_before:
             self._versions.switch(record.link_before)
 
     def _as_it_was(self, noted: _FileRecord) -> bytes | None:

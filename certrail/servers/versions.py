@@ -4,6 +4,7 @@
 
     <base>/<name>/versions/<first 16 hex digits of the fingerprint>/fullchain.pem
                                                                    /privkey.pem
+                                                  or, for servers that want one file, /combined.pem
     <base>/<name>/live -> versions/<…>
     <base>/<name>/history.json      versions that have been live, newest last
 
@@ -26,6 +27,7 @@ from certrail.model import Bundle, Fingerprint
 
 CHAIN = "fullchain.pem"
 KEY = "privkey.pem"
+COMBINED = "combined.pem"
 _PLAIN = re.compile(r"[^a-z0-9.-]")
 _VERSION = re.compile(r"[0-9a-f]{16}\Z")
 _LONGEST = 120
@@ -68,11 +70,22 @@ class KeyFile:
 
 
 class Versions:
-    """The versions of one site's certificate on one host."""
+    """The versions of one site's certificate on one host.
 
-    def __init__(self, host: Host, directory: str, *, key_file: KeyFile | None = None) -> None:
+    With *combined*, chain and key are one file: HAProxy's ``crt``.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        directory: str,
+        *,
+        key_file: KeyFile | None = None,
+        combined: bool = False,
+    ) -> None:
         self._host = host
         self._key_file = key_file or KeyFile()
+        self._combined = combined
         self.directory = directory
 
     @property
@@ -89,6 +102,11 @@ class Versions:
     def live_key(self) -> str:
         """The path for a server's configuration: private key."""
         return posixpath.join(self.live_link, KEY)
+
+    @property
+    def live_combined(self) -> str:
+        """The path for a server's configuration: chain and private key in one file."""
+        return posixpath.join(self.live_link, COMBINED)
 
     def path(self, version: str) -> str:
         """Return the directory of *version*."""
@@ -139,15 +157,12 @@ class Versions:
         """
         version = version_of(bundle.chain.fingerprint)
         directory = self.path(version)
-        files = {CHAIN: bundle.chain.text.encode()}
-        if bundle.key is not None:
-            files = {KEY: bundle.key.reveal(), **files}
         new = self._host.info(directory) is None
         try:
             self._host.make_directory(posixpath.dirname(directory), mode=0o755)
             self._host.make_directory(directory, mode=0o755)
-            for name, content in files.items():
-                self._write(posixpath.join(directory, name), content, secret=name == KEY)
+            for name, content in self._files(bundle).items():
+                self._write(posixpath.join(directory, name), content, secret=name != CHAIN)
         except CertrailError:
             if new:
                 self._host.remove(directory, tree=True)
@@ -201,6 +216,14 @@ class Versions:
             path = posixpath.join(self.directory, "history.json")
             self._host.write_file(path, json.dumps(kept).encode(), mode=0o644)
         return gone
+
+    def _files(self, bundle: Bundle) -> dict[str, bytes]:
+        chain = bundle.chain.text.encode()
+        if bundle.key is None:
+            return {CHAIN: chain}
+        if self._combined:
+            return {COMBINED: chain + bundle.key.reveal().strip() + b"\n"}
+        return {KEY: bundle.key.reveal(), CHAIN: chain}
 
     def _write(self, path: str, content: bytes, *, secret: bool) -> None:
         mode = self._key_file.mode if secret else 0o644

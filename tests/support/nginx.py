@@ -294,7 +294,9 @@ class Nginx:
         argv += ["-e", str(directory / "error.log"), "-g", "daemon off;"]
 
         def ready() -> bool:
-            return accepts(nginx.port) or accepts(nginx.plain)
+            # The pid file comes after the ports are bound: another server there is not ours.
+            bound = (directory / "nginx.pid").exists()
+            return bound and (accepts(nginx.port) or accepts(nginx.plain))
 
         with running(argv, log=directory / "output.log", ready=ready):
             yield nginx

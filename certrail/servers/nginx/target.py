@@ -108,7 +108,7 @@ class NginxTarget(InstallTarget):
 
     def activate(self, staged: Staged) -> str:
         transaction, versions = self._transaction(staged)
-        transaction.begin_again()
+        Transaction.begin_again(self._host, versions, server="nginx")
         version = version_of(staged.fingerprint)
         configuration = self._read()
         block = self._block_of(configuration, staged)

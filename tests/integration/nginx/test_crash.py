@@ -119,6 +119,25 @@ def test_activation_then_restore(tmp_path: Path) -> None:
         killed_at_every_step(work, afterwards)
 
 
+def test_another_request_takes_over(tmp_path: Path) -> None:
+    """The one that died is never heard of again; the next certificate must not wait for it."""
+    with Nginx.started(tmp_path) as nginx:
+        server = {**nginx.server, "site": NAME}
+        here = LocalHost("here")
+        target, site = open_target(here, server), site_of(server)
+        abandoned = target.stage(site, nginx.ca.bundle(NAME), None)
+        original = nginx.config.read_bytes()
+
+        def afterwards() -> None:
+            target.activate(waiting)
+            assert waiting.fingerprint == nginx.served(NAME)
+            target.restore(waiting)
+            assert original == nginx.config.read_bytes()
+
+        waiting = target.stage(site, nginx.ca.bundle(NAME), None)
+        killed_at_every_step(lambda host: open_target(host, server).activate(abandoned), afterwards)
+
+
 def test_restore(tmp_path: Path) -> None:
     """Called again, it ends with what was live before."""
     with Nginx.started(tmp_path) as nginx:

@@ -333,7 +333,8 @@ def test_what_cannot_be_put_back_is_said_line_by_line(folder: Path) -> None:
     with Nginx.started(folder) as nginx:
         bundle = nginx.ca.bundle(NAME)
         staged, _ = install(nginx, bundle)
-        text = nginx.config.read_text().replace("/live/fullchain.pem", "/live/./fullchain.pem")
+        live = f"{folder}/certrail/{NAME}/live/fullchain.pem"
+        text = nginx.config.read_text() + f"# remember: {live}\n"
         nginx.config.write_text(text)
 
         with pytest.raises(Conflict, match="was edited since") as caught:
@@ -342,6 +343,7 @@ def test_what_cannot_be_put_back_is_said_line_by_line(folder: Path) -> None:
         assert f"by `{folder}/old.pem`" in caught.value.remedy
         assert text == nginx.config.read_text()
         assert bundle.chain.fingerprint == nginx.served(NAME)
+        assert "live already" in opened(nginx)[0].activate(staged)
 
 
 def test_another_certificate_since_staging_is_a_conflict(folder: Path) -> None:
@@ -389,6 +391,43 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path, host: H
         filler.unlink()
         target.activate(target.stage(site, bundle, None))
         assert bundle.chain.fingerprint == nginx.served(NAME)
+
+
+def test_a_disk_that_fills_up_before_activation_changes_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The maintenance window may be days after staging."""
+    disk = tmp_path / "disk"
+    with Nginx.started(folder) as nginx, small_disk(disk, "64k"):
+        target, site = opened(nginx, directory=str(disk / "certrail"))
+        before = nginx.config.read_bytes()
+        bundle = nginx.ca.bundle(NAME)
+        staged = target.stage(site, bundle, None)
+        filler = disk / "filler"
+        with pytest.raises(OSError, match="No space"):
+            filler.write_bytes(b"x" * 100 * 1024)
+
+        with pytest.raises(StorageFull):
+            target.activate(staged)
+
+        assert before == nginx.config.read_bytes()
+        assert nginx.old.chain.fingerprint == nginx.served(NAME)
+        filler.unlink()
+        target.activate(staged)
+        assert bundle.chain.fingerprint == nginx.served(NAME)
+
+
+def test_restoring_after_a_later_certificate_is_a_conflict(folder: Path) -> None:
+    """Going back two steps would bring back a certificate that is no longer wanted."""
+    with Nginx.started(folder) as nginx:
+        first, _ = install(nginx, nginx.ca.bundle(NAME))
+        second = nginx.ca.bundle(NAME)
+        install(nginx, second)
+
+        with pytest.raises(Conflict, match="another certificate was installed since"):
+            opened(nginx)[0].restore(first)
+
+        assert second.chain.fingerprint == nginx.served(NAME)
 
 
 def test_old_versions_are_removed(folder: Path) -> None:

@@ -8,7 +8,7 @@ from certrail.errors import InvalidRequest
 from certrail.remote.local import LocalHost
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.control import words_of
-from certrail.servers.registry import kinds, open_target, site_of
+from certrail.servers.registry import check_settings, kinds, open_target, site_of
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,19 @@ def test_the_words_of_nginx_without_their_trimmings() -> None:
 
     assert words_of(text) == 'cannot load certificate "/x\\x1b[2J": no such file'
     assert words_of("something else\n") == "something else"
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ({"kind": "nginx"}, "names no site"),
+        ({"kind": "nginx", "site": "a.test", "sit": "b"}, "sit: unknown field"),
+        ({"kind": "apach", "site": "a.test"}, "unknown kind of server 'apach'"),
+    ],
+)
+def test_settings_are_checked_without_a_host(server: dict[str, object], words: str) -> None:
+    """A configuration file is checked where none of its hosts can be reached."""
+    check_settings({"kind": "nginx", "site": "a.test"})
+
+    with pytest.raises(InvalidRequest, match=words):
+        check_settings(server)
