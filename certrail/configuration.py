@@ -7,7 +7,7 @@ dump; what a request works with is a :class:`Plan`, taken when it is made.
 from __future__ import annotations
 
 import re
-from datetime import time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -31,6 +31,7 @@ ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$")
 _OBJECT = re.compile(r"^[a-z0-9][a-z0-9-]*/\S+$")
 _LAST_PORT = 65535
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class _Strict(BaseModel):
@@ -93,6 +94,28 @@ class MaintenanceWindow(_Strict):
         except (ZoneInfoNotFoundError, ValueError) as exc:
             raise ValueError(f"unknown time zone {value!r}") from exc
         return value
+
+    def next_opening(self, now: datetime) -> datetime:
+        """Return when the window is open next: *now* itself while it is.
+
+        The wall clock of the window's zone counts, so that "02:00" stays
+        02:00 when the clocks change. A window without days is open every day.
+
+        Args:
+            now: aware datetime.
+        """
+        zone = ZoneInfo(self.timezone)
+        today = now.astimezone(zone).date()
+        # A window that passes midnight may have opened yesterday.
+        for offset in range(-1, 9):
+            day = today + timedelta(days=offset)
+            if self.days and _DAYS[day.weekday()] not in self.days:
+                continue
+            opens = datetime.combine(day, self.start, zone)
+            last_day = day if self.start < self.end else day + timedelta(days=1)
+            if now < datetime.combine(last_day, self.end, zone):
+                return max(now, opens.astimezone(UTC))
+        raise AssertionError("a window opens at least once a week")
 
 
 class Notifications(_Strict):

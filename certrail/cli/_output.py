@@ -36,6 +36,8 @@ _STYLES: Mapping[str, str] = {
     StepStatus.SKIPPED: "blue",
     StepStatus.FAILED: "bold red",
 }
+# Columns that are not broken into lines while others can be.
+_WHOLE = ("location", "automation_status", "status", "id", "name")
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -107,8 +109,17 @@ def echo_table(columns: Sequence[tuple[str, str]], rows: Sequence[Mapping[str, A
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for index, (_, heading) in enumerate(columns):
-        table.add_column(heading, overflow="fold", no_wrap=index == 0, ratio=None)
+    for key, heading in columns:
+        numbers = any(
+            isinstance(row.get(key), int | float) and not isinstance(row.get(key), bool)
+            for row in rows
+        )
+        table.add_column(
+            heading,
+            overflow="fold",
+            no_wrap=key in _WHOLE,
+            justify="right" if numbers else "left",
+        )
     for row, line in zip(rows, texts, strict=True):
         table.add_row(
             *(

@@ -81,14 +81,14 @@ def _follow_live(look: Callable[[], RequestView]) -> RequestView:
 
 
 def _follow_lines(look: Callable[[], RequestView]) -> RequestView:
-    said: set[str] = set()
+    said: set[tuple[int, str]] = set()
 
     def ask() -> RequestView | Pending:
         view = look()
-        for line in _news(view):
-            if line not in said:
-                said.add(line)
-                click.echo(line)
+        for news in _news(view):
+            if news not in said:
+                said.add(news)
+                click.echo(news[1])
         return view if view.is_over else Pending()
 
     view = _until_over(ask)
@@ -107,19 +107,20 @@ def _until_over(ask: Callable[[], RequestView | Pending]) -> RequestView:
     )
 
 
-def _news(view: RequestView) -> Iterator[str]:
+def _news(view: RequestView) -> Iterator[tuple[int, str]]:
+    """Yield lines with the number of the try they are about, so that none is told twice."""
     request = view.request
-    yield f"{request.action} {plain(request.location)}: request {request.id}"
+    yield 0, f"{request.action} {plain(request.location)}: request {request.id}"
     if view.flow_run_url:
-        yield f"Prefect: {view.flow_run_url}"
+        yield 0, f"Prefect: {view.flow_run_url}"
     if hint := _hint(view):
-        yield hint
+        yield 0, hint
     for step in view.steps:
         if step.status is not StepStatus.PENDING:
-            yield _step_line(step)
-            yield from _why(step)
+            for line in (_step_line(step), *_why(step)):
+                yield step.attempts, line
     if view.is_over:
-        yield f"{request.status.text}"
+        yield 0, request.status.text
 
 
 def _head(view: RequestView) -> Iterator[str]:

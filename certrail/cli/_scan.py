@@ -80,13 +80,16 @@ def sites_of_target(name: str, *, keep: bool) -> list[dict[str, Any]]:
             f"there is no connector {name}", remedy="`certrail connector list` shows all."
         )
     block = _prefect.load_block(found[name].reference)
+    known = {_site_key(detail.server): detail.row.location for detail in _endpoints_on(name)}
     rows: list[dict[str, Any]] = []
     with block.connect() as opened:
         for server, target in _servers(name, opened):
             for site in target.sites():
-                wanted = _endpoint_of(name, server, site)
+                location = known.get(_site_key(site.settings))
+                wanted = None if location else _endpoint_of(name, server, site)
                 added = keep and wanted is not None and observed.add_site(wanted)
-                rows.append(_site_row(site, server, wanted, added=added))
+                location = location or (wanted.location if wanted else None)
+                rows.append(_site_row(site, server, location, added=added))
     return rows
 
 
@@ -107,6 +110,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _look_at(place: Place, protocol: StartTls | None, timeout: timedelta) -> Iterator[Scanned]:
     system = load(None)
+    own = load(place.trust_pem) if place.trust_pem else None
     for text in place.addresses or (place.location,):
         address = Address.parse(text)
         host = Address.parse(place.location).host if ":" in place.location else address.host
@@ -115,7 +119,7 @@ def _look_at(place: Place, protocol: StartTls | None, timeout: timedelta) -> Ite
             StartTls(place.starttls) if place.starttls else guess_starttls(address.port)
         )
         seen = fetch(address, sni=sni, starttls=how, timeout=timeout)
-        yield examine(seen, sni, how, system, None, datetime.now(UTC))
+        yield examine(seen, sni, how, system, own, datetime.now(UTC))
 
 
 def _chain(seen: Scanned) -> Chain | None:
@@ -168,11 +172,19 @@ def _servers(name: str, opened: Any) -> Iterator[tuple[dict[str, Any], InstallTa
         )
 
 
+def _endpoints_on(name: str) -> list[inventory.Detail]:
+    on_target = [Clause("target", Operator.EQUAL, (name,))]
+    return [inventory.get(row.location) for row in inventory.find(on_target)]
+
+
+def _site_key(settings: Mapping[str, Any]) -> tuple[str, str]:
+    return str(settings.get("site", "")), str(settings.get("listen") or "")
+
+
 def _known_servers(name: str) -> list[dict[str, Any]]:
     """Return how the servers of a host are configured in the inventory, else the usual places."""
     servers: dict[str, dict[str, Any]] = {}
-    for row in inventory.find([Clause("target", Operator.EQUAL, (name,))]):
-        detail = inventory.get(row.location)
+    for detail in _endpoints_on(name):
         settings = {k: v for k, v in detail.server.items() if k not in _OF_A_SITE}
         if settings.get("kind") in registry.kinds():
             servers[str(sorted(settings.items(), key=str))] = settings
@@ -198,7 +210,7 @@ def _endpoint_of(target: str, server: Mapping[str, Any], site: Site) -> Endpoint
 
 
 def _site_row(
-    site: Site, server: Mapping[str, Any], wanted: EndpointConfig | None, *, added: bool
+    site: Site, server: Mapping[str, Any], location: str | None, *, added: bool
 ) -> dict[str, Any]:
     return {
         "site": site.id,
@@ -207,7 +219,7 @@ def _site_row(
         "tls": site.tls,
         "fingerprint": site.fingerprint,
         "server": server.get("kind"),
-        "location": wanted.location if wanted else None,
+        "location": location,
         "added": added,
         "reachable": True,
     }

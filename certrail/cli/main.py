@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import click
 
@@ -48,6 +49,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    if not sys.warnoptions:
+        # Remarks of libraries to their programmers are of no use to people here.
+        warnings.simplefilter("ignore")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -14,7 +14,7 @@ from certrail.configuration import EndpointConfig
 from certrail.model import Chain
 from certrail.store import audit, certificates, configured
 from certrail.store.database import transaction
-from certrail.store.schema import endpoints
+from certrail.store.schema import endpoints, profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,27 @@ class Place:
     addresses: tuple[str, ...]
     sni: str | None
     starttls: str | None
+    trust_pem: str | None = None
 
 
 def place_of(text: str) -> Place | None:
     """Return the endpoint of that location, None if it is not known."""
     with transaction() as connection:
         row = connection.execute(
-            select(endpoints).where(endpoints.c.location == text.lower())
+            select(endpoints, profiles.c.settings["trust_pem"].astext.label("trust_pem"))
+            .select_from(endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id))
+            .where(endpoints.c.location == text.lower())
         ).first()
     if row is None:
         return None
-    return Place(row.id, row.location, tuple(row.addresses), row.sni, row.starttls)
+    return Place(
+        id=row.id,
+        location=row.location,
+        addresses=tuple(row.addresses),
+        sni=row.sni,
+        starttls=row.starttls,
+        trust_pem=row.trust_pem,
+    )
 
 
 def keep(address: str, seen: Mapping[str, Any], chain: Chain | None) -> str | None:
@@ -71,7 +81,10 @@ def keep(address: str, seen: Mapping[str, Any], chain: Chain | None) -> str | No
         certificates.save(connection, chain)
         if found is None:
             return _add(connection, address.lower(), seen)
-        _observe(connection, found.id, seen)
+        # What serves several endpoints showed one of them, and nobody knows
+        # which: without their names the scan says nothing about each.
+        if found.location == address.lower():
+            _observe(connection, found.id, seen)
         return str(found.location)
 
 
