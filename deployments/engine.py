@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 import prefect.flow_engine
@@ -44,8 +44,12 @@ class Control:
 _control: ContextVar[Control | None] = ContextVar("certrail-run-control", default=None)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 @dataclass
-class InProcessEngine(AsyncFlowRunEngine[Any, Any]):
+class InProcessEngine(AsyncFlowRunEngine[P, R]):
     """The engine of an async flow run that shares its event loop with others."""
 
     _control: Control | None = field(default_factory=_control.get)
@@ -99,7 +103,7 @@ async def execute(flow: Flow[..., Any], flow_run: FlowRun, control: Control) -> 
     token = _control.set(control)
     try:
         parameters = prefect.flow_engine._flow_parameters(flow, flow_run, None)
-        engine = InProcessEngine(flow=flow, flow_run=flow_run, parameters=parameters)
+        engine = InProcessEngine[..., Any](flow=flow, flow_run=flow_run, parameters=parameters)
         async with engine.start():
             while engine.is_running():
                 async with engine.run_context():

@@ -135,6 +135,9 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
             for pool in options.pool
         ]
         loops = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
+        logging.getLogger("certrail").info(
+            "worker %r takes runs of %s", options.name, ", ".join(options.pool)
+        )
         _tell_ready(options.ready_fd)
         await _until_stopped(stop, loops)
         await asyncio.gather(*(worker.drain(options.grace) for worker in workers))

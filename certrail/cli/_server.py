@@ -140,6 +140,8 @@ CLIENT_SETTINGS: Mapping[str, str] = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # The library's own lines belong to the log of the run they are part of.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "certrail",
+    # Outside of a run they go to the worker's own log, without a warning each.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
 

@@ -49,3 +49,11 @@ async def job(path: str, members: int) -> None:
 @flow(name="toy-sync", validate_parameters=False, persist_result=False)
 def synchronous() -> None:
     """Not async: the worker runs it in a thread."""
+
+
+@flow(name="toy-stepping", validate_parameters=False, persist_result=False)
+async def step_until(path: str) -> None:
+    """Take one step after the other until *path* exists."""
+    while not Path(path).exists():
+        await step(1)
+        await asyncio.sleep(0.1)
