@@ -1,0 +1,1 @@
+"""What Certrail costs, measured against named baselines in one run."""

@@ -104,6 +104,16 @@ class Journal:
                 )
             )
 
+    def intents(self, action: str) -> list[dict[str, Any]]:
+        """Return the intents of every effect of *action*, finished or not, oldest first."""
+        with transaction() as connection:
+            rows = connection.execute(
+                select(table.c.intent)
+                .where(table.c.request_id == self.request_id, table.c.action == action)
+                .order_by(table.c.id)
+            )
+            return [row.intent for row in rows]
+
     def unfinished(self, action: str) -> list[tuple[str, dict[str, Any]]]:
         """Return key and intent of every effect of *action* without outcome, oldest first."""
         with transaction() as connection:

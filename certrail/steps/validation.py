@@ -36,6 +36,7 @@ from certrail.wait import Pending, until
 _FIRST_POLL = timedelta(milliseconds=100)
 _SLOWEST_POLL = timedelta(seconds=5)
 _PUBLISH = "challenge.publish"
+_RESPOND = "challenge.respond"
 
 OpenResponder = Callable[[], AbstractContextManager[ChallengeResponder]]
 
@@ -60,6 +61,9 @@ def validate(work: Work, ca: CertificateAuthority, responder: OpenResponder) -> 
         if failed := [a for a in authorizations if not _is_open(a) and not _is_valid(a)]:
             raise _refusal(work, failed)
         if not pending:
+            earlier = {intent["authorization"] for intent in work.journal.intents(_RESPOND)}
+            if proven := [a for a in authorizations if a.url in earlier]:
+                return Outcome.completed(_detail(work.plan, proven, authorizations))
             return Outcome.skipped(_nothing_to_do(work.plan, authorizations))
         chosen = choose(work.plan, pending)
         with responder() as place:
@@ -121,12 +125,13 @@ def _prove(
     place: ChallengeResponder,
     chosen: list[Challenge],
 ) -> None:
-    intent = {"challenges": [asdict(challenge) for challenge in chosen]}
+    published = {"challenges": [asdict(challenge) for challenge in chosen]}
     # The row stays open until the proofs are withdrawn; each try has its own.
-    with work.journal.effect(_PUBLISH, f"{order.key}:{uuid4().hex[:12]}", intent):
+    with work.journal.effect(_PUBLISH, f"{order.key}:{uuid4().hex[:12]}", published):
         log.effect(_PUBLISH, request=work.request.id, where=place.publish(chosen))
     for challenge in chosen:
-        with work.journal.effect("challenge.respond", challenge.url) as effect:
+        noted = {"authorization": challenge.authorization}
+        with work.journal.effect(_RESPOND, challenge.url, noted) as effect:
             if effect.outcome is None:
                 ca.respond(order, challenge)
                 effect.record({"name": challenge.name})

@@ -1,0 +1,148 @@
+"""A request that is killed at any journal row and started again goes on where it was.
+
+Each case runs the real flow in a process of its own, catches it before one row
+of the journal is committed, kills it with SIGKILL and runs it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from certrail.settings import read_run_file
+from tests.support import kill_points
+from tests.support.flow_runner import FlowRunner
+from tests.support.kill_points import KillPoint
+from tests.support.process import wait_for
+from tests.support.stack import Stack
+from tests.support.world import World, world
+
+# The rows of a clean run, in order; the first test holds the list to be complete.
+ACTIONS = (
+    "account.ensure",
+    "order.open",
+    "challenge.publish",
+    "challenge.respond",
+    "order.finalize",
+    "install.stage",
+    "install.activate",
+)
+POINTS = [KillPoint(action, phase) for action in ACTIONS for phase in ("intent", "outcome")]
+NAMES = ["clean.example.test", *(f"k{number}.example.test" for number in range(len(POINTS)))]
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("world"), NAMES) as servers:
+        file = servers.write("certrail.yaml", servers.configuration())
+        applied = installation.cli("apply", "-f", str(file))
+        assert applied.returncode == 0, applied.stderr
+        kill_points.install(installation.database_url)
+        yield servers
+
+
+def found(installation: Stack) -> dict[str, str]:
+    """Return the variables by which a process finds the installation."""
+    running = read_run_file(installation.data_dir)
+    assert running is not None
+    return running.environment()
+
+
+def make_request(installation: Stack, name: str) -> str:
+    """Store a request that no worker knows of; this test runs it itself."""
+    from certrail.model import Action
+    from certrail.store import plans, requests
+    from certrail.store.requests import Reason
+
+    prepared = plans.for_location(f"{name}:443")
+    request = requests.create(
+        prepared.endpoint_id,
+        action=Action.ENROLL,
+        plan=prepared.plan,
+        reason=Reason("requested", "by a test"),
+        actor="test",
+    )
+    return str(request.id)
+
+
+@pytest.fixture(scope="module")
+def runner(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowRunner]:
+    # A short lease: what the killed run held is free again at once.
+    environment = {**found(installation), "CERTRAIL_LEASE_SECONDS": "1"}
+    with FlowRunner(environment, tmp_path_factory.mktemp("runner") / "log") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _database(installation: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in found(installation).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_journal_of_a_clean_run_has_just_these_rows(
+    installation: Stack, outside: World
+) -> None:
+    """A new effect must get its kill points, or nobody knows what a crash there does."""
+    request_id = make_request(installation, "clean.example.test")
+
+    runner.run(request_id)
+
+    with psycopg.connect(installation.database_url) as connection:
+        rows = connection.execute(
+            "select distinct on (action) action from journal where request_id = %s", [request_id]
+        ).fetchall()
+    assert {action for (action,) in rows} == set(ACTIONS)
+    assert_whole(installation, outside, request_id, "clean.example.test")
+
+
+@pytest.mark.parametrize(
+    ("number", "point"), list(enumerate(POINTS)), ids=[str(point) for point in POINTS]
+)
+def test_a_run_killed_here_is_finished_by_the_next(
+    installation: Stack, outside: World, runner: FlowRunner, number: int, point: KillPoint
+) -> None:
+    """One order, one certificate, and a valid pair served throughout."""
+    name = f"k{number}.example.test"
+    request_id = make_request(installation, name)
+    before = outside.ca.order_count()
+
+    with outside.nginx.visitors(name, threads=1) as visits:
+        with kill_points.armed(installation.database_url, point):
+            victim = runner.start(request_id)
+            kill_points.wait_until_caught(installation.database_url, point)
+            runner.kill(victim)
+        runner.run(request_id)
+
+    assert outside.ca.order_count() - before == 1
+    assert_whole(installation, outside, request_id, name)
+    assert not visits.failures
+
+
+def assert_whole(installation: Stack, outside: World, request_id: str, name: str) -> None:
+    """Check all that must hold once the request is through."""
+    with psycopg.connect(installation.database_url) as connection:
+        row = connection.execute(
+            "select r.status, c.fingerprint from requests r"
+            " join certificates c on c.id = r.certificate_id where r.id = %s",
+            [request_id],
+        ).fetchone()
+        steps = connection.execute(
+            "select status from steps where request_id = %s order by number", [request_id]
+        ).fetchall()
+        orders = connection.execute(
+            "select count(*) from orders where request_id = %s", [request_id]
+        ).fetchone()
+        leases = connection.execute(
+            "select lease_owner from requests where id = %s", [request_id]
+        ).fetchone()
+    assert row is not None
+    assert row[0] == "automation-successful"
+    assert [status for (status,) in steps] == ["completed"] * 5
+    assert orders == (1,)
+    assert leases == (None,)
+    wait_for(lambda: outside.nginx.served(name) == row[1], f"{name} serves the new certificate")
+    assert outside.dns.records(f"_acme-challenge.{name}", "TXT") == []
+    left = [path for path in outside.nginx.directory.rglob("*") if ".certrail" in path.name]
+    assert left == []

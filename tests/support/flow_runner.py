@@ -1,0 +1,101 @@
+"""Runs of a request flow in processes that can be killed, without paying the imports each time.
+
+A parent imports the flows once and forks a child for every run. As a module
+it is that parent; :class:`FlowRunner` is what a test uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from tests.support.process import die_with_parent, wait_for
+
+
+class FlowRunner:
+    """The parent process; each :meth:`start` forks one run."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.flow_runner"],
+                env={**os.environ, **environment},
+                cwd=Path(__file__).resolve().parents[2],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                text=True,
+                preexec_fn=die_with_parent,
+            )
+        self._log = log
+
+    def __enter__(self) -> Self:
+        assert self._answer() == "ready", self._log.read_text()[-3000:]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._process.stdout.close()
+
+    def start(self, request_id: str) -> int:
+        """Begin a run of the request's flow; returns its process id."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{request_id}\n")
+        self._process.stdin.flush()
+        return int(self._answer())
+
+    def kill(self, pid: int) -> None:
+        """End a run as a power cut would, and wait until it is gone."""
+        os.kill(pid, signal.SIGKILL)
+        self.wait(pid)
+
+    def wait(self, pid: int, *, within: float = 90) -> None:
+        """Return once the run has ended."""
+        wait_for(lambda: not _is_alive(pid), f"run {pid} ends", within=within)
+
+    def run(self, request_id: str) -> None:
+        """Run the request's flow to its end."""
+        self.wait(self.start(request_id))
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def main() -> None:
+    """Fork a run for every request id that comes on standard input."""
+    from flows.web_server_request import request_web_server_certificate
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            die_with_parent()
+            asyncio.run(request_web_server_certificate(line.strip(), return_state=True))
+            os._exit(0)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
