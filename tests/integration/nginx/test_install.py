@@ -145,6 +145,8 @@ def test_a_reload_that_fails_after_a_good_test_is_noticed(folder: Path) -> None:
     with Nginx.started(folder) as nginx, Nginx.started(folder / "other") as other:
         servers = nginx.config.read_text().replace("\n}\n", f"{nginx.filled(PLAIN)}\n}}\n")
         before = servers.replace(f"{NAME};\n        location", "plain.test;\n        location")
+        # Relative to the prefix, as nginx reads them.
+        before = before.replace(f"pid {folder}/", "pid ").replace(f"log {folder}/", "log ")
         nginx.config.write_text(before)
         nginx.reload()
         target, site = opened(
@@ -152,7 +154,7 @@ def test_a_reload_that_fails_after_a_good_test_is_noticed(folder: Path) -> None:
             site="plain.test",
             enable_tls=True,
             listen=f"127.0.0.1:{other.port}",
-            reload_timeout=4,
+            reload_timeout=3,
         )
         staged = target.stage(site, nginx.ca.bundle("plain.test"), None)
 

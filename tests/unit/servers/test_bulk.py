@@ -16,7 +16,9 @@ NAMES = st.text(
 ).filter(lambda name: name not in (".", "..") and len(name.encode()) < 200)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25
+)
 @given(st.dictionaries(NAMES, st.binary(max_size=1000), min_size=4, max_size=8))
 def test_names_and_contents_of_any_kind(tmp_path: Path, files: dict[str, bytes]) -> None:
     """A wrong byte in a configuration would be written back by an edit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certrail.errors import InvalidRequest
@@ -19,6 +19,7 @@ LEAF, INTERMEDIATE = BUNDLE.chain.certificates
 NOW = datetime.now(UTC)
 
 
+@settings(deadline=None)
 @given(st.permutations([LEAF, INTERMEDIATE, CA.root, CA.bundle("b.test").chain.leaf]))
 def test_a_shuffled_chain_is_put_in_order(certificates: list[object]) -> None:
     """Vendors hand out bundles in any order, with the root and with strangers."""

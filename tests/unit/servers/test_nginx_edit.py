@@ -309,7 +309,9 @@ EXTRA = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
 @given(data=st.data())
 def test_any_layout_is_edited_once_and_back(tmp_path: Path, data: st.DataObject) -> None:
     """Undo gives identical bytes, twice is once, the neighbours stay, whatever the style."""
@@ -332,3 +334,67 @@ def test_any_layout_is_edited_once_and_back(tmp_path: Path, data: st.DataObject)
     made = replacements(text.encode(), edit.splices[path])
     assert text.encode() == take_back(content, made, path)
     twice_is_once(tmp_path, configuration, edit, "s1.test")
+
+
+def test_two_certificates_of_one_kind_are_refused(tmp_path: Path) -> None:
+    """nginx serves the last of them, so one is a leftover that a person knows about."""
+    with pytest.raises(InvalidRequest, match=r"has 2 ECDSA certificates: .*:3 and .*:3"):
+        edited(tmp_path, two_kinds(tmp_path, "ECDSA", "ECDSA"), "a.test")
+
+
+def test_the_blocks_own_plain_listener_is_not_doubled(tmp_path: Path) -> None:
+    """`listen 443;` and `listen 443 ssl;` in one block is an error for nginx."""
+    wanted = Wanted(NEW.certificate, NEW.key, "ECDSA", enable_tls=True)
+
+    with pytest.raises(InvalidRequest, match=r"listens on \*:443 without TLS") as caught:
+        edited(tmp_path, "server { listen 443; server_name a.test; }", "a.test", wanted)
+
+    assert "Write `listen 443 ssl;` there instead" in caught.value.remedy
+
+
+def test_key_and_chain_in_one_file_become_two(tmp_path: Path) -> None:
+    """HAProxy's habit, which nginx allows."""
+    servers = (
+        "server { listen 443 ssl; server_name a.test; "
+        "ssl_certificate /both.pem; ssl_certificate_key /both.pem; }"
+    )
+
+    text = after(tmp_path, servers, "a.test")
+
+    assert "/both.pem" not in text
+    assert LINES in text
+
+
+@pytest.mark.parametrize("value", ["data:$pem", "engine:pkcs11:id_1", "store:pkcs11:object=a"])
+def test_a_certificate_that_is_not_a_file_is_left_alone(tmp_path: Path, value: str) -> None:
+    """The key is in a token or comes from a module; we could only break that."""
+    servers = (
+        "server { listen 443 ssl; server_name a.test; "
+        f'ssl_certificate /a.pem; ssl_certificate_key "{value}"; }}'
+    )
+
+    with pytest.raises(InvalidRequest, match="is not one file"):
+        edited(tmp_path, servers, "a.test")
+
+
+def test_a_relative_path_to_the_live_version_is_already_right(tmp_path: Path) -> None:
+    """nginx reads it relative to the directory of nginx.conf."""
+    live = f"{tmp_path}/n/live"
+    wanted = Wanted(f"{live}/fullchain.pem", f"{live}/privkey.pem", "ECDSA")
+    servers = (
+        "server { listen 443 ssl; server_name a.test; "
+        "ssl_certificate n/live/fullchain.pem; ssl_certificate_key n/live/privkey.pem; }"
+    )
+
+    _, edit = edited(tmp_path, servers, "a.test", wanted)
+
+    assert not edit.splices
+
+
+def test_a_path_with_a_space_is_quoted(tmp_path: Path) -> None:
+    """Whoever names directories like that still wants a working server."""
+    wanted = Wanted("/n n/live/fullchain.pem", "/n n/live/privkey.pem", "ECDSA")
+
+    text = after(tmp_path, "server { listen 443 ssl; server_name a.test; }", "a.test", wanted)
+
+    assert 'ssl_certificate "/n n/live/fullchain.pem";' in text

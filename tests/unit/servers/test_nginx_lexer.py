@@ -9,7 +9,7 @@ from pathlib import Path
 import crossplane
 import pytest
 from crossplane.lexer import _lex_file_object
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certrail.errors import InvalidRequest
@@ -50,6 +50,7 @@ CONFIGURATIONS = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CONFIGURATIONS)
 def test_joined_tokens_are_the_file(text: str) -> None:
     """An edit replaces a byte range, so every byte must belong to exactly one token."""
@@ -61,6 +62,7 @@ def test_joined_tokens_are_the_file(text: str) -> None:
     assert all(a.end == b.start for a, b in itertools.pairwise(tokens))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CONFIGURATIONS)
 def test_words_are_those_of_an_independent_parser(text: str) -> None:
     """crossplane is nginx's own parser in Python; disagreement would be our mistake."""
@@ -84,6 +86,7 @@ def test_words_are_those_of_an_independent_parser(text: str) -> None:
     assert theirs == ours
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_quoted_word_is_read_back(text: str) -> None:
     """Paths of people contain spaces and worse."""

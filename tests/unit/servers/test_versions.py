@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certrail.errors import Conflict, InvalidRequest
@@ -16,6 +16,7 @@ from tests.support.nginx import TestCa
 CA = TestCa()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_slug_is_one_harmless_component(site: str) -> None:
     """Names come from files and people; a directory name must stay in its place."""
@@ -28,6 +29,7 @@ def test_a_slug_is_one_harmless_component(site: str) -> None:
     assert len(name) < 200
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_different_sites_have_different_slugs(one: str, other: str) -> None:
     """Two sites in one directory would serve each other's certificate."""
