@@ -20,6 +20,7 @@ from certrail.private_key import PrivateKeyPem
 from certrail.remote.local import LocalHost
 from certrail.servers.registry import open_target, site_of
 from certrail.x509.chain import must_be_installable
+from tests.support.haproxy import Haproxy
 from tests.support.nginx import Nginx, TestCa
 
 SITE = "www.example.test"
@@ -115,9 +116,51 @@ class NginxWorld(World):
         return self._nginx.download(SITE)
 
 
+class HaproxyWorld(World):
+    """A real HAProxy on this machine."""
+
+    def __init__(self, haproxy: Haproxy) -> None:
+        self._haproxy = haproxy
+        self._server = {**haproxy.server, "site": SITE}
+        self.ca = haproxy.ca
+        self.site = site_of(self._server)
+        self.old = haproxy.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return open_target(LocalHost("here"), self._server)
+
+    def served(self) -> Fingerprint:
+        return self._haproxy.served(SITE)
+
+    def snapshot(self) -> dict[str, bytes]:
+        return files_below(self._haproxy.directory)
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        pem = Path(staged.data["directory"], "versions", staged.data["version"], "combined.pem")
+        good = pem.read_bytes()
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        pem.write_bytes(staged_chain(good) + other.reveal())
+        yield
+        pem.write_bytes(good)
+
+    def key_modes(self) -> list[int]:
+        found = (self._haproxy.directory / "certrail").rglob("combined.pem")
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        return self._haproxy.download(SITE)
+
+
+def staged_chain(combined: bytes) -> bytes:
+    """Return the certificates of a file that holds the key as well."""
+    return combined.partition(b"-----BEGIN PRIVATE KEY-----")[0]
+
+
 def files_below(directory: Path) -> dict[str, bytes]:
-    """Return configuration and certificates; not what nginx writes while it runs."""
-    own = {"error.log", "output.log", "nginx.pid"}
+    """Return configuration and certificates; not what a server writes while it runs."""
+    own = {"error.log", "output.log", "nginx.pid", "haproxy.pid"}
     return {
         str(path.relative_to(directory)): path.readlink().as_posix().encode()
         if path.is_symlink()
@@ -133,7 +176,13 @@ def _nginx(directory: Path) -> Iterator[World]:
         yield NginxWorld(nginx)
 
 
-CASES = (Case("nginx", "nginx", _nginx),)
+@contextmanager
+def _haproxy(directory: Path) -> Iterator[World]:
+    with Haproxy.started(directory) as haproxy:
+        yield HaproxyWorld(haproxy)
+
+
+CASES = (Case("nginx", "nginx", _nginx), Case("haproxy", "haproxy", _haproxy))
 
 
 @dataclass

@@ -116,7 +116,7 @@ class HaproxyTarget(InstallTarget):
 
     def activate(self, staged: Staged) -> str:
         transaction, versions = self._transaction(staged)
-        transaction.begin_again()
+        Transaction.begin_again(self._host, versions, server="HAProxy")
         place = self._place(
             Site(staged.site, settings=dict(staged.data)), key=str(staged.data["key"])
         )
