@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from certrail.connectors import Host, InstallTarget
 from certrail.errors import InvalidRequest
 from certrail.model import Site
+from certrail.servers.command import CommandSettings, CommandTarget
 from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.target import site_id
@@ -22,6 +23,10 @@ class _Kind:
 
 
 _KINDS = {
+    "command": _Kind(
+        CommandSettings.parse,
+        lambda host, server: CommandTarget(host, CommandSettings.parse(server)),
+    ),
     "haproxy": _Kind(
         HaproxySettings.parse,
         lambda host, server: HaproxyTarget(host, HaproxySettings.parse(server)),
