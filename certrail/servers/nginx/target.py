@@ -125,9 +125,10 @@ class NginxTarget(InstallTarget):
                 connector=self._host.name,
             )
         if plan.directory != versions.directory:
-            raise Conflict(
-                f"the configuration of {staged.site} changed since the certificate was staged",
-                connector=self._host.name,
+            raise ActivationRefused(
+                f"the certificates of {staged.site} were rearranged since this one was staged, "
+                f"so it belongs into {plan.directory} now",
+                remedy="Retry: the certificate is staged again, no new order is made.",
             )
         changes = [
             FileChange(

@@ -419,6 +419,30 @@ def test_a_disk_that_fills_up_before_activation_changes_nothing(
         assert bundle.chain.fingerprint == nginx.served(NAME)
 
 
+def test_a_site_rearranged_since_staging_is_staged_again(folder: Path) -> None:
+    """Someone put an RSA certificate of ours beside it; both in one directory would collide."""
+    with Nginx.started(folder) as nginx:
+        target, site = opened(nginx)
+        rsa = nginx.ca.bundle(NAME, rsa_key=True)
+        waiting = target.stage(site, nginx.ca.bundle(NAME), None)
+        install(nginx, rsa)
+        text = nginx.config.read_text().replace(
+            "        location /",
+            f"        ssl_certificate {folder}/old.pem; ssl_certificate_key {folder}/old.key;\n"
+            "        location /",
+            1,
+        )
+        nginx.config.write_text(text)
+
+        with pytest.raises(ActivationRefused, match="rearranged since"):
+            target.activate(waiting)
+
+        again = target.stage(site, nginx.ca.bundle(NAME), None)
+        target.activate(again)
+        assert again.fingerprint == nginx.served(NAME)
+        assert rsa.chain.fingerprint == nginx.served(NAME, rsa_only=True)
+
+
 def test_restoring_after_a_later_certificate_is_a_conflict(folder: Path) -> None:
     """Going back two steps would bring back a certificate that is no longer wanted."""
     with Nginx.started(folder) as nginx:
