@@ -19,9 +19,10 @@ from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.private_key import PrivateKeyPem
 from certrail.remote.local import LocalHost
 from certrail.servers.registry import open_target, site_of
+from certrail.servers.versions import Versions, version_of
 from certrail.x509.chain import must_be_installable
 from tests.support.haproxy import Haproxy
-from tests.support.nginx import Nginx, TestCa
+from tests.support.nginx import ONE_SITE, Nginx, TestCa
 
 SITE = "www.example.test"
 GAPS = frozenset({"key files", "connections"})
@@ -153,6 +154,69 @@ class HaproxyWorld(World):
         return self._haproxy.download(SITE)
 
 
+# nginx -s returns at once; a reload command is done when the old workers take no more clients.
+_RELOAD = """\
+master=$1; shift
+old=$(pgrep -P "$master")
+"$@" -s reload || exit 1
+for _ in $(seq 200); do
+  busy=no
+  for pid in $old; do
+    grep -aq 'shutting down' "/proc/$pid/cmdline" 2>/dev/null && continue
+    [ -e "/proc/$pid/cmdline" ] && busy=yes
+  done
+  [ $busy = no ] && exit 0
+  sleep 0.05
+done
+exit 1
+"""
+
+
+class CommandWorld(World):
+    """A server known by its files and commands: nginx again, but nobody reads its configuration."""
+
+    def __init__(self, nginx: Nginx, old: Bundle) -> None:
+        self._nginx = nginx
+        argv = ["nginx", "-p", f"{nginx.directory}/", "-c", str(nginx.config)]
+        self._server: dict[str, object] = {
+            "kind": "command",
+            "site": SITE,
+            "directory": str(nginx.directory / "kept"),
+            "test": [*argv, "-t"],
+            "reload": ["sh", str(nginx.write("reload.sh", _RELOAD)), str(nginx.master), *argv],
+        }
+        self.ca = nginx.ca
+        self.site = site_of(self._server)
+        self.old = old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return open_target(LocalHost("here"), self._server)
+
+    def served(self) -> Fingerprint:
+        return self._nginx.served(SITE)
+
+    def snapshot(self) -> dict[str, bytes]:
+        return files_below(self._nginx.directory)
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        directory = Path(str(staged.data["directory"]))
+        key = directory / "versions" / version_of(staged.fingerprint) / "privkey.pem"
+        good = key.read_bytes()
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        key.write_bytes(other.reveal())
+        yield
+        key.write_bytes(good)
+
+    def key_modes(self) -> list[int]:
+        found = (self._nginx.directory / "kept").rglob("privkey.pem")
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        return self._nginx.download(SITE)
+
+
 def staged_chain(combined: bytes) -> bytes:
     """Return the certificates of a file that holds the key as well."""
     return combined.partition(b"-----BEGIN PRIVATE KEY-----")[0]
@@ -182,7 +246,23 @@ def _haproxy(directory: Path) -> Iterator[World]:
         yield HaproxyWorld(haproxy)
 
 
-CASES = (Case("nginx", "nginx", _nginx), Case("haproxy", "haproxy", _haproxy))
+@contextmanager
+def _command(directory: Path) -> Iterator[World]:
+    ca = TestCa()
+    old = ca.bundle(SITE)
+    versions = Versions(LocalHost("here"), str(directory / "kept" / SITE))
+    versions.switch(versions.target(versions.stage(old)))
+    servers = ONE_SITE.replace("@dir@/old.pem", versions.live_chain)
+    servers = servers.replace("@dir@/old.key", versions.live_key)
+    with Nginx.started(directory, servers=servers, ca=ca) as nginx:
+        yield CommandWorld(nginx, old)
+
+
+CASES = (
+    Case("nginx", "nginx", _nginx),
+    Case("haproxy", "haproxy", _haproxy),
+    Case("command", "command", _command),
+)
 
 
 @dataclass
