@@ -180,9 +180,7 @@ class Versions:
 
     def remember(self, version: str) -> None:
         """Note that *version* has been live, for :meth:`prune`."""
-        history = [*(old for old in self.history() if old != version), version]
-        path = posixpath.join(self.directory, "history.json")
-        self._host.write_file(path, json.dumps(history).encode(), mode=0o644)
+        self._write_history([*(old for old in self.history() if old != version), version])
 
     def history(self) -> list[str]:
         """Return versions that have been live, newest last."""
@@ -198,6 +196,8 @@ class Versions:
         if version == self.live():
             return
         self._host.remove(self.path(version), tree=True)
+        if version in (history := self.history()):
+            self._write_history([kept for kept in history if kept != version])
         self._remove_if_unused()
 
     def prune(self, keep: int) -> list[str]:
@@ -212,10 +212,15 @@ class Versions:
         for version in gone:
             self._host.remove(self.path(version), tree=True)
         if gone:
-            kept = [version for version in self.history() if version not in gone]
-            path = posixpath.join(self.directory, "history.json")
-            self._host.write_file(path, json.dumps(kept).encode(), mode=0o644)
+            self._write_history([version for version in self.history() if version not in gone])
         return gone
+
+    def _write_history(self, versions: list[str]) -> None:
+        path = posixpath.join(self.directory, "history.json")
+        if versions:
+            self._host.write_file(path, json.dumps(versions).encode(), mode=0o644)
+        else:
+            self._host.remove(path)
 
     def _files(self, bundle: Bundle) -> dict[str, bytes]:
         chain = bundle.chain.text.encode()

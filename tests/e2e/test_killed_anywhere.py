@@ -82,7 +82,7 @@ def _database(installation: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_journal_of_a_clean_run_has_just_these_rows(
-    installation: Stack, outside: World
+    installation: Stack, outside: World, runner: FlowRunner
 ) -> None:
     """A new effect must get its kill points, or nobody knows what a crash there does."""
     request_id = make_request(installation, "clean.example.test")
