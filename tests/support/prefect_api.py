@@ -26,6 +26,10 @@ class PrefectApi:
         """POST *body* to *path* and return the reply's JSON."""
         return self._client.post(path, json=body).raise_for_status().json()
 
+    def patch(self, path: str, **body: Any) -> None:
+        """PATCH *path* with *body*."""
+        self._client.patch(path, json=body).raise_for_status()
+
     def deploy(self, flow: str, entrypoint: str, pool: str = "agents") -> str:
         """Deploy a flow by its name and module path; return the deployment's id."""
         known = self.post("/flows/", name=flow)

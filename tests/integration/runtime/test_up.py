@@ -1,0 +1,225 @@
+"""``certrail up``: one at a time, nothing left behind, everything found again."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from certrail.account import Account, can_enter, child_setup
+from certrail.postgres import EmbeddedPostgres
+from tests.support.prefect_api import PrefectApi
+from tests.support.process import wait_for
+from tests.support.stack import ROOT, Stack, cli, environment, stack, start, stop
+
+TOYS = "tests.support.toy_flows"
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _all_gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+def test_the_ready_line_is_the_address_of_the_ui(installation: Stack) -> None:
+    """Scripts wait for it and open what it names."""
+    assert installation.ui_url.startswith("http://127.0.0.1:")
+    assert installation.api_url == f"{installation.ui_url}/api"
+
+
+def test_files_with_secrets_are_private(installation: Stack) -> None:
+    """Database password, sealing key, block key: any account could read them otherwise."""
+    names = ("run.json", "certrail.key", "prefect.key", "postgres.json")
+
+    modes = {name: stat.S_IMODE((installation.data_dir / name).stat().st_mode) for name in names}
+
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+def test_no_secret_is_in_any_command_line(installation: Stack) -> None:
+    """Every account may read the process list."""
+    with psycopg.connect(installation.database_url) as connection:
+        password = connection.info.password
+    key = (installation.data_dir / "certrail.key").read_text().strip()
+
+    lines = [" ".join(p.cmdline()) for p in _tree(installation.process.pid)]
+
+    assert not [line for line in lines if password in line or key in line]
+
+
+def test_a_second_one_on_the_same_data_is_refused(installation: Stack) -> None:
+    """Two servers on one cluster would destroy it."""
+    done = cli("up", "--port", "0", env=installation.env)
+
+    assert done.returncode == 3
+    assert "another `certrail up` uses" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    """The usual first failure of an installation."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        done = cli("up", "--port", str(port), env=environment(tmp_path))
+
+    assert done.returncode == 3
+    assert f"port {port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """It opens every private key in the database."""
+    key = tmp_path / "key"
+    key.write_text("A" * 43 + "=\n")
+    key.chmod(0o644)
+
+    done = cli("up", "--port", "0", env=environment(tmp_path, {"CERTRAIL_KEY_FILE": str(key)}))
+
+    assert done.returncode == 3
+    assert "readable by others" in done.stderr
+
+
+def test_each_part_that_dies_is_started_again(installation: Stack) -> None:
+    """One bad hour of memory must not stop renewals for good."""
+    api = PrefectApi(installation.api_url)
+    for marker, name in (("pginstall", "PostgreSQL"), ("cli._serve", "the Prefect server")):
+        before = installation.child(marker)
+
+        os.kill(before, signal.SIGKILL)
+
+        again = f"{name} runs again"
+        wait_for(lambda again=again: again in installation.said(), again, within=60)  # type: ignore[misc]
+        assert installation.child(marker) != before
+    wait_for(lambda: _healthy(api), "the API answers", within=60)
+    run = api.run(api.deploy("toy", f"{TOYS}.five_steps"))
+    assert api.wait(run)["state_type"] == "COMPLETED"
+    api.close()
+
+
+def test_a_stop_hands_runs_back_and_leaves_no_process(tmp_path: Path) -> None:
+    """An upgrade in the middle of a request must cost neither the request nor an order."""
+    with stack() as first:
+        api = PrefectApi(first.api_url)
+        run = api.run(api.deploy("toy-waiting", f"{TOYS}.wait_for_file"), path=str(tmp_path / "go"))
+        api.wait(run, "RUNNING")
+        api.close()
+        processes = _tree(first.process.pid)
+
+        code = stop(first.process)
+
+        assert code == 0
+        assert _all_gone(processes)
+        assert not (first.data_dir / "run.json").exists()
+        (tmp_path / "go").touch()
+        second = start(first.data_dir)
+        try:
+            api = PrefectApi(second.api_url)
+            assert api.wait(run, "COMPLETED", runs=2)["run_count"] == 2
+            api.close()
+        finally:
+            stop(second.process)
+
+
+def test_after_kill_9_nothing_is_left_and_the_data_is_good() -> None:
+    """The kernel's out-of-memory killer does not ask."""
+    with stack() as first:
+        with psycopg.connect(first.database_url) as connection:
+            connection.execute("create table kept as select 42 as answer")
+        processes = _tree(first.process.pid)
+
+        assert stop(first.process, signal.SIGKILL) == -signal.SIGKILL
+
+        wait_for(lambda: _all_gone(processes), "all processes end", within=20)
+        done = cli("doctor", env=first.env)
+        assert done.returncode == 3
+        second = start(first.data_dir)
+        try:
+            with psycopg.connect(second.database_url) as connection:
+                assert connection.execute("select answer from kept").fetchone() == (42,)
+        finally:
+            stop(second.process)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL that plays the user's own."""
+    server = EmbeddedPostgres(tmp_path / "theirs" / "postgres", durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_database_of_the_users_own_is_used(server: EmbeddedPostgres) -> None:
+    """Backups and high availability of a site are its database team's."""
+    with stack(extra={"CERTRAIL_DATABASE_URL": server.url("certrail")}) as running:
+        api = PrefectApi(running.api_url)
+        run = api.run(api.deploy("toy", f"{TOYS}.five_steps"))
+
+        assert api.wait(run)["state_type"] == "COMPLETED"
+        assert not (running.data_dir / "postgres").exists()
+        assert running.database_url == server.url("certrail")
+        api.close()
+
+
+def test_an_ordinary_account_can_run_it(tmp_path: Path) -> None:
+    """Nothing here needs root."""
+    if os.geteuid() != 0:
+        # We are one: the other tests have shown it.
+        return
+    entry = pwd.getpwnam("nobody")
+    nobody = Account(entry.pw_uid, entry.pw_gid)
+    data_dir = Path(tempfile.mkdtemp(prefix="certrail-nobody-"))
+    nobody.owns(data_dir)
+    env = environment(data_dir / "data", {"HOME": str(data_dir)})
+    code = "import sys; from certrail.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "up", "--port", "0"],
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # The interpreter may lie in root's home, which nobody may not enter.
+        preexec_fn=child_setup(
+            signal.SIGKILL,
+            nobody,
+            search_everywhere=not can_enter(nobody, Path(sys.executable).resolve().parent),
+        ),
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        owners = {p.uids().effective for p in _tree(process.pid)}
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=40)
+        shutil.rmtree(data_dir)
+
+    assert line.startswith("ready "), said.decode()
+    assert owners == {nobody.uid}
+    assert process.returncode == 0
+
+
+def _healthy(api: PrefectApi) -> bool:
+    try:
+        return bool(api.get("/health"))
+    except httpx.HTTPError:
+        return False
