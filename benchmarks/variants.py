@@ -93,9 +93,7 @@ def _empty(concurrency: int, count: int) -> Run:
         state = await empty(request_id, return_state=True)
         return bool(state.is_completed())
 
-    return asyncio.run(
-        _flows("empty", one, [str(n) for n in range(count + _WARM_UP)], concurrency)
-    )
+    return asyncio.run(_flows("empty", one, [str(n) for n in range(count + _WARM_UP)], concurrency))
 
 
 async def _flows(

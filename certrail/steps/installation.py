@@ -111,8 +111,11 @@ def _activate(work: Work, target: InstallTarget, staged: Staged) -> str:
             return str(effect.outcome["line"])
         try:
             line = target.activate(staged)
-        except ActivationRefused:
-            _forget(work, target, staged)
+        except CertrailError as exc:
+            # A clear no: what is staged is stale. Otherwise nobody knows how far
+            # it got, and the next try goes on with the same staged files.
+            if not exc.retryable:
+                _forget(work, target, staged)
             raise
         effect.record({"line": line})
         log.effect(_ACTIVATE, request=work.request.id, site=staged.site, what=line)
