@@ -1,0 +1,103 @@
+"""The stage: every server of the demo, and how what they serve is looked at."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployments.demo import ca as ca_
+from deployments.demo import dns_server, installation, machine
+from deployments.demo.ca import Ca
+from deployments.demo.dns_server import DnsServer
+from deployments.demo.installation import Installation
+from deployments.demo.machine import Machine
+from deployments.demo.screen import DemoError, Screen
+
+ZONE = "example.test"
+WWW = f"www.{ZONE}"
+SHOP = f"shop.{ZONE}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a chapter may use.
+
+    Attributes:
+        folder: temporary; everything is below it.
+        screen: where it is told.
+        dns: the authoritative DNS server.
+        ca: the ACME CA.
+        machine: the web server's machine.
+        installation: Certrail.
+    """
+
+    folder: Path
+    screen: Screen
+    dns: DnsServer
+    ca: Ca
+    machine: Machine
+    installation: Installation
+
+    def handshake(self, name: str) -> str:
+        """Connect as any client would, verified; return the serial number served.
+
+        This is Python's own ``ssl``, not the code that is shown here.
+
+        Raises:
+            DemoError: the connection or its verification failed.
+        """
+        context = ssl.create_default_context(cafile=str(self.ca.root))
+        address = ("127.0.0.1", self.machine.https_port)
+        try:
+            with (
+                socket.create_connection(address, timeout=10) as raw,
+                context.wrap_socket(raw, server_hostname=name) as connection,
+            ):
+                served: dict[str, Any] = connection.getpeercert() or {}
+                version = connection.version()
+        except OSError as exc:
+            raise DemoError(f"the handshake for {name} failed: {exc}") from exc
+        serial = str(served["serialNumber"])
+        self.screen.proof(
+            f"handshake with {name} at {address[0]}:{address[1]}: {version}, verified, "
+            f"serial …{serial[-8:]}, valid until {served['notAfter']}"
+        )
+        return serial
+
+
+@contextmanager
+def built(screen: Screen) -> Iterator[Scene]:
+    """Start everything; stop it and remove its files at the end."""
+    # Before anything is started, so that what is missing is told at once.
+    ca_.caddy()
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="certrail-demo-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        screen.note(f"everything is in {folder}")
+        dns = stack.enter_context(dns_server.serving(ZONE, secret=secrets.token_bytes(32)))
+        screen.note(f"authoritative DNS for {ZONE} at 127.0.0.1:{dns.port}, signed updates only")
+        authority = stack.enter_context(ca_.issuing(folder / "ca", dns_port=dns.port))
+        screen.note(f"ACME CA (Caddy): {authority.directory_url}")
+        host = stack.enter_context(machine.started(folder / "machine", first_name=WWW))
+        screen.note(
+            f"a machine behind SSH at 127.0.0.1:{host.ssh_port}, HAProxy on it at "
+            f"127.0.0.1:{host.https_port} with a self-signed certificate"
+        )
+        screen.note("certrail up: PostgreSQL, Prefect and a worker")
+        own = stack.enter_context(
+            installation.running(
+                folder / "data",
+                folder=folder,
+                screen=screen,
+                secrets={"DEMO_TSIG_KEY": dns.secret},
+            )
+        )
+        yield Scene(folder, screen, dns, authority, host, own)
