@@ -24,6 +24,7 @@ from certrail.log import plain
 
 DONE, FAILED, WRONG_CALL, NOT_REACHABLE = 0, 1, 2, 3
 
+_UNDEFINED = ("42P01", "42703")  # undefined_table, undefined_column
 _NO_API = "Start it with `certrail up`, or correct PREFECT_API_URL."
 _NO_DATABASE = "Start it with `certrail up`, or correct CERTRAIL_DATABASE_URL."
 
@@ -59,7 +60,9 @@ def _database(error: BaseException) -> tuple[str, str, int] | None:
         return None
     from sqlalchemy import exc
 
-    if isinstance(error, exc.ProgrammingError) and "does not exist" in str(error.orig):
+    if isinstance(error, exc.ProgrammingError) and (
+        getattr(error.orig, "sqlstate", "") in _UNDEFINED
+    ):
         first = str(error.orig).splitlines()[0]
         return (
             f"the inventory database has another schema than this version wants: {first}",

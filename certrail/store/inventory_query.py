@@ -21,7 +21,7 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, array
 
 from certrail.errors import InvalidRequest
 from certrail.store.filters import Clause, Kind, Operator
@@ -275,7 +275,9 @@ def _equals(column: ColumnElement[Any], name: str, value: str) -> Any:
 
 def _findings_condition(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
     codes = func.coalesce(
-        func.jsonb_path_query_array(relation.c.observed, "$.**.code", type_=JSONB),
+        func.jsonb_path_query_array(
+            relation.c.observed, cast(literal("$.**.code"), JSONPATH), type_=JSONB
+        ),
         cast(literal("[]"), JSONB),
     )
     negated = clause.operator in (Operator.NOT_EQUAL, Operator.CONTAINS_NOT)

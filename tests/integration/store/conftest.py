@@ -1,0 +1,108 @@
+"""An inventory with connectors and a profile, and certificates to put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sqlalchemy import insert, update
+
+from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.model import Action, Chain
+from certrail.store import certificates, configured, plans, requests
+from certrail.store.database import transaction
+from certrail.store.requests import Reason, Request
+from certrail.store.schema import connectors, endpoints
+from certrail.store.schema import requests as request_table
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+Issue = Callable[..., Chain]
+
+
+def issue(*names: str, days: float = 60, issuer: str = "Test CA") -> Chain:
+    """Return a certificate that ends in *days*."""
+    now = datetime.now(UTC)
+    end = now + timedelta(days=days)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    by = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(by)
+    builder = builder.public_key(KEY.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(min(now, end) - timedelta(days=30)).not_valid_after(end)
+    alternative = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    return Chain.of([builder.add_extension(alternative, False).sign(KEY, hashes.SHA256())])
+
+
+class Inventory:
+    """Puts things into the inventory of a test."""
+
+    def endpoint(self, location: str, **fields: Any) -> UUID:
+        """Add or change an endpoint; *fields* are those of the configuration file."""
+        wanted = EndpointConfig.model_validate({"location": location, **fields})
+        with transaction() as connection:
+            configured.apply_endpoints(connection, [wanted], "test")
+            return (
+                connection.execute(endpoints.select().where(endpoints.c.location == location))
+                .one()
+                .id
+            )  # type: ignore[no-any-return]
+
+    def set(self, location: str, **columns: Any) -> None:
+        """Set columns of an endpoint that no configuration sets."""
+        with transaction() as connection:
+            connection.execute(
+                update(endpoints).where(endpoints.c.location == location).values(**columns)
+            )
+
+    def certificate(self, location: str, chain: Chain) -> UUID:
+        """Make *chain* the certificate that the endpoint got from us."""
+        with transaction() as connection:
+            found = certificates.save(connection, chain, ca="ca")
+        self.set(location, certificate_id=found)
+        return found
+
+    def request(self, location: str, code: str = "requested", **columns: Any) -> Request:
+        """Make a request of the endpoint; *columns* are set afterwards."""
+        prepared = plans.for_location(location)
+        made = requests.create(
+            prepared.endpoint_id,
+            action=Action.RENEW,
+            plan=prepared.plan,
+            reason=Reason(code, "because"),
+            actor="test",
+        )
+        if columns:
+            with transaction() as connection:
+                connection.execute(
+                    update(request_table).where(request_table.c.id == made.id).values(**columns)
+                )
+        return requests.get(made.id)
+
+    def profile(self, name: str, **fields: Any) -> None:
+        """Add or change a profile."""
+        wanted = {"name": name, "workflow": "web-server", "ca": "ca", **fields}
+        with transaction() as connection:
+            configured.apply_profiles(connection, [ProfileConfig.model_validate(wanted)], "test")
+
+    def connector(self, name: str, slug: str, **columns: Any) -> None:
+        """Add a connector."""
+        with transaction() as connection:
+            connection.execute(insert(connectors).values(name=name, slug=slug, **columns))
+
+
+@pytest.fixture
+def inventory(database_url: str) -> Inventory:
+    """An inventory with the connectors `ca`, `ns`, `web` and the profile `p`."""
+    there = Inventory()
+    there.connector("ca", "ca-acme")
+    there.connector("ns", "dns-rfc2136")
+    there.connector("web", "host-ssh")
+    there.profile("p", validation={"method": "dns-01", "dns": "ns"})
+    return there
