@@ -41,13 +41,15 @@ class _Strict(BaseModel):
 class Validation(_Strict):
     """How control of the names is proven."""
 
-    method: Literal["dns-01", "http-01"]
+    method: Literal["dns-01", "http-01"] = Field(description="The kind of challenge.")
     dns: str | None = Field(default=None, description="DNS connector, for dns-01.")
     webroot: str | None = Field(default=None, description="Folder on the target, for http-01.")
     listen: str | None = Field(
         default=None, description="address:port of the built-in responder, for http-01."
     )
-    timeout_seconds: int = Field(default=300, ge=5, le=86400)
+    timeout_seconds: int = Field(
+        default=300, ge=5, le=86400, description="How long the CA may take to decide."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -67,24 +69,32 @@ class Validation(_Strict):
 class Key(_Strict):
     """Which key is made."""
 
-    algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+    algorithm: KeyAlgorithm = Field(
+        default=KeyAlgorithm.ECDSA_P256, description="Kind and size of the private key."
+    )
 
 
 class Renew(_Strict):
     """When a certificate is renewed."""
 
-    at_lifetime_fraction: float = Field(default=0.67, gt=0, lt=1)
-    use_ari: bool = True
-    auto: bool = True
+    at_lifetime_fraction: float = Field(
+        default=0.67, gt=0, lt=1, description="Renew when this part of the lifetime has passed."
+    )
+    use_ari: bool = Field(
+        default=True, description="Let the CA's renewal information decide, where it has any."
+    )
+    auto: bool = Field(default=True, description="Renew without being asked.")
 
 
 class MaintenanceWindow(_Strict):
     """When a certificate may be installed. A window may pass midnight."""
 
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
-    start: time
-    end: time
-    timezone: str = "UTC"
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=(), description="Days on which it opens; every day if empty."
+    )
+    start: time = Field(description="When it opens, by the wall clock of its time zone.")
+    end: time = Field(description="When it closes; before `start` means on the next day.")
+    timezone: str = Field(default="UTC", description="Time zone, such as Europe/Berlin.")
 
     @field_validator("timezone")
     @classmethod
@@ -121,19 +131,21 @@ class MaintenanceWindow(_Strict):
 class Notifications(_Strict):
     """Who is told of what."""
 
-    email: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
+    email: tuple[str, ...] = Field(default=(), description="Addresses that are written to.")
+    events: tuple[str, ...] = Field(default=(), description="Events that are worth a message.")
 
 
 class ProfileConfig(_Strict):
     """A profile: CA, key, validation, renewal and notification policy."""
 
-    name: ProfileName
-    workflow: Workflow
-    ca: str
+    name: ProfileName = Field(description="What endpoints call it by.")
+    workflow: Workflow = Field(description="Which documented list of steps its requests follow.")
+    ca: str = Field(description="Connector of the certificate authority.")
     ca_profile: str = Field(default="", description="The CA's name for a certificate profile.")
-    validation: Validation | None = None
-    key: Key = Key()
+    validation: Validation | None = Field(
+        default=None, description="How control of the names is proven; omit for private CAs."
+    )
+    key: Key = Field(default=Key(), description="Which key is made.")
     trust: str | None = Field(
         default=None,
         description="PEM file with what `Testing installation` trusts; default: the system.",
@@ -141,10 +153,16 @@ class ProfileConfig(_Strict):
     trust_pem: str | None = Field(
         default=None, description="The certificates themselves; `trust` is read into it."
     )
-    renew: Renew = Renew()
-    maintenance_window: MaintenanceWindow | None = None
-    notifications: Notifications = Notifications()
-    issue_timeout_seconds: int = Field(default=600, ge=5, le=7 * 86400)
+    renew: Renew = Field(default=Renew(), description="When a certificate is renewed.")
+    maintenance_window: MaintenanceWindow | None = Field(
+        default=None, description="When certificates may be installed; at any time if omitted."
+    )
+    notifications: Notifications = Field(
+        default=Notifications(), description="Who is told of what."
+    )
+    issue_timeout_seconds: int = Field(
+        default=600, ge=5, le=7 * 86400, description="How long the CA may take once it has the CSR."
+    )
     install_timeout_seconds: int = Field(
         default=30, ge=1, le=3600, description="How long the new certificate may take to appear."
     )
@@ -153,15 +171,29 @@ class ProfileConfig(_Strict):
 class EndpointConfig(_Strict):
     """A place that serves or holds a certificate."""
 
-    location: str
-    address: tuple[str, ...] = ()
-    sni: str | None = None
-    names: tuple[str, ...] = ()
-    profile: str | None = None
-    target: str | None = None
-    server: dict[str, Any] = Field(default_factory=dict)
-    starttls: StartTls | None = None
-    tags: tuple[str, ...] = ()
+    location: str = Field(description="Unique name: host:port, or connector/object.")
+    address: tuple[str, ...] = Field(
+        default=(),
+        description="Where to connect for testing, one host:port or a list; default: the location.",
+    )
+    sni: str | None = Field(
+        default=None, description="Server name to ask for; default: the host of the location."
+    )
+    names: tuple[str, ...] = Field(
+        default=(), description="Names of the certificate: DNS names, wildcards, IP addresses."
+    )
+    profile: str | None = Field(default=None, description="The profile that applies.")
+    target: str | None = Field(
+        default=None, description="Connector of the machine, appliance or store."
+    )
+    server: dict[str, Any] = Field(
+        default_factory=dict,
+        description="On a machine: `kind` of the server program and its settings.",
+    )
+    starttls: StartTls | None = Field(
+        default=None, description="Protocol in which TLS is asked for after connecting."
+    )
+    tags: tuple[str, ...] = Field(default=(), description="Words to filter by.")
 
     @field_validator("address", mode="before")
     @classmethod
