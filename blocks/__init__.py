@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from blocks.ca.acme import AcmeCa
 from blocks.ca.local import LocalAuthority
+from blocks.ca.vault import VaultCa
 from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
 
-__all__ = ["AcmeCa", "LocalAuthority", "LocalMachine", "PowerDns", "Rfc2136", "SshMachine"]
+__all__ = [
+    "AcmeCa",
+    "LocalAuthority",
+    "LocalMachine",
+    "PowerDns",
+    "Rfc2136",
+    "SshMachine",
+    "VaultCa",
+]
