@@ -20,6 +20,8 @@ def main() -> int:
     """Tell the story. Returns the exit code."""
     screen = Screen()
     keep = os.environ.get("KEEP", "") not in ("", "0")
+    # Also where a shell without job control has SIGINT ignored.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:

@@ -1,0 +1,169 @@
+"""What can be generated: tables of settings, the list of connectors, the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+import blocks
+from blocks._base import ConnectorBlock
+from certrail import configuration
+from certrail.errors import InvalidRequest
+from certrail.servers.command import CommandSettings
+from certrail.servers.haproxy import HaproxySettings
+from certrail.servers.nginx import NginxSettings
+from certrail.settings import Settings
+from deployments.docs.commands import command_line
+
+MODELS: dict[str, type[BaseModel]] = {
+    "profile": configuration.ProfileConfig,
+    "validation": configuration.Validation,
+    "key": configuration.Key,
+    "renew": configuration.Renew,
+    "maintenance_window": configuration.MaintenanceWindow,
+    "notifications": configuration.Notifications,
+    "endpoint": configuration.EndpointConfig,
+}
+SERVERS: dict[str, type[BaseModel]] = {
+    "command": CommandSettings,
+    "haproxy": HaproxySettings,
+    "nginx": NginxSettings,
+}
+# Fields that are written by the program, not by people.
+_INTERNAL = frozenset({"trust_pem"})
+_NUMBERS = {"integer": "whole number", "number": "number"}
+
+
+def connectors() -> dict[str, type[ConnectorBlock]]:
+    """Return every connector by its type."""
+    assert blocks.__all__
+    found = {block.get_block_type_slug(): block for block in ConnectorBlock.vendors()}
+    return {slug: found[slug] for slug in sorted(found)}
+
+
+def _model(what: str) -> str:
+    return table(MODELS[what])
+
+
+def _server(what: str) -> str:
+    return table(SERVERS[what])
+
+
+def _connector(what: str) -> str:
+    block = connectors().get(what)
+    if block is None:
+        raise InvalidRequest(f"there is no connector type {what}")
+    text = (block.__doc__ or "").strip()
+    told = "\n".join(line.strip() for line in text.splitlines())
+    return f"Type `{what}`, a {block.kind}.\n\n{told}\n\n{table(block)}"
+
+
+def _connector_list(_: str) -> str:
+    lines = ["| type | kind | what it does |", "| --- | --- | --- |"]
+    for slug, block in connectors().items():
+        first = (block.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"| [`{slug}`]({slug}.md) | {block.kind} | {first} |")
+    return "\n".join(lines)
+
+
+def _settings(_: str) -> str:
+    told = _attributes(Settings.__doc__ or "")
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.is_required() or field.default_factory else field.default
+        shown = "" if default in ("", None) else f"`{_yaml(default)}`"
+        lines.append(f"| `CERTRAIL_{name.upper()}` | {shown} | {_sentence(told[name])} |")
+    return "\n".join(lines)
+
+
+KINDS: dict[str, Callable[[str], str]] = {
+    "connector": _connector,
+    "connectors": _connector_list,
+    "model": _model,
+    "server": _server,
+    "settings": _settings,
+    "commands": command_line,
+}
+
+
+def table(model: type[BaseModel]) -> str:
+    """Return the fields of *model* as a table: name, value, default, meaning."""
+    schema = model.model_json_schema(mode="validation")
+    shared: dict[str, Any] = {**schema.get("$defs", {}), **schema.get("definitions", {})}
+    required = set(schema.get("required", ()))
+    lines = ["| setting | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for name in model.model_fields:
+        if name in _INTERNAL:
+            continue
+        field = schema["properties"][name]
+        default = "**required**" if name in required else _default(name, field.get("default"))
+        meaning = str(model.model_fields[name].description or "")
+        meaning = meaning.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| `{name}` | {_value(field, shared)} | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _value(field: dict[str, Any], shared: dict[str, Any]) -> str:
+    """Say in words what may stand there."""
+    if "$ref" in field:
+        return _value(shared[field["$ref"].rpartition("/")[2]], shared)
+    for several in ("anyOf", "allOf", "oneOf"):
+        if several in field:
+            kinds = [_value(one, shared) for one in field[several] if one.get("type") != "null"]
+            return " or ".join(dict.fromkeys(kinds))
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{one}`" for one in field["enum"])
+    match field.get("type"):
+        case "array":
+            return f"list of {_value(field.get('items', {'type': 'string'}), shared)}"
+        case "object":
+            return "mapping"
+        case "boolean":
+            return "`true`, `false`"
+        case "integer" | "number" as kind:
+            return _NUMBERS[kind] + _range(field)
+        case _:
+            kind = field.get("format", "")
+            return {"password": "secret", "time": "time `HH:MM`"}.get(kind, "text")
+
+
+def _range(field: dict[str, Any]) -> str:
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    high = field.get("maximum", field.get("exclusiveMaximum"))
+    if low is not None and high is not None:
+        return f", {low} to {high}" if "minimum" in field else f" between {low} and {high}"
+    return f", at least {low}" if low is not None else ""
+
+
+def _default(name: str, value: Any) -> str:
+    if name.endswith("_mode") and isinstance(value, int):
+        return f"`{value:04o}`"
+    return "" if value in (None, "", [], {}) or isinstance(value, dict) else f"`{_yaml(value)}`"
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _sentence(text: str) -> str:
+    return (text[0].upper() + text[1:]).replace("``", "`")
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Read the "Attributes" of a docstring."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in docstring.partition("Attributes:")[2].splitlines():
+        text = line.strip()
+        if ": " in text and not line.startswith(" " * 12):
+            name, _, meaning = text.partition(": ")
+            found[name] = meaning
+        elif name and text:
+            found[name] += f" {text}"
+    return found
