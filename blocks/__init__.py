@@ -7,6 +7,7 @@ saved block.
 from __future__ import annotations
 
 from blocks.ca.acme import AcmeCa
+from blocks.ca.command import CommandCa
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
 from blocks.dns.powerdns import PowerDns
@@ -16,6 +17,7 @@ from blocks.hosts.ssh import SshMachine
 
 __all__ = [
     "AcmeCa",
+    "CommandCa",
     "LocalAuthority",
     "LocalMachine",
     "PowerDns",

@@ -12,7 +12,6 @@ asked for certificates by serial number only.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ import httpx
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
 from blocks._base import CaBlock, open_secret
+from certrail.ca.answer import chain_of, common_name, dns_names, ip_addresses, must_be_for
 from certrail.connectors import CertificateAuthority
 from certrail.errors import (
     AuthenticationFailed,
@@ -31,7 +31,6 @@ from certrail.errors import (
     NotFound,
     PermissionRefused,
     Rejected,
-    UnexpectedReply,
     Unreachable,
 )
 from certrail.log import effect, logger, plain
@@ -43,14 +42,10 @@ from certrail.model import (
     OrderStatus,
     RevocationReason,
     serial_text,
-    subject_names,
 )
 from certrail.names import parse_names
 from certrail.remote import http
 from certrail.wait import Pending
-from certrail.x509.chain import ordered
-
-_LONGEST_COMMON_NAME = 64
 
 
 class VaultCa(CaBlock):
@@ -312,8 +307,14 @@ class _Vault(CertificateAuthority):
         signed = http.json_of(reply, _SignReply)
         for warning in signed.warnings or ():
             logger.info("%s: %s", self._label, plain(warning))
-        chain = _chain(signed.data)
-        _must_have(chain, order.data["names"], self._label)
+        data = signed.data
+        chain = chain_of([data.certificate, *data.ca_chain, data.issuing_ca], self._label, csr)
+        must_be_for(
+            chain,
+            order.data["names"],
+            self._label,
+            "Set use_csr_sans of the role to false if the CSR lacks the names.",
+        )
         serial = serial_text(chain.leaf)
         effect("ca.issue", ca=self._label, serial=serial, names=",".join(order.data["names"]))
         return replace(
@@ -353,13 +354,11 @@ class _Vault(CertificateAuthority):
         return f"{self._mount}/sign/{quote(role, safe='')}"
 
     def _request(self, names: list[str], csr: Csr) -> dict[str, Any]:
-        dns = [name for name in names if not _is_ip(name)]
-        common_name = next((name for name in dns if len(name) <= _LONGEST_COMMON_NAME), "")
         body = {
             "csr": csr.pem,
-            "common_name": common_name,
-            "alt_names": ",".join(dns),
-            "ip_sans": ",".join(name for name in names if _is_ip(name)),
+            "common_name": common_name(names),
+            "alt_names": ",".join(dns_names(names)),
+            "ip_sans": ",".join(ip_addresses(names)),
             # The common name is among the names already.
             "exclude_cn_from_sans": True,
             "remove_roots_from_chain": True,
@@ -378,29 +377,5 @@ class _Vault(CertificateAuthority):
         )
 
 
-def _chain(signed: _Signed) -> Chain:
-    leaf = Chain.from_pem(signed.certificate)
-    others = Chain.from_pem("\n".join([*signed.ca_chain, signed.issuing_ca, signed.certificate]))
-    return ordered(others.certificates, leaf.leaf)
-
-
-def _must_have(chain: Chain, names: list[str], label: str) -> None:
-    if set(subject_names(chain.leaf)) != set(names):
-        raise UnexpectedReply(
-            f"{label}: the certificate is for {', '.join(subject_names(chain.leaf)) or 'no name'} "
-            f"instead of {', '.join(names)}",
-            remedy="Set use_csr_sans of the role to false if the CSR lacks the names.",
-            connector=label,
-        )
-
-
 def _path(text: str) -> str:
     return quote(text.strip("/"))
-
-
-def _is_ip(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

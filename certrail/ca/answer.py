@@ -1,0 +1,79 @@
+"""What CAs without ACME answer with, in one form: chain, names, reasons."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from certrail.errors import UnexpectedReply
+from certrail.log import plain
+from certrail.model import Chain, Csr, subject_names
+from certrail.x509.chain import ordered
+
+_LONGEST_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
+
+
+def chain_of(texts: Iterable[str], label: str, csr: Csr | None = None) -> Chain:
+    """Return the certificates in the PEM *texts* as leaf and intermediates, without root.
+
+    The leaf is the one with the key of *csr*; without a CSR, the first.
+
+    Raises:
+        UnexpectedReply: they are no certificates, or none has that key.
+    """
+    try:
+        certificates = Chain.from_pem("\n".join(texts)).certificates
+    except UnexpectedReply as exc:
+        raise UnexpectedReply(f"{label}: {plain(exc)}", connector=label) from exc
+    leaf = certificates[0]
+    if csr is not None:
+        wanted = csr.parsed.public_key()
+        found = next((each for each in certificates if each.public_key() == wanted), None)
+        if found is None:
+            raise UnexpectedReply(
+                f"{label}: the CA returned a certificate for another key",
+                remedy="Do not install it. Retry; if it happens again, report it to the CA.",
+                connector=label,
+            )
+        leaf = found
+    return ordered(certificates, leaf)
+
+
+def must_be_for(chain: Chain, names: Sequence[str], label: str, remedy: str) -> None:
+    """Check that the leaf has exactly *names*.
+
+    Raises:
+        UnexpectedReply: it has others; *remedy* says what to change.
+    """
+    present = subject_names(chain.leaf)
+    if set(present) != set(names):
+        raise UnexpectedReply(
+            f"{label}: the certificate is for {plain(', '.join(present)) or 'no name'} instead of "
+            f"{', '.join(names)}",
+            remedy=remedy,
+            connector=label,
+        )
+
+
+def dns_names(names: Iterable[str]) -> list[str]:
+    """Return those of *names* that are no IP addresses, in their order."""
+    return [name for name in names if not is_ip(name)]
+
+
+def ip_addresses(names: Iterable[str]) -> list[str]:
+    """Return those of *names* that are IP addresses, in their order."""
+    return [name for name in names if is_ip(name)]
+
+
+def common_name(names: Iterable[str]) -> str:
+    """Return the first DNS name that fits into a common name, "" if there is none."""
+    return next((name for name in dns_names(names) if len(name) <= _LONGEST_COMMON_NAME), "")
+
+
+def is_ip(name: str) -> bool:
+    """Return whether *name* is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
