@@ -8,17 +8,41 @@ asks the other side what happened before it does anything again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from certrail import log
 from certrail.store.database import transaction
 from certrail.store.schema import journal as table
+
+_BEGIN = (
+    insert(table)
+    .values(
+        request_id=bindparam("request_id"),
+        action=bindparam("action"),
+        key=bindparam("key"),
+        intent=bindparam("intent", type_=table.c.intent.type),
+        run=bindparam("run"),
+    )
+    .on_conflict_do_nothing()
+    .returning(table.c.id)
+)
+_THIS = (
+    (table.c.request_id == bindparam("request_id"))
+    & (table.c.action == bindparam("action"))
+    & (table.c.key == bindparam("key"))
+)
+_FIND = select(table.c.id, table.c.intent, table.c.outcome).where(_THIS)
+_RECORD = (
+    update(table)
+    .where(table.c.id == bindparam("row_id"))
+    .values(outcome=bindparam("result", type_=table.c.outcome.type), outcome_at=func.now())
+)
 
 
 class Effect:
@@ -38,14 +62,15 @@ class Effect:
         self.outcome = outcome
         self.is_repeated = repeated
 
-    def record(self, outcome: Mapping[str, Any]) -> None:
-        """Commit *outcome*; the effect counts as done from here on."""
+    def record(self, outcome: Mapping[str, Any], *also: Callable[[Connection], object]) -> None:
+        """Commit *outcome*; the effect counts as done from here on.
+
+        What the effect yielded is stored by *also* in the same transaction.
+        """
         with transaction() as connection:
-            connection.execute(
-                update(table)
-                .where(table.c.id == self._row_id)
-                .values(outcome=dict(outcome), outcome_at=func.now())
-            )
+            for store in also:
+                store(connection)
+            connection.execute(_RECORD, {"row_id": self._row_id, "result": dict(outcome)})
         self.outcome = dict(outcome)
 
 
@@ -66,28 +91,14 @@ class Journal:
         otherwise the effect is finished and nothing may be done again.
         """
         with transaction() as connection:
+            this = {"request_id": self.request_id, "action": action, "key": key}
             row = connection.execute(
-                insert(table)
-                .values(
-                    request_id=self.request_id,
-                    action=action,
-                    key=key,
-                    intent=dict(intent or {}),
-                    run=self.run,
-                )
-                .on_conflict_do_nothing()
-                .returning(table.c.id)
+                _BEGIN, {**this, "intent": dict(intent or {}), "run": self.run}
             ).first()
             if row is not None:
                 effect = Effect(row.id, dict(intent or {}), None, repeated=False)
             else:
-                found = connection.execute(
-                    select(table.c.id, table.c.intent, table.c.outcome).where(
-                        table.c.request_id == self.request_id,
-                        table.c.action == action,
-                        table.c.key == key,
-                    )
-                ).one()
+                found = connection.execute(_FIND, this).one()
                 effect = Effect(found.id, found.intent, found.outcome, repeated=True)
         if effect.outcome is None:
             log.logger.debug("%s intent request=%s key=%s", action, self.request_id, key)

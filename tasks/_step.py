@@ -123,12 +123,11 @@ class Step:
 
         Returns None when somebody asked the request to stop.
         """
-        request = requests.get(request_id)
+        request, status, detail = requests.with_step(request_id, number)
         if request.cancel_requested:
             return None
-        row = steps.of_request(request_id)[number - 1]
-        if row.status in (StepStatus.COMPLETED, StepStatus.SKIPPED) and self._is_done(request):
-            return request, Outcome(row.status, row.detail or "")
+        if status in (StepStatus.COMPLETED, StepStatus.SKIPPED) and self._is_done(request):
+            return request, Outcome(status, detail)
         attempts = steps.begin(request_id, number, request.run_count, task_run_id)
         try:
             outcome = self._work(Work.of(request))

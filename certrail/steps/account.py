@@ -12,17 +12,14 @@ from certrail.steps.outcome import Outcome, Work
 def ensure_account(work: Work, ca: CertificateAuthority) -> Outcome:
     """Return once an account that the CA accepts is there.
 
-    The account key is stored before the first newAccount, and newAccount
-    with a known key returns the account that exists (RFC 8555 section
-    7.3.1): repeating after a crash makes no second account.
+    The stored account is the journal here: its key is kept before the first
+    newAccount, its URL after, and newAccount with a known key returns the
+    account that exists (RFC 8555 section 7.3.1). Repeating after a crash
+    makes no second account.
     """
     if not isinstance(ca, ValidatesDomains):
         return Outcome.skipped(f"{work.plan.ca.name} needs no account")
-    with work.journal.effect("account.ensure", work.plan.ca.name) as effect:
-        account = ca.ensure_account()
-        if effect.outcome is None:
-            effect.record({"url": account.url, "created": account.created})
-    return Outcome.completed(_detail(account, work.plan.ca.name))
+    return Outcome.completed(_detail(ca.ensure_account(), work.plan.ca.name))
 
 
 def _detail(account: Account, ca: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
-from certrail.errors import InvalidRequest, KeyUnavailable
+from certrail.errors import InvalidRequest
 from certrail.keys.generate import generate
 from certrail.model import Csr, Site, SubjectSpec
 from certrail.steps.outcome import Outcome, Work
@@ -52,11 +52,8 @@ def with_csr(work: Work, record: OrderRecord) -> tuple[OrderRecord, Csr]:
         return record, record.csr
     algorithm = work.plan.key_algorithm
     key = generate(algorithm)
-    orders.keep_csr(record, build_csr(_subject(work), key), key, algorithm)
-    stored = orders.live(work.request.id)
-    if stored is None or stored.csr is None:
-        raise KeyUnavailable("the new key was not stored")
-    return stored, stored.csr
+    csr = build_csr(_subject(work), key)
+    return orders.keep_csr(record, csr, key, algorithm), csr
 
 
 def _subject(work: Work) -> SubjectSpec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from uuid import UUID
 
 from certrail import log
 from certrail.connectors import HoldsKey, InstallTarget
@@ -16,7 +15,7 @@ from certrail.steps import serving
 from certrail.steps.outcome import Outcome, Work
 from certrail.store import certificates, keys, requests
 from certrail.store.certificates import Certificate
-from certrail.store.database import locked
+from certrail.store.database import locked, transaction
 from certrail.tls.findings import Reason
 from certrail.tls.probe import ProbeReport
 
@@ -95,8 +94,12 @@ def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Sta
     with work.journal.effect(_STAGE, fingerprint, {"site": site.id}) as effect:
         if effect.outcome is None:
             staged = target.stage(site, bundle, target.serving(site))
-            requests.keep_staged(work.request.id, staged.to_json())
-            effect.record({"summary": staged.summary})
+            effect.record(
+                {"summary": staged.summary},
+                lambda connection: requests.keep_staged(
+                    connection, work.request.id, staged.to_json()
+                ),
+            )
             log.effect(_STAGE, request=work.request.id, site=site.id, what=staged.summary)
             return staged
     stored = _staged(work)
@@ -145,7 +148,8 @@ def _forget(work: Work, target: InstallTarget, staged: Staged) -> None:
         log.logger.warning("install.discard failed: %s", exc)
     work.journal.forget(_STAGE, staged.fingerprint)
     work.journal.forget(_ACTIVATE, staged.fingerprint)
-    requests.keep_staged(work.request.id, None)
+    with transaction() as connection:
+        requests.keep_staged(connection, work.request.id, None)
 
 
 def issued(work: Work) -> Certificate:
@@ -154,14 +158,12 @@ def issued(work: Work) -> Certificate:
     Raises:
         InvalidRequest: there is none yet.
     """
-    # Read afresh: the issuance step of this run may have just stored it.
-    certificate_id: UUID | None = requests.get(work.request.id).certificate_id
-    if certificate_id is None:
+    if work.request.certificate_id is None:
         raise InvalidRequest(
             "the request has no certificate to install",
             remedy="Retry: issuance is gone through again, without a second order.",
         )
-    return certificates.get(certificate_id)
+    return certificates.get(work.request.certificate_id)
 
 
 def bundle_for(certificate: Certificate, target: object) -> Bundle:
@@ -190,8 +192,7 @@ def _previous(work: Work) -> Certificate | None:
 
 
 def _staged(work: Work) -> Staged | None:
-    data = requests.get(work.request.id).staged
-    return Staged.from_json(data) if data else None
+    return Staged.from_json(work.request.staged) if work.request.staged else None
 
 
 def lock_name(work: Work) -> str:

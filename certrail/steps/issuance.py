@@ -67,8 +67,10 @@ def _obtain(work: Work, ca: CertificateAuthority, record: OrderRecord, csr: Csr)
     with work.journal.effect("order.finalize", record.key) as effect:
         if effect.outcome is None:
             order = ca.finalize(record.order, csr)
-            orders.keep(record, order)
-            effect.record({"status": str(order.status)})
+            effect.record(
+                {"status": str(order.status)},
+                lambda connection: orders.keep(connection, record, order),
+            )
         else:
             order = record.order
 

@@ -42,10 +42,13 @@ def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order
             if effect.outcome is None:
                 order = _lost(ca, record, spec) if effect.is_repeated else None
                 order = order or ca.open_order(spec)
-                orders.keep(record, order)
-                effect.record({"remote_id": order.remote_id})
-                log.effect("order.open", request=work.request.id, order=order.remote_id)
-    stored = orders.live(work.request.id)
+                effect.record(
+                    {"remote_id": order.remote_id},
+                    lambda connection: orders.keep(connection, record, order),
+                )
+                return replace(record, order=order), order
+    # Opened by an earlier try, whose note may be newer than what was read above.
+    stored = record if record.order is not None else orders.live(work.request.id)
     assert stored is not None
     assert stored.order is not None
     return stored, stored.order

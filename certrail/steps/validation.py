@@ -20,6 +20,7 @@ from certrail.errors import (
     Rejected,
     Throttled,
 )
+from certrail.journal import Effect
 from certrail.model import (
     Authorization,
     AuthorizationStatus,
@@ -51,26 +52,32 @@ def validate(work: Work, ca: CertificateAuthority, responder: OpenResponder) -> 
         DomainNotValidated: the CA looked and was not convinced; the order is dead.
         InvalidRequest: the profile offers no way that the CA accepts.
     """
+    if work.request.run_count > 1:
+        clean_up(work, responder)
     _, order = open_order(work, ca)
     if not isinstance(ca, ValidatesDomains):
         return Outcome.skipped(f"{work.plan.ca.name} issues without domain validation")
     order = _current(work, ca, order)
     authorizations = ca.authorizations(order)
     pending = [a for a in authorizations if _is_open(a)]
-    try:
-        if failed := [a for a in authorizations if not _is_open(a) and not _is_valid(a)]:
-            raise _refusal(work, failed)
-        if not pending:
-            earlier = {intent["authorization"] for intent in work.journal.intents(_RESPOND)}
-            if proven := [a for a in authorizations if a.url in earlier]:
-                return Outcome.completed(_detail(work.plan, proven, authorizations))
-            return Outcome.skipped(_nothing_to_do(work.plan, authorizations))
-        chosen = choose(work.plan, pending)
-        with responder() as place:
-            _prove(work, ca, order, place, chosen)
-        return Outcome.completed(_detail(work.plan, pending, authorizations))
-    finally:
-        clean_up(work, responder)
+    if failed := [a for a in authorizations if not _is_open(a) and not _is_valid(a)]:
+        raise _refusal(work, failed)
+    if not pending:
+        earlier = {intent["authorization"] for intent in work.journal.intents(_RESPOND)}
+        if proven := [a for a in authorizations if a.url in earlier]:
+            return Outcome.completed(_detail(work.plan, proven, authorizations))
+        return Outcome.skipped(_nothing_to_do(work.plan, authorizations))
+    chosen = choose(work.plan, pending)
+    published = {"challenges": [asdict(challenge) for challenge in chosen]}
+    # The row stays open until the proofs are withdrawn; each try has its own.
+    key = f"{order.key}:{uuid4().hex[:12]}"
+    with responder() as place, work.journal.effect(_PUBLISH, key, published) as effect:
+        try:
+            log.effect(_PUBLISH, request=work.request.id, where=place.publish(chosen))
+            _prove(work, ca, order, chosen)
+        finally:
+            _withdraw(effect, place, chosen)
+    return Outcome.completed(_detail(work.plan, pending, authorizations))
 
 
 def choose(plan: Plan, pending: Sequence[Authorization]) -> list[Challenge]:
@@ -101,34 +108,25 @@ def choose(plan: Plan, pending: Sequence[Authorization]) -> list[Challenge]:
 
 
 def clean_up(work: Work, responder: OpenResponder) -> None:
-    """Withdraw what this or an earlier run published and did not withdraw.
-
-    A failure is logged and left for the reconcile flow, which finds the open
-    journal row: it must not hide why the step failed.
-    """
+    """Withdraw what an earlier run published and did not withdraw."""
     for key, intent in work.journal.unfinished(_PUBLISH):
         challenges = [_challenge(data) for data in intent["challenges"]]
-        try:
-            with responder() as place:
-                place.withdraw(challenges)
-        except CertrailError as exc:
-            log.logger.warning("challenge.withdraw failed, will be tried again: %s", exc)
-            continue
-        with work.journal.effect(_PUBLISH, key) as effect:
-            effect.record({"withdrawn": len(challenges)})
+        with responder() as place, work.journal.effect(_PUBLISH, key) as effect:
+            _withdraw(effect, place, challenges)
 
 
-def _prove(
-    work: Work,
-    ca: ValidatesDomains,
-    order: Order,
-    place: ChallengeResponder,
-    chosen: list[Challenge],
-) -> None:
-    published = {"challenges": [asdict(challenge) for challenge in chosen]}
-    # The row stays open until the proofs are withdrawn; each try has its own.
-    with work.journal.effect(_PUBLISH, f"{order.key}:{uuid4().hex[:12]}", published):
-        log.effect(_PUBLISH, request=work.request.id, where=place.publish(chosen))
+def _withdraw(effect: Effect, place: ChallengeResponder, challenges: list[Challenge]) -> None:
+    try:
+        place.withdraw(challenges)
+    except CertrailError as exc:
+        # Left for the next run or the reconcile flow, which find the open row:
+        # it must not hide why the step failed.
+        log.logger.warning("challenge.withdraw failed, will be tried again: %s", exc)
+    else:
+        effect.record({"withdrawn": len(challenges)})
+
+
+def _prove(work: Work, ca: ValidatesDomains, order: Order, chosen: list[Challenge]) -> None:
     for challenge in chosen:
         noted = {"authorization": challenge.authorization}
         with work.journal.effect(_RESPOND, challenge.url, noted) as effect:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from certrail.errors import JournalConflict
@@ -34,29 +35,32 @@ class OrderRecord:
     key_id: UUID | None
 
 
+_COLUMNS = (
+    orders.c.id,
+    orders.c.ca,
+    orders.c.key,
+    orders.c.order,
+    orders.c.csr_pem,
+    orders.c.key_id,
+)
+_LIVE = select(*_COLUMNS).where(orders.c.request_id == bindparam("request_id"), ~orders.c.is_dead)
+_DEAD = (
+    select(orders.c.csr_pem, orders.c.key_id)
+    .where(orders.c.request_id == bindparam("request_id"))
+    .order_by(orders.c.created_at)
+)
+_KEEP = (
+    update(orders)
+    .where(orders.c.id == bindparam("row_id"))
+    .values(order=bindparam("answer", type_=orders.c.order.type), updated_at=func.now())
+)
+
+
 def live(request_id: UUID) -> OrderRecord | None:
     """Return the request's live order, None if it has none yet."""
     with transaction() as connection:
-        row = connection.execute(
-            select(
-                orders.c.id,
-                orders.c.ca,
-                orders.c.key,
-                orders.c.order,
-                orders.c.csr_pem,
-                orders.c.key_id,
-            ).where(orders.c.request_id == request_id, ~orders.c.is_dead)
-        ).first()
-    if row is None:
-        return None
-    return OrderRecord(
-        id=row.id,
-        ca=row.ca,
-        key=OrderKey(row.key),
-        order=Order.from_json(row.order) if row.order else None,
-        csr=Csr(row.csr_pem) if row.csr_pem else None,
-        key_id=row.key_id,
-    )
+        row = connection.execute(_LIVE, {"request_id": request_id}).first()
+    return _read(row) if row is not None else None
 
 
 def begin(request_id: UUID, ca: str) -> OrderRecord:
@@ -68,45 +72,41 @@ def begin(request_id: UUID, ca: str) -> OrderRecord:
     Raises:
         JournalConflict: another run reserved one at this moment.
     """
-    if record := live(request_id):
-        return record
-    with transaction() as connection:
-        dead = connection.execute(
-            select(orders.c.csr_pem, orders.c.key_id)
-            .where(orders.c.request_id == request_id)
-            .order_by(orders.c.created_at)
-        ).all()
-        try:
-            connection.execute(
-                insert(orders).values(
+    try:
+        with transaction() as connection:
+            this = {"request_id": request_id}
+            if (row := connection.execute(_LIVE, this).first()) is not None:
+                return _read(row)
+            dead = connection.execute(_DEAD, this).all()
+            row = connection.execute(
+                insert(orders)
+                .values(
                     request_id=request_id,
                     key=f"{request_id}-{len(dead) + 1}",
                     ca=ca,
                     csr_pem=dead[-1].csr_pem if dead else None,
                     key_id=dead[-1].key_id if dead else None,
                 )
-            )
-        except IntegrityError as exc:
-            raise JournalConflict("another run opens the order of this request") from exc
-    record = live(request_id)
-    assert record is not None
-    return record
+                .returning(*_COLUMNS)
+            ).one()
+    except IntegrityError as exc:
+        raise JournalConflict("another run opens the order of this request") from exc
+    return _read(row)
 
 
-def keep(record: OrderRecord, order: Order) -> None:
-    """Store the CA's newest answer."""
-    with transaction() as connection:
-        connection.execute(
-            update(orders)
-            .where(orders.c.id == record.id)
-            .values(order=order.to_json(), updated_at=func.now())
-        )
+def keep(connection: Connection, record: OrderRecord, order: Order) -> OrderRecord:
+    """Store the CA's newest answer in the caller's transaction; returns the record with it."""
+    connection.execute(_KEEP, {"row_id": record.id, "answer": order.to_json()})
+    return replace(record, order=order)
 
 
 def keep_csr(
     record: OrderRecord, csr: Csr, key: PrivateKeyPem | None, algorithm: KeyAlgorithm
-) -> UUID | None:
-    """Store CSR and sealed key in one transaction; *key* is None where the target holds it."""
+) -> OrderRecord:
+    """Store CSR and sealed key in one transaction; *key* is None where the target holds it.
+
+    Returns the record with both.
+    """
     with transaction() as connection:
         key_id = (
             keys.keep(connection, key, purpose="leaf", algorithm=algorithm)
@@ -118,7 +118,7 @@ def keep_csr(
             .where(orders.c.id == record.id)
             .values(csr_pem=csr.pem, key_id=key_id, updated_at=func.now())
         )
-    return key_id
+    return replace(record, csr=csr, key_id=key_id)
 
 
 def bury(request_id: UUID, why: str) -> None:
@@ -143,3 +143,14 @@ def known_at(ca: str) -> set[str]:
             )
         )
         return {remote_id for (remote_id,) in rows}
+
+
+def _read(row: Any) -> OrderRecord:
+    return OrderRecord(
+        id=row.id,
+        ca=row.ca,
+        key=OrderKey(row.key),
+        order=Order.from_json(row.order) if row.order else None,
+        csr=Csr(row.csr_pem) if row.csr_pem else None,
+        key_id=row.key_id,
+    )

@@ -8,7 +8,19 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Text, cast, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    bindparam,
+    cast,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from certrail.configuration import Plan
@@ -141,10 +153,23 @@ def get(request_id: UUID) -> Request:
         NotFound: there is none with that id.
     """
     with transaction() as connection:
-        row = connection.execute(_select().where(requests.c.id == request_id)).first()
+        row = connection.execute(_BY_ID, {"request_id": request_id}).first()
     if row is None:
         raise NotFound(f"there is no request {request_id}")
     return _read(row)
+
+
+def with_step(request_id: UUID, number: int) -> tuple[Request, StepStatus, str]:
+    """Return a request with status and detail of one of its steps.
+
+    Raises:
+        NotFound: there is no such request.
+    """
+    with transaction() as connection:
+        row = connection.execute(_WITH_STEP, {"request_id": request_id, "number": number}).first()
+    if row is None:
+        raise NotFound(f"there is no request {request_id}")
+    return _read(row), StepStatus(row.step_status), row.step_detail or ""
 
 
 def find(text: str) -> Request:
@@ -437,12 +462,9 @@ def keep_certificate(connection: Connection, request_id: UUID, certificate_id: U
     )
 
 
-def keep_staged(request_id: UUID, staged: dict[str, Any] | None) -> None:
-    """Store what install and restore need to go on after a crash."""
-    with transaction() as connection:
-        connection.execute(
-            update(requests).where(requests.c.id == request_id).values(staged=staged)
-        )
+def keep_staged(connection: Connection, request_id: UUID, staged: dict[str, Any] | None) -> None:
+    """Store in the caller's transaction what install and restore need after a crash."""
+    connection.execute(update(requests).where(requests.c.id == request_id).values(staged=staged))
 
 
 def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
@@ -473,10 +495,26 @@ def _conflict(exc: IntegrityError, location: str) -> Exception:
     return exc
 
 
-def _select() -> Any:
-    return select(requests, endpoints.c.location).select_from(
-        requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id)
+_JOINED = requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id)
+_BY_ID = (
+    select(requests, endpoints.c.location)
+    .select_from(_JOINED)
+    .where(requests.c.id == bindparam("request_id"))
+)
+_WITH_STEP = (
+    select(
+        requests,
+        endpoints.c.location,
+        steps.c.status.label("step_status"),
+        steps.c.detail.label("step_detail"),
     )
+    .select_from(_JOINED.join(steps, steps.c.request_id == requests.c.id))
+    .where(requests.c.id == bindparam("request_id"), steps.c.number == bindparam("number"))
+)
+
+
+def _select() -> Any:
+    return select(requests, endpoints.c.location).select_from(_JOINED)
 
 
 def _read(row: Row[Any]) -> Request:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import select, text
 
 from certrail.errors import CertrailError, ConnectorError
-from certrail.store import outbox
 from certrail.store.database import transaction
-from certrail.store.schema import endpoints, requests, step_attempts, steps
+from certrail.store.schema import step_attempts, steps
 from certrail.tracker import StepStatus, Title
 
 
@@ -97,30 +96,57 @@ def history(request_id: UUID) -> list[Attempt]:
         ]
 
 
+_BEGIN = text(
+    """
+    with begun as (
+      update steps set status = 'running', attempts = attempts + 1,
+        started_at = coalesce(started_at, now()), ended_at = null, task_run_id = :task_run_id
+      where request_id = :request_id and number = :number
+      returning attempts
+    ), noted as (
+      insert into step_attempts (request_id, number, run, status, started_at)
+      values (:request_id, :number, :run, 'running', now())
+    )
+    select attempts from begun
+    """
+)
+_END = text(
+    """
+    with ended as (
+      update steps set status = :status, detail = :detail, cause = :cause, remedy = :remedy,
+        retryable = :retryable, error = :error,
+        ended_at = case when :is_final then now() end
+      where request_id = :request_id and number = :number
+      returning title
+    ), noted as (
+      update step_attempts set status = :tried, detail = :detail, cause = :cause, ended_at = now()
+      where id = (
+        select max(id) from step_attempts where request_id = :request_id and number = :number
+      )
+    )
+    insert into outbox (event, resource, request_id, payload)
+    select cast(:event as text), 'certrail.endpoint.' || e.location, r.id, jsonb_build_object(
+        'location', e.location, 'step', ended.title, 'number', cast(:number as int),
+        'detail', coalesce(cast(:detail as text), cast(:cause as text))
+      )
+    from ended, requests r join endpoints e on e.id = r.endpoint_id
+    where r.id = :request_id and cast(:event as text) is not null
+    """
+)
+
+
 def begin(request_id: UUID, number: int, run: int, task_run_id: UUID | None) -> int:
     """Note that a try of the step begins; returns how many tries there were, this one included."""
     with transaction() as connection:
         attempts: int = connection.execute(
-            update(steps)
-            .where(steps.c.request_id == request_id, steps.c.number == number)
-            .values(
-                status=StepStatus.RUNNING,
-                attempts=steps.c.attempts + 1,
-                started_at=func.coalesce(steps.c.started_at, func.now()),
-                ended_at=None,
-                task_run_id=task_run_id,
-            )
-            .returning(steps.c.attempts)
+            _BEGIN,
+            {
+                "request_id": request_id,
+                "number": number,
+                "run": run,
+                "task_run_id": task_run_id,
+            },
         ).scalar_one()
-        connection.execute(
-            insert(step_attempts).values(
-                request_id=request_id,
-                number=number,
-                run=run,
-                status=StepStatus.RUNNING,
-                started_at=func.now(),
-            )
-        )
     return attempts
 
 
@@ -147,48 +173,24 @@ def _end(
     detail: str | None = None,
     error: CertrailError | None = None,
 ) -> None:
-    cause = str(error) if error else None
-    tried = StepStatus.FAILED if error else status
+    told = status.is_final and status is not StepStatus.CANCELLED
     with transaction() as connection:
-        row = connection.execute(
-            update(steps)
-            .where(steps.c.request_id == request_id, steps.c.number == number)
-            .values(
-                status=status,
-                detail=detail,
-                cause=cause,
-                remedy=error.remedy if error else None,
-                retryable=error.retryable if error else None,
-                error=_class_of(error),
-                ended_at=func.now() if status.is_final else None,
-            )
-            .returning(steps.c.title)
-        ).one()
-        latest = (
-            select(func.max(step_attempts.c.id))
-            .where(step_attempts.c.request_id == request_id, step_attempts.c.number == number)
-            .scalar_subquery()
-        )
         connection.execute(
-            update(step_attempts)
-            .where(step_attempts.c.id == latest)
-            .values(status=tried, detail=detail, cause=cause, ended_at=func.now())
+            _END,
+            {
+                "request_id": request_id,
+                "number": number,
+                "status": status,
+                "is_final": status.is_final,
+                "tried": StepStatus.FAILED if error else status,
+                "detail": detail,
+                "cause": str(error) if error else None,
+                "remedy": error.remedy if error else None,
+                "retryable": error.retryable if error else None,
+                "error": _class_of(error),
+                "event": f"certrail.step.{status}" if told else None,
+            },
         )
-        if status.is_final and status is not StepStatus.CANCELLED:
-            location = connection.execute(
-                select(endpoints.c.location)
-                .select_from(requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id))
-                .where(requests.c.id == request_id)
-            ).scalar_one()
-            outbox.put(
-                connection,
-                f"certrail.step.{status}",
-                location,
-                request_id=request_id,
-                step=row.title,
-                number=number,
-                detail=detail or cause,
-            )
 
 
 def _class_of(error: CertrailError | None) -> str | None:

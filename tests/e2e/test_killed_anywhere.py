@@ -21,7 +21,6 @@ from tests.support.world import World, world
 
 # The rows of a clean run, in order; the first test holds the list to be complete.
 ACTIONS = (
-    "account.ensure",
     "order.open",
     "challenge.publish",
     "challenge.respond",

@@ -213,8 +213,11 @@ def test_csr_and_sealed_key_are_stored_together(request_: Request) -> None:
     key = generate(KeyAlgorithm.ECDSA_P256)
     csr = build_csr(SubjectSpec(names=("www.example.test",)), key)
 
-    orders.keep(record, Order(OrderKey(record.key), "https://ca/1", OrderStatus.READY))
-    key_id = orders.keep_csr(record, csr, key, KeyAlgorithm.ECDSA_P256)
+    with transaction() as connection:
+        orders.keep(
+            connection, record, Order(OrderKey(record.key), "https://ca/1", OrderStatus.READY)
+        )
+    key_id = orders.keep_csr(record, csr, key, KeyAlgorithm.ECDSA_P256).key_id
 
     stored = orders.live(request_.id)
     assert stored is not None
