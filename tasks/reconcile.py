@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import AwaitingRetry
 
+from certrail.cli import _prefect
 from certrail.errors import CertrailError
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
@@ -48,7 +48,7 @@ async def repair_requests() -> dict[str, int]:
             verdict = repair(_facts(run))
             if verdict is Repair.LEAVE:
                 continue
-            await _apply(client, request, verdict)
+            await in_thread(_apply, request, verdict)
             done[verdict] += 1
             log.warning("%s %s: %s", verdict, request.location, request.id)
     return dict(done)
@@ -82,34 +82,15 @@ def _facts(run: FlowRun | None) -> RunFacts:
     )
 
 
-async def _apply(client: PrefectClient, request: Request, verdict: Repair) -> None:
+def _apply(request: Request, verdict: Repair) -> None:
     if verdict is Repair.CANCEL:
-        owner = request.lease_owner or ""
-        await in_thread(requests.finish, request.id, owner, Status.CANCELLED)
-    elif verdict is Repair.RUN_AGAIN and request.flow_run_id:
-        await client.set_flow_run_state(
-            request.flow_run_id,
-            AwaitingRetry(message="The worker that ran this died; another one goes on."),
-            force=True,
-        )
+        requests.finish(request.id, request.lease_owner or "", Status.CANCELLED)
+        return
+    if verdict is Repair.RUN_AGAIN or request.flow_run_id:
+        run_id = _prefect.retry_run(request, "the worker that ran this died; another one goes on")
     else:
-        await _start(client, request)
-
-
-async def _start(client: PrefectClient, request: Request) -> None:
-    deployment = await client.read_deployment_by_name(f"{request.workflow}/request")
-    run = await client.create_flow_run_from_deployment(
-        deployment.id,
-        parameters={"request_id": str(request.id)},
-        name=request.flow_run_name,
-        idempotency_key=f"{request.id}-{request.run_count}",
-        labels={
-            "certrail.endpoint": request.location,
-            "certrail.profile": request.plan.profile,
-            "certrail.request": str(request.id),
-        },
-    )
-    await in_thread(requests.bind_run, request.id, run.id)
+        run_id = _prefect.start_run(request)
+    requests.bind_run(request.id, run_id)
 
 
 async def _runs(client: PrefectClient, ids: list[UUID]) -> dict[UUID, FlowRun]:

@@ -69,8 +69,10 @@ def start_run(request: Request) -> UUID:
     return _make_run(request, idempotency_key=str(request.id))
 
 
-def retry_run(request: Request) -> UUID:
+def retry_run(request: Request, why: str) -> UUID:
     """Let a worker take the request's flow run again; a new one if it is gone.
+
+    *why* is what the run's state says in Prefect.
 
     Raises:
         Unreachable: see :func:`start_run`.
@@ -83,7 +85,7 @@ def retry_run(request: Request) -> UUID:
             try:
                 opened.set_flow_run_state(
                     request.flow_run_id,
-                    AwaitingRetry(message=f"retry asked by {request.requested_by}"),
+                    AwaitingRetry(message=why),
                     force=True,
                 )
             except ObjectNotFound:

@@ -75,7 +75,7 @@ def retry(text: str) -> Request:
     plan = refreshed_plan(found, plans.for_location(found.location).plan)
     request = requests.reopen(found.id, plan, audit.local_actor())
     try:
-        run_id = _prefect.retry_run(request)
+        run_id = _prefect.retry_run(request, f"retry asked by {audit.local_actor()}")
     except CertrailError as exc:
         raise Unreachable(
             f"the request {request.id} is open again, but Prefect was not told: {exc}",

@@ -6,6 +6,8 @@ endpoint, two live orders for one request, two outcomes for one effect.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -41,11 +43,11 @@ metadata = MetaData(
 _Now = func.now()
 
 
-def _at(name: str, *, nullable: bool = True) -> Column[object]:
+def _at(name: str, *, nullable: bool = True) -> Column[Any]:
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
 
-def _created() -> Column[object]:
+def _created() -> Column[Any]:
     return Column("created_at", DateTime(timezone=True), nullable=False, server_default=_Now)
 
 
