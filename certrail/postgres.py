@@ -22,6 +22,7 @@ from psycopg import sql
 
 from certrail.account import Account, can_enter, child_setup, service_account
 from certrail.errors import InvalidRequest, Unreachable
+from certrail.log import plain
 from certrail.settings import write_private
 from certrail.wait import Pending, until
 
@@ -354,6 +355,6 @@ def _free_port() -> int:
 
 
 def _last_line(output: bytes) -> str:
-    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "error" in line.lower()]
-    return (telling or lines or ["it said nothing"])[-1]
+    """Return the last two lines: the final one alone often only says that it is the end."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+    return plain(" / ".join([line for line in lines if line][-2:]) or "it said nothing")

@@ -13,8 +13,10 @@ import importlib
 import json
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
 from prefect import __version__ as prefect_version
@@ -24,8 +26,16 @@ from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
     WorkPoolCreate,
 )
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
@@ -107,6 +117,29 @@ async def bootstrap() -> None:
         await _block_types(client)
 
 
+async def drop_missed() -> None:
+    """Delete all but the latest of the scheduled runs that nobody was there to begin.
+
+    After an hour without a worker, sixty runs of a deployment that runs every
+    minute would begin at once. Runs that people asked for are left alone.
+    """
+    async with get_client() as client:
+        missed = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+            ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=200,
+        )
+        latest: set[UUID | None] = set()
+        for run in missed:
+            if run.auto_scheduled and run.deployment_id in latest:
+                await client.delete_flow_run(run.id)
+            elif run.auto_scheduled:
+                latest.add(run.deployment_id)
+
+
 async def _pool(client: PrefectClient, name: str) -> None:
     try:
         await client.read_work_pool(name)
@@ -134,14 +167,14 @@ async def _limit(client: PrefectClient, name: str, slots: int) -> None:
 
 async def _deploy(
     client: PrefectClient, entry: Described, present: DeploymentResponse | None
-) -> None:
+) -> UUID:
     flow = entry.load()
     schema = parameter_schema(flow).model_dump_for_openapi()
     version = _fingerprint(entry, schema)
     if present is not None and present.version == version:
-        return
+        return present.id
     flow_id = await client.create_flow_from_name(flow.name)
-    await client.create_deployment(
+    return await client.create_deployment(
         flow_id=flow_id,
         name=entry.name,
         version=version,

@@ -119,9 +119,10 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
         await stack.enter_async_context(AsyncClientContext())
         stack.enter_context(SyncClientContext())
         if options.bootstrap:
-            from deployments.bootstrap import bootstrap
+            from deployments.bootstrap import bootstrap, drop_missed
 
             await bootstrap()
+            await drop_missed()
         watch = await stack.enter_async_context(Watch())
         workers = [
             InProcessWorker(

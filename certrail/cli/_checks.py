@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from certrail.cli._server import (
-    FASTAPI_BELOW,
+    BELOW,
     POOL_TYPE,
     POOLS,
     PREFECT_VERSION,
@@ -90,17 +90,21 @@ def _versions() -> Iterator[Finding]:
             f"Prefect {prefect or 'is missing'}, made for {PREFECT_VERSION}",
             f"Install it: pip install prefect=={PREFECT_VERSION}",
         )
-    fastapi = _version("fastapi")
-    limit = ".".join(str(number) for number in FASTAPI_BELOW)
-    if fastapi and tuple(int(word) for word in fastapi.split(".")[:2]) < FASTAPI_BELOW:
-        yield Finding("fastapi-version", Verdict.OK, f"FastAPI {fastapi}")
-    else:
-        yield Finding(
-            "fastapi-version",
-            Verdict.FAILED,
-            f"FastAPI {fastapi or 'is missing'}: Prefect's server does not start with it",
-            f"Install an older one: pip install 'fastapi<{limit}'",
-        )
+    for package, limit in BELOW.items():
+        yield _below(package, limit)
+
+
+def _below(package: str, limit: tuple[int, int]) -> Finding:
+    present = _version(package)
+    if present and tuple(int(word) for word in present.split(".")[:2]) < limit:
+        return Finding(f"{package}-version", Verdict.OK, f"{package} {present}")
+    wanted = ".".join(str(number) for number in limit)
+    return Finding(
+        f"{package}-version",
+        Verdict.FAILED,
+        f"{package} {present or 'is missing'}: Prefect's server does not work with it",
+        f"Install an older one: pip install '{package}<{wanted}'",
+    )
 
 
 def _database() -> Iterator[Finding]:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFECT_VERSION = "3.8.8"
-FASTAPI_BELOW = (0, 151)
+# Releases that Prefect's metadata allows and its server does not survive: with
+# FastAPI 0.151 it does not start, with SQLAlchemy 2.1 its scheduler inserts no run.
+BELOW = {"fastapi": (0, 151), "sqlalchemy": (2, 1)}
 POOLS = ("agents", "sensors")
 POOL_TYPE = "certrail"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -30,8 +31,25 @@ class PrefectApi:
         """PATCH *path* with *body*."""
         self._client.patch(path, json=body).raise_for_status()
 
-    def deploy(self, flow: str, entrypoint: str, pool: str = "agents") -> str:
+    @contextmanager
+    def idle_pool(self) -> Iterator[str]:
+        """Make a work pool that no worker serves; yield its name, delete it afterwards."""
+        self.post("/work_pools/", name="idle", type="certrail")
+        yield "idle"
+        self._client.delete("/work_pools/idle").raise_for_status()
+
+    def runs_of(self, deployment: str) -> list[dict[str, Any]]:
+        """Return the runs of a deployment."""
+        found: list[dict[str, Any]] = self.post(
+            "/flow_runs/filter", deployments={"id": {"any_": [deployment]}}
+        )
+        return found
+
+    def deploy(
+        self, flow: str, entrypoint: str, pool: str = "agents", interval: int | None = None
+    ) -> str:
         """Deploy a flow by its name and module path; return the deployment's id."""
+        schedules = [{"schedule": {"interval": interval}}] if interval else []
         known = self.post("/flows/", name=flow)
         made = self.post(
             "/deployments/",
@@ -40,6 +58,7 @@ class PrefectApi:
             entrypoint=entrypoint,
             work_pool_name=pool,
             enforce_parameter_schema=False,
+            schedules=schedules,
         )
         return str(made["id"])
 
