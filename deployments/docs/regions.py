@@ -56,7 +56,7 @@ def _connector(what: str) -> str:
     if block is None:
         raise InvalidRequest(f"there is no connector type {what}")
     text = (block.__doc__ or "").strip()
-    told = "\n".join(line.strip() for line in text.splitlines())
+    told = "\n".join(line.strip() for line in text.splitlines()).replace("``", "`")
     return f"Type `{what}`, a {block.kind}.\n\n{told}\n\n{table(block)}"
 
 
