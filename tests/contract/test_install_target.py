@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from blocks._base import TargetBlock
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest
 from certrail.model import Bundle, Staged
 from certrail.servers.registry import kinds
+from tests.contract.appliance_cases import APPLIANCES
 from tests.contract.install_cases import (
     CASES,
     GAPS,
@@ -288,7 +290,9 @@ BROKEN: tuple[tuple[type[Reference], Promise], ...] = (
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-@pytest.mark.parametrize("case", [*CASES, reference(Reference)], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [*CASES, *APPLIANCES, reference(Reference)], ids=lambda case: case.name
+)
 def test_promise(case: Case, promise: Promise, tmp_path: Path) -> None:
     """Each promise says in its own words why it matters."""
     if PROMISES[promise] in case.lacks:
@@ -310,6 +314,12 @@ def test_a_broken_target_does_not_pass(
         pytest.raises((AssertionError, pytest.fail.Exception)),
     ):
         promise(world)
+
+
+def test_every_install_target_is_under_contract() -> None:
+    """A block without a case would be a target nobody tests."""
+    slugs = {block.get_block_type_slug() for block in TargetBlock.vendors()}
+    assert slugs == {case.kind for case in APPLIANCES}
 
 
 def test_every_kind_of_server_is_under_contract() -> None:

@@ -1,0 +1,1 @@
+"""Servers, appliances and services whose certificate is changed through an API."""

@@ -1,0 +1,338 @@
+"""HAProxy through its Runtime API: a certificate is replaced without a reload.
+
+The API is text over the stats socket (HAProxy Management Guide 2.6 and 2.8,
+section 9.3 "Unix Socket commands": ``set ssl cert``, ``commit ssl cert``, ``abort
+ssl cert``, ``show ssl cert``; looked up November 2026, behaviour tried with
+2.6.12 and 2.8.25). What the guide does not say and was seen:
+
+* a second blank line after the payload is taken as an empty command, which 2.6
+  answers with its whole help after the success;
+* while a transaction is open, 2.6 puts the payload of ``set ssl cert`` for
+  another file into *that* transaction and reports success with its name;
+* a key that does not fit the certificate is refused by ``commit`` only, and the
+  transaction stays open.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from blocks._target import (
+    must_replace,
+    must_take,
+    short,
+    texts,
+)
+from blocks.targets.haproxy.runtime_api import RuntimeApi
+from certrail.connectors import Host, InstallTarget, Traits
+from certrail.errors import (
+    ActivationRefused,
+    Busy,
+    Conflict,
+    ConnectorError,
+    InvalidRequest,
+    NotFound,
+    PermissionRefused,
+    UnexpectedReply,
+)
+from certrail.log import effect, plain
+from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint, key_text
+
+_TRANSACTION = re.compile(r"Transaction (?:created|updated) for certificate (.+)!")
+_UNSAFE = re.compile(r"[\s;\\'\"<>*\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What ``show ssl cert`` says of one file."""
+
+    sha1: str
+    used: bool
+    names: tuple[str, ...]
+
+
+class HaproxyRuntimeTarget(InstallTarget):
+    """One running HAProxy and the machine that keeps its files."""
+
+    traits = Traits(
+        transactional=True,
+        restores_by="a copy of the old file, kept beside it until the new one has passed its test",
+        # commit changes memory; the file that a restart reads is written right after it.
+        needs_save=True,
+    )
+
+    def __init__(self, api: RuntimeApi, host: Host) -> None:
+        self._api = api
+        self._host = host
+        self._label = api.label
+
+    def check(self) -> str:
+        info = dict(line.partition(": ")[::2] for line in self._api.run("show info").splitlines())
+        if info.get("Name") != "HAProxy":
+            raise UnexpectedReply(f"{self._label}: not HAProxy", connector=self._label)
+        level = self._api.run("show cli level")
+        if level != "admin":
+            raise PermissionRefused(
+                f"{self._label}: the socket has level {plain(level)[:20]}",
+                remedy="Add `level admin` to the `stats socket` line.",
+                connector=self._label,
+            )
+        files, _ = self._files()
+        return (
+            f"HAProxy {plain(info.get('Version', '?'))}, {len(files)} certificate files; "
+            f"{self._host.check()}"
+        )
+
+    def sites(self) -> Iterator[Site]:
+        for path in self._files()[0]:
+            shown = self._shown(path)
+            if shown is not None and shown.used and not _UNSAFE.search(path):
+                yield Site(path, shown.names, tls=True, fingerprint=self._known(path, shown.sha1))
+
+    def serving(self, site: Site) -> Fingerprint | None:
+        path = self._path(site.id)
+        shown = self._must_show(path)
+        found = self._known(path, shown.sha1)
+        if found is None:
+            raise Conflict(
+                f"{self._label}: HAProxy serves a certificate for {path} that is in none of its "
+                f"files on {self._host.name} (SHA-1 {shown.sha1[:16]}…)",
+                remedy="Somebody changed its memory or its file only: reload HAProxy, "
+                "so that both are the same again, then retry.",
+                connector=self._label,
+            )
+        return found
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        path = self._path(site.id)
+        key = must_take(bundle, self.traits, "HAProxy")
+        new = bundle.chain.fingerprint
+        present = self.serving(site)
+        must_replace(present, replaces, new, path, self._label)
+        info = self._host.info(path)
+        if info is None or info.kind != "file":
+            raise InvalidRequest(
+                f"{path} on {self._host.name} is {'a ' + info.kind if info else 'not there'}",
+                remedy="Let HAProxy's `crt` name the file itself, under the path it has there.",
+            )
+        before = self._host.read_file(path)
+        if b"PRIVATE KEY-----" not in before:
+            raise InvalidRequest(
+                f"{path} holds no private key: HAProxy reads it from a file of its own",
+                remedy="Put chain and key into one file, which is replaced in one step.",
+            )
+        if present != new and fingerprint(_leaf(before)) != present:
+            raise Conflict(
+                f"{self._label}: {path} on {self._host.name} is not what HAProxy has in memory",
+                remedy="Reload HAProxy, so that both are the same again, then retry.",
+                connector=self._label,
+            )
+        content = bundle.chain.text.encode() + key.strip() + b"\n"
+        if present != new:
+            self._write(_beside(path, new, "old"), before, 0o600)
+        self._write(_beside(path, new), content, 0o600)
+        effect("target.stage", connector=self._label, file=path, fingerprint=new)
+        return Staged(
+            site.id,
+            new,
+            replaces or present,
+            f"HAProxy: replace {path} in memory and on disk ({key_text(bundle.chain.leaf)})",
+            {"file": path},
+        )
+
+    def activate(self, staged: Staged) -> str:
+        path, content = self._staged(staged)
+        shown = self._must_show(path)
+        new = _sha1(content)
+        if shown.sha1 != new:
+            present = self._known(path, shown.sha1)
+            must_replace(present, staged.replaces, staged.fingerprint, path, self._label)
+            self._replace(path, content)
+        on_disk = self._host.read_file(path) == content
+        if shown.sha1 == new and on_disk:
+            return f"HAProxy: {short(staged.fingerprint)} was live already, nothing changed"
+        if not on_disk:
+            self._write_live(path, content)
+        effect("target.activate", connector=self._label, file=path)
+        return f"HAProxy: {path} replaced in memory without a reload, and on {self._host.name}"
+
+    def restore(self, staged: Staged) -> str:
+        path = self._path(str(staged.data["file"]))
+        copy = _beside(path, staged.fingerprint, "old")
+        try:
+            before = self._host.read_file(copy)
+        except NotFound:
+            return "HAProxy: nothing to put back"
+        shown = self._must_show(path)
+        on_disk = self._host.read_file(path) == before
+        if shown.sha1 == _sha1(before) and on_disk:
+            return "HAProxy: nothing to put back"
+        if self._known(path, shown.sha1) not in (staged.fingerprint, staged.replaces):
+            raise Conflict(
+                f"{self._label}: {path} was changed by somebody else since", connector=self._label
+            )
+        if shown.sha1 != _sha1(before):
+            self._replace(path, before)
+        if not on_disk:
+            self._write_live(path, before)
+        effect("target.restore", connector=self._label, file=path)
+        return f"HAProxy: {short(staged.replaces)} put back in memory and on {self._host.name}"
+
+    def discard(self, staged: Staged) -> None:
+        path = self._path(str(staged.data["file"]))
+        for copy in (_beside(path, staged.fingerprint), _beside(path, staged.fingerprint, "old")):
+            self._host.remove(copy)
+
+    def _replace(self, path: str, content: bytes) -> None:
+        """Put *content* into HAProxy's memory as one transaction."""
+        _, open_for = self._files()
+        if open_for and not (open_for == path and self._shown_sha1(f"*{path}") == _sha1(content)):
+            raise self._occupied(open_for)
+        said = self._api.run(f"set ssl cert {path}", content.decode())
+        taken = _TRANSACTION.search(said)
+        if taken is None:
+            self._abort(path)
+            raise ActivationRefused(f"HAProxy refused the certificate: {_words(said)}")
+        if taken[1] != path:
+            # Opened between our look and our call; now it holds our pair under their name.
+            self._api.run(f"abort ssl cert {taken[1]}")
+            raise self._occupied(taken[1])
+        said = self._api.run(f"commit ssl cert {path}")
+        if "Success!" not in said:
+            self._abort(path)
+            if self._must_show(path).sha1 != _sha1(content):
+                raise ActivationRefused(f"HAProxy refused the certificate: {_words(said)}")
+
+    def _abort(self, path: str) -> None:
+        if self._files()[1] == path:
+            self._api.run(f"abort ssl cert {path}")
+
+    def _occupied(self, path: str) -> Busy:
+        return Busy(
+            f"{self._label}: somebody has begun to change {plain(path)} and not committed it",
+            remedy=f"Finish it there: `commit ssl cert {plain(path)}`, or `abort ssl cert …`.",
+            connector=self._label,
+        )
+
+    def _files(self) -> tuple[list[str], str]:
+        """Return the certificate files, and the one with an open transaction or ""."""
+        said = self._api.run("show ssl cert")
+        lines = [line for line in said.splitlines() if line]
+        if "# filename" not in lines:
+            raise UnexpectedReply(
+                f"{self._label}: `show ssl cert` said: {_words(said)}", connector=self._label
+            )
+        names = [line for line in lines if not line.startswith("#")]
+        pending = next((name[1:] for name in names if name.startswith("*")), "")
+        return [name for name in names if not name.startswith("*")], pending
+
+    def _shown(self, path: str) -> _Shown | None:
+        said = self._api.run(f"show ssl cert {path}")
+        fields = dict(line.partition(": ")[::2] for line in said.splitlines())
+        if "Can't display" in said:
+            return None
+        sha1 = fields.get("SHA1 FingerPrint", "").lower()
+        names = fields.get("Subject Alternative Name", "").split(", ")
+        used = fields.get("Status", "") == "Used"
+        return _Shown(sha1, used, tuple(one[4:] for one in names if one.startswith("DNS:")))
+
+    def _shown_sha1(self, path: str) -> str:
+        shown = self._shown(path)
+        return shown.sha1 if shown else ""
+
+    def _must_show(self, path: str) -> _Shown:
+        shown = self._shown(path)
+        if shown is None or not shown.sha1:
+            raise NotFound(
+                f"{self._label}: HAProxy has no certificate file {path}",
+                remedy="Set the endpoint's site to a name that `show ssl cert` lists: "
+                + (plain(", ".join(self._files()[0][:5])) or "it lists none"),
+                connector=self._label,
+            )
+        return shown
+
+    def _known(self, path: str, sha1: str) -> Fingerprint | None:
+        """Return the fingerprint of what is in memory: HAProxy tells the SHA-1 only."""
+        folder, name = posixpath.split(path)
+        try:
+            beside = [n for n in self._host.list_directory(folder) if n.startswith(f".{name}.")]
+        except NotFound:
+            return None
+        for candidate in (path, *(posixpath.join(folder, one) for one in beside)):
+            try:
+                leaf = _leaf(self._host.read_file(candidate))
+            except (NotFound, ValueError):
+                continue
+            if _sha1_of(leaf) == sha1:
+                return fingerprint(leaf)
+        return None
+
+    def _staged(self, staged: Staged) -> tuple[str, bytes]:
+        path = self._path(str(staged.data["file"]))
+        try:
+            content = self._host.read_file(_beside(path, staged.fingerprint))
+            if fingerprint(_leaf(content)) != staged.fingerprint:
+                raise ValueError
+        except (NotFound, ValueError) as exc:
+            raise ActivationRefused(
+                f"what was staged for {path} is gone from {self._host.name} or was changed",
+                remedy="Retry: the certificate is staged again, no new order is made.",
+            ) from exc
+        return path, content
+
+    def _write(self, path: str, content: bytes, mode: int) -> None:
+        info = self._host.info(path)
+        same_shape = info is not None and (info.kind, info.mode) == ("file", mode)
+        if same_shape and self._host.read_file(path) == content:
+            return
+        self._host.write_file(path, content, mode=mode)
+
+    def _write_live(self, path: str, content: bytes) -> None:
+        info = self._host.info(path)
+        # Owner and group stay; what only a group may read stays so; others never may.
+        mode = (info.mode if info else 0o600) & 0o750
+        try:
+            self._host.write_file(path, content, mode=mode)
+        except ConnectorError as exc:
+            exc.remedy = (
+                f"HAProxy serves the new certificate, its file is the old one. {exc.remedy}"
+            )
+            raise
+
+    def _path(self, site: str) -> str:
+        if not site.startswith("/") or _UNSAFE.search(site) or posixpath.normpath(site) != site:
+            raise InvalidRequest(
+                f"not a certificate file that can be changed: {plain(site)}",
+                remedy="Set the endpoint's site to the absolute path that `show ssl cert` shows; "
+                "it must have no space and no special character.",
+            )
+        return site
+
+
+def _beside(path: str, new: Fingerprint, what: str = "new") -> str:
+    # A name with a dot in front is skipped where `crt` names the whole directory.
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, f".{name}.{new[:16]}.{what}")
+
+
+def _leaf(pem: bytes) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem)
+
+
+def _sha1(pem: bytes) -> str:
+    return _sha1_of(_leaf(pem))
+
+
+def _sha1_of(leaf: x509.Certificate) -> str:
+    # Only to recognise a certificate that we know in full; HAProxy shows nothing better.
+    return leaf.fingerprint(hashes.SHA1()).hex()  # noqa: S303
+
+
+def _words(said: str) -> str:
+    return plain(texts(said.partition("Unknown command")[0].splitlines())) or "nothing"

@@ -1,0 +1,80 @@
+"""Install targets reached by an API, under the contract of ``test_install_target.py``.
+
+``kind`` of a case is the block's slug. Where real software exists it is run;
+the others answer from a fake of the vendor's documented API which also serves
+the virtual server over TLS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
+from certrail.connectors import InstallTarget
+from certrail.model import Fingerprint, Site, Staged
+from certrail.remote.local import LocalHost
+from tests.contract.install_cases import SITE, Case, World, files_below, staged_chain
+from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
+
+_QUICK = timedelta(seconds=10)
+
+
+class HaproxyRuntimeWorld(World):
+    """A real HAProxy that is changed through its stats socket."""
+
+    def __init__(self, haproxy: HaproxyRuntime) -> None:
+        self._haproxy = haproxy
+        self.ca = haproxy.ca
+        self.site = Site(str(haproxy.file))
+        self.old = haproxy.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return HaproxyRuntimeTarget(
+            RuntimeApi(self._haproxy.socket, "lb", _QUICK), LocalHost("here")
+        )
+
+    def served(self) -> Fingerprint:
+        return self._haproxy.served(SITE)
+
+    def snapshot(self) -> dict[str, bytes]:
+        memory = self._haproxy.command("show ssl cert")
+        shown = self._haproxy.command(f"show ssl cert {self._haproxy.file}")
+        return {**files_below(self._haproxy.directory), "memory": (memory + shown).encode()}
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        (pem,) = self._haproxy.directory.glob(f".*.{staged.fingerprint[:16]}.new")
+        good = pem.read_bytes()
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        pem.write_bytes(staged_chain(good) + other.reveal())
+        yield
+        pem.write_bytes(good)
+
+    def key_modes(self) -> list[int]:
+        found = [self._haproxy.file, *self._haproxy.directory.glob(".*.new")]
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        return self._haproxy.download(SITE)
+
+
+@contextmanager
+def _haproxy_debian(directory: Path) -> Iterator[World]:
+    with HaproxyRuntime.running(directory, debian()) as haproxy:
+        yield HaproxyRuntimeWorld(haproxy)
+
+
+@contextmanager
+def _haproxy_wheel(directory: Path) -> Iterator[World]:
+    with HaproxyRuntime.running(directory, wheel()) as haproxy:
+        yield HaproxyRuntimeWorld(haproxy)
+
+
+APPLIANCES = (
+    Case("haproxy-runtime-2.6", "target-haproxy", _haproxy_debian),
+    Case("haproxy-runtime-2.8", "target-haproxy", _haproxy_wheel),
+)
