@@ -156,7 +156,15 @@ def open_secret(secret: SecretStr | None) -> str:
     Raises:
         KeyUnavailable: the reference leads nowhere, or the seal cannot be opened.
     """
-    text = secret.get_secret_value() if secret is not None else ""
+    return open_reference(secret.get_secret_value()) if secret is not None else ""
+
+
+def open_reference(text: str) -> str:
+    """Return what *text* stands for, as :func:`open_secret` says.
+
+    Raises:
+        KeyUnavailable: the reference leads nowhere, or the seal cannot be opened.
+    """
     if is_sealed(text):
         return keyring().open(text, SECRET_PURPOSE).decode()
     scheme, _, rest = text.partition(":")

@@ -215,6 +215,15 @@ class EndpointConfig(_Strict):
         split_address(value)
         return value.lower()
 
+    @field_validator("server")
+    @classmethod
+    def _no_plain_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        password = value.get("password")
+        if password and not str(password).startswith(("env:", "file:", "sealed:")):
+            # Endpoints are shown to everybody and stored as they are.
+            raise ValueError("`password` must be a reference: env:NAME, file:/path or sealed:…")
+        return value
+
     @field_validator("names")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blocks._base import ConnectorBlock, DeliveryBlock, DnsBlock, HostBlock, TargetBlock
+from blocks._base import (
+    ConnectorBlock,
+    DeliveryBlock,
+    DnsBlock,
+    HostBlock,
+    TargetBlock,
+    open_reference,
+)
 from certrail.configuration import Plan, split_address
 from certrail.connectors import ChallengeResponder, DeliveryTarget, InstallTarget
+from certrail.delivery.directory import DirectoryDelivery
 from certrail.dns.responder import Dns01Responder
 from certrail.errors import InvalidRequest
 from certrail.model import Site, Workflow
@@ -60,8 +68,18 @@ def delivery_target(plan: Plan) -> Iterator[tuple[DeliveryTarget, Site]]:
     """Open the delivery target of *plan* and the place on it."""
     if plan.target is None:
         raise InvalidRequest(f"{plan.location} has no target to deliver to")
-    with DeliveryBlock.named(plan.target.reference).connect() as target:
-        yield target, _site(plan)
+    block = ConnectorBlock.named(plan.target.reference)
+    if isinstance(block, HostBlock):
+        with block.connect() as host:
+            yield DirectoryDelivery(host, open_reference), _site(plan)
+    elif isinstance(block, DeliveryBlock):
+        with block.connect() as target:
+            yield target, _site(plan)
+    else:
+        raise InvalidRequest(
+            f"{plan.target.name} is a {block.kind}; nothing can be delivered there",
+            remedy="Name a host or a delivery target as the endpoint's `target`.",
+        )
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Delivery: storing a certificate where something else will use it."""

@@ -1,0 +1,248 @@
+"""The delivery targets under contract, and a reference that shows what the contract means.
+
+A case knows how to start the other side, how to make the target talk to it,
+and how a consumer reads what was delivered. A new target adds a ``Case`` to
+:data:`CASES`; the promises are in ``test_delivery_target.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blocks._base import DeliveryBlock, open_reference
+from blocks.hosts.local import LocalMachine
+from blocks.hosts.ssh import SshMachine
+from certrail.connectors import DeliveryTarget, Host
+from certrail.delivery.directory import DirectoryDelivery
+from certrail.errors import AuthenticationFailed, InvalidRequest, NotFound
+from certrail.model import Bundle, Chain, Fingerprint, Site
+from certrail.private_key import PrivateKeyPem
+from certrail.remote.ssh_pool import POOL
+from tests.support.scripted import Script
+from tests.support.sshd import sshd
+
+GAPS = frozenset({"network", "race", "credential"})
+"""What a case may lack: an HTTP service under it, versions that a concurrent writer would
+change, a credential of its own."""
+
+Open = Callable[[], AbstractContextManager[DeliveryTarget]]
+_fresh = itertools.count()
+
+
+class World(ABC):
+    """A running other side.
+
+    Attributes:
+        open: with good settings.
+        intruder: with a wrong credential.
+        secrets: texts that may never be seen.
+        port: of the service, 0 if there is none.
+    """
+
+    open: Open
+    intruder: Open
+    secrets: tuple[str, ...] = ()
+    port: int = 0
+
+    def site(self) -> Site:
+        """Return a place that nothing was delivered to yet."""
+        name = f"shop-{next(_fresh)}"
+        return Site(id=name, names=(f"{name}.example.test",), settings=self.settings(name))
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """Return the endpoint's ``server`` mapping for the place *name*."""
+        return {}
+
+    @abstractmethod
+    def read(self, site: Site) -> Bundle:
+        """Return what a consumer finds, read at one moment; NotFound if nothing is there."""
+
+    @abstractmethod
+    def snapshot(self) -> object:
+        """Return all that is on the other side, versions included, to compare by."""
+
+    @abstractmethod
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        """Put *bundle* there behind the target's back, in the form it is delivered in."""
+
+    def at(self, port: int) -> Open:
+        """Return the target pointing at another port of this machine, with a deadline of 1 s."""
+        raise AssertionError("declare that the network is lacking")
+
+    def writes(self, method: str, path: str) -> bool:
+        """Return whether a request for this is the one that stores a certificate."""
+        raise AssertionError("declare that the network is lacking")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A target under contract.
+
+    Attributes:
+        block: the block class; None for a reference and for what is reached through a host.
+        world: starts the other side in a folder.
+        nonsense: replies outside the protocol.
+        throttled: a reply that asks for seven seconds of peace.
+        echo: a refusal that quotes the whole request.
+        lacks: declared gaps, of :data:`GAPS`.
+    """
+
+    name: str
+    block: type[DeliveryBlock] | None
+    world: Callable[[Path], AbstractContextManager[World]]
+    nonsense: Sequence[Script] = ()
+    throttled: Script = b""
+    echo: Script = b""
+    lacks: frozenset[str] = field(default_factory=frozenset)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DirectoryWorld(World):
+    """A directory on this machine, reached through *host*."""
+
+    def __init__(self, folder: Path, host: Callable[[], AbstractContextManager[Host]]) -> None:
+        self.folder = folder
+        self.folder.mkdir()
+        self._host = host
+        self.open = self._open
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        return {"kind": "directory", "path": str(self.folder / name)}
+
+    @contextmanager
+    def _open(self) -> Iterator[DeliveryTarget]:
+        with self._host() as host:
+            yield DirectoryDelivery(host, open_reference)
+
+    def read(self, site: Site) -> Bundle:
+        # A careful consumer finds out where the files are, then reads all of them there.
+        try:
+            place = (self.folder / site.id / "fullchain.pem").resolve(strict=True).parent
+            return Bundle(
+                Chain.from_pem((place / "fullchain.pem").read_text()),
+                PrivateKeyPem((place / "privkey.pem").read_bytes()),
+            )
+        except FileNotFoundError as exc:
+            raise NotFound(str(exc)) from exc
+
+    def snapshot(self) -> object:
+        return {
+            str(path): (path.readlink() if path.is_symlink() else path.stat().st_ino)
+            for path in self.folder.rglob("*")
+        }
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        assert bundle.key
+        folder, pems = self.folder / site.id, bundle.chain.pems
+        folder.mkdir(exist_ok=True)
+        for name, content in {
+            "fullchain.pem": bundle.chain.text.encode(),
+            "cert.pem": pems[0].encode(),
+            "chain.pem": "".join(pems[1:]).encode(),
+            "privkey.pem": bundle.key.reveal(),
+        }.items():
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_bytes(content)
+
+
+@contextmanager
+def _local_directory(folder: Path) -> Iterator[World]:
+    yield DirectoryWorld(folder / "there", LocalMachine().connect)
+
+
+@contextmanager
+def _ssh_directory(folder: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        server = stack.enter_context(sshd(folder / "sshd"))
+        stack.callback(POOL.close)
+        block = SshMachine(
+            host="127.0.0.1",
+            port=server.port,
+            username="root",
+            private_key_file=str(server.key_file),
+            known_hosts_file=str(server.known_hosts),
+        )
+        yield DirectoryWorld(folder / "there", block.connect)
+
+
+class ReferenceTarget(DeliveryTarget):
+    """A store in memory that keeps every promise."""
+
+    def __init__(self, world: ReferenceWorld, *, known: bool = True) -> None:
+        self.world = world
+        self._known = known
+
+    def check(self) -> str:
+        """Say that it works."""
+        self.enter()
+        return "the memory works"
+
+    def delivered(self, site: Site) -> Fingerprint | None:
+        """Look it up."""
+        self.enter()
+        found = self.world.stored.get(site.id)
+        return found[-1].chain.fingerprint if found else None
+
+    def deliver(self, site: Site, bundle: Bundle) -> str:
+        """Add a version."""
+        bundle.must_match()
+        if site.settings:
+            raise InvalidRequest("nothing can be set", remedy="Leave it out.")
+        if self.delivered(site) != bundle.chain.fingerprint:
+            self.put(site, bundle)
+        return "stored in memory"
+
+    def put(self, site: Site, bundle: Bundle) -> None:
+        """Store it in one step."""
+        self.world.stored[site.id] = (*self.world.stored.get(site.id, ()), bundle)
+
+    def enter(self) -> None:
+        """Refuse whom the memory does not know."""
+        if not self._known:
+            raise AuthenticationFailed("the memory does not know you")
+
+
+class ReferenceWorld(World):
+    """Versions in memory, reached through *target*."""
+
+    def __init__(self, target: type[ReferenceTarget] = ReferenceTarget) -> None:
+        self.stored: dict[str, tuple[Bundle, ...]] = {}
+        self._target = target
+        self.open = lambda: self._made(known=True)
+        self.intruder = lambda: self._made(known=False)
+
+    @contextmanager
+    def _made(self, *, known: bool) -> Iterator[DeliveryTarget]:
+        yield self._target(self, known=known)
+
+    def read(self, site: Site) -> Bundle:
+        if site.id not in self.stored:
+            raise NotFound(site.id)
+        return self.stored[site.id][-1]
+
+    def snapshot(self) -> object:
+        return dict(self.stored)
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        self.stored[site.id] = (*self.stored.get(site.id, ()), bundle)
+
+
+@contextmanager
+def _reference(_: Path) -> Iterator[World]:
+    yield ReferenceWorld()
+
+
+CASES: tuple[Case, ...] = (
+    Case("directory-local", None, _local_directory, lacks=GAPS),
+    Case("directory-ssh", None, _ssh_directory, lacks=GAPS),
+)
+
+REFERENCE = Case("reference", None, _reference, lacks=frozenset({"network", "race"}))
