@@ -1,0 +1,493 @@
+"""The CAs under contract, and a reference that shows what the contract means.
+
+A case knows how to start the other side and how to make the block talk to it.
+A new CA adds a ``Case`` to :data:`CASES`; the promises are in ``test_ca.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from blocks._base import CaBlock
+from blocks.ca.acme import AcmeCa
+from blocks.ca.command import CommandCa
+from blocks.ca.local import LocalAuthority
+from blocks.ca.vault import VaultCa
+from certrail.acme import ca as acme
+from certrail.connectors import CertificateAuthority, FindsOrders
+from certrail.errors import AuthenticationFailed, NotFound, Rejected
+from certrail.model import (
+    Chain,
+    Challenge,
+    Csr,
+    Order,
+    OrderKey,
+    OrderSpec,
+    OrderStatus,
+    RevocationReason,
+    serial_text,
+    subject_names,
+)
+from certrail.wait import Pending
+from tests.support import ca_program
+from tests.support.acme_client import FileKeeper
+from tests.support.acme_servers import OpenBao, openbao_ca
+from tests.support.http_relay import Relay, relay
+from tests.support.pebble import EAB_KEYS, ChallengeServer, Pebble, challenge_server, pebble
+from tests.support.scripted import Script, http_reply
+
+ZONE = "example.test"
+REFUSED = "www.foreign.test"
+GAPS = frozenset({"network", "stall", "throttling", "credential", "relay", "orders", "remembers"})
+"""What a case may lack.
+
+* ``network``: there is none under it.
+* ``stall``: its deadline cannot be set; its own tests have one with a shorter name.
+* ``throttling``: it has no way to say "come back later".
+* ``credential``: it knows no wrong one.
+* ``relay``: its replies cannot be taken away on the way.
+* ``orders``: it has no orders that it could forget.
+* ``remembers``: it can be asked for a certificate by serial number only, so one whose
+  reply was lost stays unused.
+"""
+
+_numbers = itertools.count(1)
+
+
+class Opens(Protocol):
+    """Anything that opens a CA; every CA block does."""
+
+    def connect(self) -> AbstractContextManager[CertificateAuthority]:
+        """Open it."""
+        ...
+
+
+class World(ABC):
+    """A running CA that issues below :data:`ZONE` and not for :data:`REFUSED`.
+
+    Attributes:
+        block: good settings.
+        intruder: the same with a wrong credential.
+        secrets: texts that may never be seen.
+        root: what its certificates chain to.
+    """
+
+    block: Opens
+    intruder: Opens
+    secrets: tuple[str, ...] = ()
+    root: x509.Certificate
+
+    def name(self) -> str:
+        """Return a name that nobody used before."""
+        return f"n{next(_numbers)}.{ZONE}"
+
+    @abstractmethod
+    def issued(self, name: str) -> int:
+        """Return how many certificates for *name* the CA made, asked on its own side."""
+
+    @abstractmethod
+    def is_revoked(self, chain: Chain) -> bool:
+        """Return whether the CA counts the leaf as revoked, asked on its own side."""
+
+    @abstractmethod
+    def snapshot(self) -> object:
+        """Return something that changes when the CA does anything."""
+
+    def prove(self, challenge: Challenge) -> None:
+        """Publish a proof where the CA looks for it."""
+        raise AssertionError("this CA wants no proof")
+
+    def at(self, port: int) -> Opens:
+        """Return the block pointing at another port of this machine, with a deadline of 1 s."""
+        raise AssertionError("declare that the network is lacking")
+
+    @contextmanager
+    def losing(self, reply: bytes) -> Iterator[Opens]:
+        """Open the CA so that the reply to the next issuance is *reply* instead of its own."""
+        raise AssertionError("declare that the relay is lacking")
+        yield
+
+
+@dataclass(frozen=True)
+class Case:
+    """A CA under contract.
+
+    Attributes:
+        block: the block class, None for a reference.
+        world: starts the other side in a folder.
+        settings: the least that the block wants, for tests of its settings.
+        nonsense: replies outside the protocol.
+        throttled: makes a reply with this Retry-After.
+        lacks: declared gaps, of :data:`GAPS`.
+    """
+
+    name: str
+    block: type[CaBlock] | None
+    world: Callable[[Path], AbstractContextManager[World]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    nonsense: Sequence[Script] = ()
+    throttled: Callable[[str], Script] | None = None
+    lacks: frozenset[str] = field(default_factory=frozenset)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens a CA that is made by a function."""
+
+    make: Callable[[], CertificateAuthority]
+
+    @contextmanager
+    def connect(self) -> Iterator[CertificateAuthority]:
+        """Open it."""
+        yield self.make()
+
+
+class _AcmeWorld(World):
+    """Pebble that wants an external account; a client without one is the intruder."""
+
+    def __init__(self, folder: Path, server: Pebble, answers: ChallengeServer) -> None:
+        self._folder = folder
+        self._server = server
+        self._answers = answers
+        self.secrets = (EAB_KEYS["kid-1"],)
+        self.block = Opener(lambda: self._open(eab_kid="kid-1", eab_hmac_key=EAB_KEYS["kid-1"]))
+        self.intruder = Opener(lambda: self._open(account="nobody"))
+        self.root = x509.load_pem_x509_certificate(server.roots()[0].encode())
+
+    def _open(self, url: str = "", account: str = "ours", **settings: str) -> acme.AcmeCa:
+        return acme.AcmeCa(
+            url or self._server.directory_url,
+            keeper=FileKeeper(self._folder / account),
+            ca_bundle="" if url else str(self._server.ca_bundle),
+            label=f"acme-{account}{url}",
+            **settings,
+        )
+
+    def issued(self, name: str) -> int:
+        # Pebble's log has no names; nothing else is issued while a test looks.
+        return self._server.certificate_count()
+
+    def is_revoked(self, chain: Chain) -> bool:
+        return self._server.certificate_status(chain.leaf.serial_number)[0] == "Revoked"
+
+    def snapshot(self) -> object:
+        return self._server.order_count(), self._server.certificate_count()
+
+    def prove(self, challenge: Challenge) -> None:
+        self._answers.set_txt(challenge.record_name, challenge.txt_value)
+
+    def at(self, port: int) -> Opens:
+        return Opener(lambda: self._open(f"http://127.0.0.1:{port}/dir"))
+
+
+@contextmanager
+def _acme_world(folder: Path) -> Iterator[World]:
+    with (
+        challenge_server(folder) as answers,
+        pebble(
+            folder, answers=answers, authz_reuse=100, eab_keys=EAB_KEYS, blocklist=["foreign.test"]
+        ) as server,
+    ):
+        yield _AcmeWorld(folder, server, answers)
+
+
+class _LocalWorld(World):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "ca"
+        settings: dict[str, Any] = {"ca_dir": str(self._folder), "permitted_names": [ZONE]}
+        self.block = LocalAuthority(**settings, key_password="correct horse")
+        self.intruder = LocalAuthority(**settings, key_password="battery staple")
+        self.secrets = ("correct horse", "battery staple")
+        with self.block.connect() as ca:
+            self.root = x509.load_pem_x509_certificate(ca.trust_anchor().encode())
+
+    def issued(self, name: str) -> int:
+        records = [json.loads(each.read_text()) for each in self._folder.glob("orders/*/*.json")]
+        return sum(name in each["names"] and "chain" in each for each in records)
+
+    def is_revoked(self, chain: Chain) -> bool:
+        crl = x509.load_pem_x509_crl((self._folder / "crl.pem").read_bytes())
+        return crl.get_revoked_certificate_by_serial_number(chain.leaf.serial_number) is not None
+
+    def snapshot(self) -> object:
+        return {p: p.stat().st_mtime_ns for p in self._folder.rglob("*") if p.name != "lock"}
+
+
+@contextmanager
+def _local_world(folder: Path) -> Iterator[World]:
+    yield _LocalWorld(folder)
+
+
+class _VaultWorld(World):
+    def __init__(self, server: OpenBao, between: Relay) -> None:
+        self._server = server
+        self._between = between
+        server.api(
+            "POST",
+            "pki/roles/web",
+            allowed_domains=[ZONE],
+            allow_subdomains=True,
+            key_type="any",
+            max_ttl="720h",
+        )
+        self._settings: dict[str, Any] = {
+            "url": server.url,
+            "role": "web",
+            "token": server.token,
+        }
+        self.block = VaultCa(**self._settings)
+        self.intruder = VaultCa(**{**self._settings, "token": "s.not-a-token-at-all"})
+        self.secrets = (server.token, "s.not-a-token-at-all")
+        self.root = x509.load_pem_x509_certificate(server.root.encode())
+
+    def issued(self, name: str) -> int:
+        listed = self._server.api("LIST", "pki/certs/detailed")["data"]["key_info"]
+        return sum(name in (each.get("dns_names") or ()) for each in listed.values())
+
+    def is_revoked(self, chain: Chain) -> bool:
+        found = self._server.api("GET", f"pki/cert/{serial_text(chain.leaf)}")["data"]
+        return bool(found["revocation_time"])
+
+    def snapshot(self) -> object:
+        return self._server.api("LIST", "pki/certs")["data"]["keys"]
+
+    def at(self, port: int) -> Opens:
+        return VaultCa(**{**self._settings, "url": f"http://127.0.0.1:{port}", "timeout": 1})
+
+    @contextmanager
+    def losing(self, reply: bytes) -> Iterator[Opens]:
+        self._between.lose("POST", "/sign/", reply)
+        yield VaultCa(**{**self._settings, "url": f"http://127.0.0.1:{self._between.port}"})
+
+
+@contextmanager
+def _vault_world(folder: Path) -> Iterator[World]:
+    with (
+        openbao_ca(folder, dns="127.0.0.1:53") as server,
+        relay(int(server.url.rsplit(":", 1)[1])) as between,
+    ):
+        yield _VaultWorld(server, between)
+
+
+class _CommandWorld(World):
+    """A program of ours that is as slow, and adds the root, as programs do."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        ca_program.make_ca(folder)
+        (folder / "secret").write_text("open-sesame")
+        settings: dict[str, Any] = {
+            "command": [sys.executable, str(Path(ca_program.__file__)), str(folder)]
+        }
+        self.block = CommandCa(**settings, secret="open-sesame")
+        self.intruder = CommandCa(**settings, secret="open-barley")
+        self.secrets = ("open-sesame", "open-barley")
+        self.root = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+
+    def issued(self, name: str) -> int:
+        orders = [path for path in self._folder.glob("orders/*") if not path.suffix]
+        return sum(name in json.loads(path.read_text())["names"] for path in orders)
+
+    def is_revoked(self, chain: Chain) -> bool:
+        return f"{chain.leaf.serial_number:x} " in (self._folder / "revoked").read_text()
+
+    def snapshot(self) -> object:
+        return sorted(self._folder.glob("orders/*"))
+
+
+@contextmanager
+def _command_world(folder: Path) -> Iterator[World]:
+    yield _CommandWorld(folder)
+
+
+class ReferenceCa(CertificateAuthority, FindsOrders):
+    """The contract in memory, as short as it can be."""
+
+    def __init__(self, world: ReferenceWorld, *, known: bool = True) -> None:
+        self._world = world
+        self._known = known
+
+    def check(self) -> str:
+        """Answer for the memory."""
+        self._enter()
+        return "the memory answers"
+
+    def open_order(self, spec: OrderSpec) -> Order:
+        """Keep the names."""
+        self._enter()
+        if REFUSED in spec.names:
+            raise Rejected("not ours", code="foreign")
+        self._world.orders[spec.key] = spec.names
+        return Order(spec.key, f"memory-{spec.key}", OrderStatus.READY)
+
+    def find_order(self, key: OrderKey) -> Order | None:
+        """Look it up."""
+        self._enter()
+        if key not in self._world.orders:
+            return None
+        return Order(key, f"memory-{key}", self._status(key))
+
+    def reopen(self, order: Order) -> Order:
+        """Look it up by its id."""
+        key = OrderKey(order.remote_id.removeprefix("memory-"))
+        found = self.find_order(key)
+        if found is None:
+            raise NotFound("no such order")
+        return found
+
+    def finalize(self, order: Order, csr: Csr) -> Order:
+        """Sign once."""
+        order = self.reopen(order)
+        if order.key not in self._world.chains:
+            self.sign(order, csr)
+        return self.reopen(order)
+
+    def sign(self, order: Order, csr: Csr) -> None:
+        """Keep a chain for *order*."""
+        names = self._world.orders[order.key]
+        self._world.chains[order.key] = self._world.make(csr, names)
+
+    def collect(self, order: Order) -> Chain | Pending:
+        """Return what was signed."""
+        self._enter()
+        return self._world.chains.get(self.reopen(order).key, Pending())
+
+    def revoke(self, chain: Chain, reason: RevocationReason) -> None:
+        """Remember the serial."""
+        self._enter()
+        self._world.revoked.add(chain.leaf.serial_number)
+
+    def _status(self, key: OrderKey) -> OrderStatus:
+        return OrderStatus.VALID if key in self._world.chains else OrderStatus.READY
+
+    def _enter(self) -> None:
+        if not self._known:
+            raise AuthenticationFailed("the memory does not know you")
+
+
+class ReferenceWorld(World):
+    """A CA in memory, reached through *kind*."""
+
+    def __init__(self, kind: type[ReferenceCa] = ReferenceCa) -> None:
+        self.orders: dict[OrderKey, tuple[str, ...]] = {}
+        self.chains: dict[OrderKey, Chain] = {}
+        self.revoked: set[int] = set()
+        self.made: list[x509.Certificate] = []
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Memory")])
+        self.root = self._certificate(self._name, self._key.public_key(), None)
+        self.block = Opener(lambda: kind(self))
+        self.intruder = Opener(lambda: kind(self, known=False))
+
+    def make(self, csr: Csr, names: Sequence[str]) -> Chain:
+        """Issue."""
+        leaf = self._certificate(x509.Name([]), csr.parsed.public_key(), names)
+        self.made.append(leaf)
+        return Chain.of([leaf])
+
+    def _certificate(
+        self, subject: x509.Name, key: Any, names: Sequence[str] | None
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+        )
+        if names is not None:
+            listed = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+            builder = builder.add_extension(listed, critical=True)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def issued(self, name: str) -> int:
+        """Count."""
+        return sum(name in subject_names(each) for each in self.made)
+
+    def is_revoked(self, chain: Chain) -> bool:
+        """Look it up."""
+        return chain.leaf.serial_number in self.revoked
+
+    def snapshot(self) -> object:
+        """All of it."""
+        return dict(self.orders), dict(self.chains)
+
+
+@contextmanager
+def _reference_world(_: Path) -> Iterator[World]:
+    yield ReferenceWorld()
+
+
+JSON_NONSENSE = (
+    http_reply(200, body="<html>Welcome to nginx!</html>"),
+    http_reply(200, body='{"surprise": []}'),
+    http_reply(200, body='["', headers={"Content-Type": "application/json"}),
+    b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+)
+
+
+def too_many(wait: str) -> Script:
+    """Return a plain 429."""
+    return http_reply(429, {"Retry-After": wait}, '{"errors": ["slow down"]}')
+
+
+CASES = (
+    Case(
+        "ca-acme",
+        AcmeCa,
+        _acme_world,
+        settings={"directory_url": "https://ca.example.test/dir"},
+        # What is not HTTP at all counts as a broken connection there.
+        nonsense=JSON_NONSENSE[:-1],
+        throttled=too_many,
+        # Its lost replies are in tests/integration/acme and tests/e2e.
+        lacks=frozenset({"stall", "relay"}),
+    ),
+    Case(
+        "ca-local",
+        LocalAuthority,
+        _local_world,
+        settings={"ca_dir": "/var/lib/ca"},
+        lacks=frozenset({"network", "throttling", "relay"}),
+    ),
+    Case(
+        "ca-vault",
+        VaultCa,
+        _vault_world,
+        settings={"url": "https://vault.example.test", "role": "web", "token": "s.token"},
+        nonsense=JSON_NONSENSE,
+        throttled=too_many,
+        lacks=frozenset({"orders", "remembers"}),
+    ),
+    Case(
+        "ca-command",
+        CommandCa,
+        _command_world,
+        settings={"command": ["/usr/local/bin/issue"]},
+        lacks=frozenset({"network", "throttling", "relay", "orders"}),
+    ),
+)
+
+REFERENCE = Case(
+    "reference", None, _reference_world, lacks=frozenset({"network", "throttling", "relay"})
+)
