@@ -46,7 +46,12 @@ class PrefectApi:
         return found
 
     def deploy(
-        self, flow: str, entrypoint: str, pool: str = "agents", interval: int | None = None
+        self,
+        flow: str,
+        entrypoint: str,
+        pool: str = "agents",
+        queue: str | None = None,
+        interval: int | None = None,
     ) -> str:
         """Deploy a flow by its name and module path; return the deployment's id."""
         schedules = [{"schedule": {"interval": interval}}] if interval else []
@@ -57,6 +62,7 @@ class PrefectApi:
             flow_id=known["id"],
             entrypoint=entrypoint,
             work_pool_name=pool,
+            work_queue_name=queue,
             enforce_parameter_schema=False,
             schedules=schedules,
         )

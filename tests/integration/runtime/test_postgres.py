@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from certrail.errors import InvalidRequest, Unreachable
 from certrail.postgres import EmbeddedPostgres
 from tests.support.process import wait_for
+from tests.support.stack import ROOT
 
 
 @pytest.fixture
@@ -128,20 +131,20 @@ def test_a_stale_number_that_somebody_else_has_now_does_not_stop_it(
 
 def test_it_ends_in_order_when_its_parent_is_killed(directory: Path) -> None:
     """`certrail up` may be killed; the data may not suffer."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        server = EmbeddedPostgres(directory, durable=False)
-        server.start()
-        assert server.process is not None
-        os.write(writer, str(server.process.pid).encode())
-        signal.pause()
-    pid = int(os.read(reader, 32))
-    os.close(reader)
-    os.close(writer)
+    code = (
+        "import signal, sys; from pathlib import Path;"
+        "from certrail.postgres import EmbeddedPostgres;"
+        "server = EmbeddedPostgres(Path(sys.argv[1]), durable=False); server.start();"
+        "print(server.process.pid, flush=True); signal.pause()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
 
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    parent.kill()
+    parent.communicate()
 
     wait_for(lambda: not psutil.pid_exists(pid), "the server ends", within=10)
     assert not (directory / "data" / "postmaster.pid").exists()

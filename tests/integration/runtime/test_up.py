@@ -22,6 +22,7 @@ import pytest
 from certrail.account import Account, can_enter, child_setup
 from certrail.postgres import EmbeddedPostgres
 from tests.support.prefect_api import PrefectApi
+from tests.support.process import running as running_process
 from tests.support.process import wait_for
 from tests.support.stack import ROOT, Stack, cli, environment, stack, start, stop
 
@@ -178,6 +179,55 @@ def test_a_database_of_the_users_own_is_used(server: EmbeddedPostgres) -> None:
         assert not (running.data_dir / "postgres").exists()
         assert running.database_url == server.url("certrail")
         api.close()
+
+
+def test_open_to_others_it_asks_for_a_password(tmp_path: Path) -> None:
+    """Whoever reaches Prefect's API can read and start everything."""
+    with stack("--host", "0.0.0.0") as running:
+        code = httpx.get(f"{running.api_url}/admin/version", trust_env=False).status_code
+        user, _, password = (running.data_dir / "api-auth").read_text().strip().partition(":")
+        api = PrefectApi(running.api_url, (user, password))
+        run = api.run(api.deploy("toy", f"{TOYS}.five_steps"))
+
+        assert code == 401
+        assert str(running.data_dir / "api-auth") in running.said()
+        assert password not in running.said()
+        assert api.wait(run)["state_type"] == "COMPLETED"
+        assert running.cli("doctor").returncode == 0
+        api.close()
+
+
+def test_a_sensor_beside_it_takes_runs_of_its_queue(installation: Stack, tmp_path: Path) -> None:
+    """A sensor stands inside one network and reaches only what is there."""
+    api = PrefectApi(installation.api_url)
+    api.post("/work_pools/sensors/queues", name="dmz")
+    command = [sys.executable, "-m", "certrail.cli.main", "worker", "--pool", "sensors"]
+
+    def known() -> dict[str, str]:
+        found = api.post("/work_pools/sensors/workers/filter")
+        return {worker["name"]: worker["status"] for worker in found}
+
+    with running_process(
+        [*command, "--name", "dmz-1", "--queue", "dmz"],
+        log=tmp_path / "sensor.log",
+        env=installation.env,
+        ready=lambda: known().get("dmz-1") == "ONLINE",
+        within=60,
+    ) as sensor:
+        deployment = api.deploy("toy-sensor", f"{TOYS}.wait_for_file", pool="sensors", queue="dmz")
+        go = tmp_path / "go"
+        runs = [api.run(deployment, path=str(go)) for _ in range(3)]
+        for run in runs:
+            api.wait(run, "RUNNING")
+        go.touch()
+        for run in runs:
+            api.wait(run, "COMPLETED")
+        by = set((tmp_path / "go.pids").read_text().split())
+
+    # `certrail up` serves all queues, so both may have taken some, but nobody else.
+    assert by <= {str(sensor.pid), str(installation.child("deployments.worker"))}
+    assert sensor.returncode == 0
+    api.close()
 
 
 def test_an_ordinary_account_can_run_it(tmp_path: Path) -> None:
