@@ -14,10 +14,12 @@ from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
+from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
 
 __all__ = [
     "AcmeCa",
+    "CaddyAdmin",
     "CommandCa",
     "HaproxyRuntime",
     "LocalAuthority",

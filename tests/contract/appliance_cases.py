@@ -7,16 +7,22 @@ the virtual server over TLS.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
+
+from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from certrail.connectors import InstallTarget
 from certrail.model import Fingerprint, Site, Staged
+from certrail.remote import http
 from certrail.remote.local import LocalHost
-from tests.contract.install_cases import SITE, Case, World, files_below, staged_chain
+from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
+from tests.support.caddy import Caddy
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
 
 _QUICK = timedelta(seconds=10)
@@ -62,6 +68,46 @@ class HaproxyRuntimeWorld(World):
         return self._haproxy.download(SITE)
 
 
+class CaddyWorld(World):
+    """A real Caddy that is changed through its admin API."""
+
+    def __init__(self, caddy: Caddy, client: httpx.Client) -> None:
+        self._caddy = caddy
+        self._client = client
+        self.ca = caddy.ca
+        self.site = Site(SITE)
+        self.old = caddy.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return CaddyTarget(self._client, "caddy")
+
+    def served(self) -> Fingerprint:
+        return self._caddy.served()
+
+    def snapshot(self) -> dict[str, bytes]:
+        return {"config": json.dumps(self._caddy.config(), sort_keys=True).encode()}
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        place = f"apps/http/servers/certrail_staged/named_routes/{staged.fingerprint[:16]}"
+        key = f"{place}/handle/0/new/key"
+        good = self._caddy.config(key)
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        assert self._caddy.change("PATCH", key, other.reveal().decode()) == 200
+        yield
+        assert self._caddy.change("PATCH", key, good) == 200
+
+
+@contextmanager
+def _caddy(directory: Path) -> Iterator[World]:
+    with (
+        Caddy.started(directory) as caddy,
+        http.client(caddy.url, headers={"Connection": "close"}) as client,
+    ):
+        yield CaddyWorld(caddy, client)
+
+
 @contextmanager
 def _haproxy_debian(directory: Path) -> Iterator[World]:
     with HaproxyRuntime.running(directory, debian()) as haproxy:
@@ -77,4 +123,5 @@ def _haproxy_wheel(directory: Path) -> Iterator[World]:
 APPLIANCES = (
     Case("haproxy-runtime-2.6", "target-haproxy", _haproxy_debian),
     Case("haproxy-runtime-2.8", "target-haproxy", _haproxy_wheel),
+    Case("caddy", "target-caddy", _caddy, GAPS),
 )

@@ -300,9 +300,7 @@ class HaproxyRuntimeTarget(InstallTarget):
         try:
             self._host.write_file(path, content, mode=mode)
         except ConnectorError as exc:
-            exc.remedy = (
-                f"HAProxy serves the new certificate, its file is the old one. {exc.remedy}"
-            )
+            exc.remedy = f"HAProxy's memory has it, its file does not. {exc.remedy}"
             raise
 
     def _path(self, site: str) -> str:
