@@ -10,6 +10,8 @@ from blocks.ca.acme import AcmeCa
 from blocks.ca.command import CommandCa
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
+from blocks.delivery.http_put import HttpPut
+from blocks.delivery.vault_kv import VaultKv
 from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.hosts.local import LocalMachine
@@ -22,10 +24,12 @@ __all__ = [
     "CaddyAdmin",
     "CommandCa",
     "HaproxyRuntime",
+    "HttpPut",
     "LocalAuthority",
     "LocalMachine",
     "PowerDns",
     "Rfc2136",
     "SshMachine",
     "VaultCa",
+    "VaultKv",
 ]

@@ -27,6 +27,7 @@ from datetime import timedelta
 
 from certrail.connectors import DeliveryTarget, Host
 from certrail.delivery.command import description, run_after
+from certrail.delivery.fields import completed, same
 from certrail.delivery.names import filled
 from certrail.delivery.settings import DirectorySettings, OpenReference
 from certrail.errors import (
@@ -151,7 +152,7 @@ class DirectoryDelivery(DeliveryTarget):
             except NotFound:
                 return None
         try:
-            return place.settings.load(_completed(contents), self._open)
+            return place.settings.load(completed(contents), self._open)
         except UnexpectedReply:
             return None
 
@@ -176,10 +177,7 @@ class DirectoryDelivery(DeliveryTarget):
             found = self._present(place)
         except AuthenticationFailed:
             return False  # the password has changed
-        # Without a key file in the delivery, the key cannot be compared.
-        if found is None or found.chain.fingerprint != bundle.chain.fingerprint:
-            return False
-        return Part.FULLCHAIN not in place.names() or found.chain == bundle.chain
+        return same(found, bundle, place.settings)
 
     def _fingerprint_before(self, place: _Place) -> Fingerprint | None:
         try:
@@ -323,23 +321,3 @@ class DirectoryDelivery(DeliveryTarget):
         line = run_after(self._host, place.settings.after, told, timeout)
         self._host.write_file(place.told, version)
         return f"; {line}"
-
-
-def _completed(contents: dict[Part, bytes]) -> dict[Part, bytes]:
-    """Return *contents* with parts that are not delivered made of those that are."""
-    full = dict(contents)
-    if Part.FULLCHAIN in full or (Part.CERT not in full):
-        first, rest = _split(full.get(Part.FULLCHAIN, b""))
-        if first:
-            full.setdefault(Part.CERT, first)
-            full.setdefault(Part.CHAIN, rest)
-    else:
-        full.setdefault(Part.CHAIN, b"")
-        full[Part.FULLCHAIN] = full[Part.CERT] + full[Part.CHAIN]
-    return full
-
-
-def _split(fullchain: bytes) -> tuple[bytes, bytes]:
-    end = b"-----END CERTIFICATE-----\n"
-    first, found, rest = fullchain.partition(end)
-    return (first + found, rest) if found else (b"", b"")

@@ -24,19 +24,14 @@ OpenReference = Callable[[str], str]
 """Returns the secret that a reference (``env:NAME``, ``file:/path``, ``sealed:…``) stands for."""
 
 _REFERENCES = ("env:", "file:", "sealed:")
-_EXTENSIONS = {
-    Format.PEM_BUNDLE: "{name}.pem",
-    Format.PKCS12: "{name}.p12",
-    Format.PKCS12_LEGACY: "{name}.p12",
-    Format.JKS: "{name}.jks",
-}
-_PEM_NAMES = {
+_FILES = {
     Part.CERT: "cert.pem",
     Part.CHAIN: "chain.pem",
     Part.FULLCHAIN: "fullchain.pem",
     Part.KEY: "privkey.pem",
+    Part.BUNDLE: "{name}.pem",
+    Part.STORE: "{name}.p12",
 }
-_DER_NAMES = {Part.CERT: "cert.der", Part.KEY: "privkey.der"}
 
 
 class ContentSettings(BaseModel):
@@ -124,9 +119,9 @@ class NamedParts(ContentSettings):
 
     files: dict[Part, str] = Field(
         default_factory=dict,
-        description="Names of the parts (cert, chain, fullchain, key, bundle, store); `{name}` "
-        "stands for the first host name. Parts left out keep their usual name; a part named "
-        "'' is not written.",
+        description="Names of the parts (cert, chain, fullchain, key, bundle, store), of files "
+        "or fields; `{name}` stands for the first host name. Parts left out keep their usual "
+        "name; a part named '' is not written.",
     )
 
     @field_validator("files")
@@ -152,12 +147,14 @@ class NamedParts(ContentSettings):
 
     def templates(self) -> dict[Part, str]:
         """Return the name, still with ``{name}``, of every part that is written."""
-        usual = _DER_NAMES if self.format is Format.DER else _PEM_NAMES
-        names = {
-            part: self.files.get(part, _EXTENSIONS.get(self.format) or usual[part])
-            for part in self.format.parts
-        }
+        names = {part: self.files.get(part, self.usual(part)) for part in self.format.parts}
         return {part: name for part, name in names.items() if name}
+
+    def usual(self, part: Part) -> str:
+        """Return the name of *part* if none is given."""
+        name = _FILES[part]
+        extension = {Format.DER: ".der", Format.JKS: ".jks"}.get(self.format)
+        return name.rpartition(".")[0] + extension if extension else name
 
 
 class CommandFields(BaseModel):

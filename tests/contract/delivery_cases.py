@@ -8,6 +8,7 @@ and how a consumer reads what was delivered. A new target adds a ``Case`` to
 from __future__ import annotations
 
 import itertools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,7 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from blocks._base import DeliveryBlock, open_reference
+from blocks.delivery.http_put import HttpPut
+from blocks.delivery.vault_kv import VaultKv
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
 from certrail.connectors import DeliveryTarget, Host
@@ -24,7 +29,8 @@ from certrail.errors import AuthenticationFailed, InvalidRequest, NotFound
 from certrail.model import Bundle, Chain, Fingerprint, Site
 from certrail.private_key import PrivateKeyPem
 from certrail.remote.ssh_pool import POOL
-from tests.support.scripted import Script
+from tests.support.delivery_servers import VaultServer, WebDav, vault_server, webdav_server
+from tests.support.scripted import Script, http_reply
 from tests.support.sshd import sshd
 
 GAPS = frozenset({"network", "race", "credential"})
@@ -70,6 +76,10 @@ class World(ABC):
     @abstractmethod
     def tamper(self, site: Site, bundle: Bundle) -> None:
         """Put *bundle* there behind the target's back, in the form it is delivered in."""
+
+    def rest(self, site: Site) -> None:
+        """Let some time pass for what was stored, where that makes a difference."""
+        return
 
     def at(self, port: int) -> Open:
         """Return the target pointing at another port of this machine, with a deadline of 1 s."""
@@ -173,6 +183,139 @@ def _ssh_directory(folder: Path) -> Iterator[World]:
         yield DirectoryWorld(folder / "there", block.connect)
 
 
+class VaultWorld(World):
+    """OpenBao with a policy of its own for each credential."""
+
+    def __init__(self, server: VaultServer, *, approle: bool = False) -> None:
+        self.server = server
+        self.port = server.port
+        policy = 'path "secret/data/apps/*" { capabilities = ["create", "read", "update"] }'
+        server.api("PUT", "sys/policies/acl/deliver", policy=policy)
+        made = server.api("POST", "auth/token/create", policies=["deliver"])
+        token = made["auth"]["client_token"]
+        self._fields: dict[str, Any] = {
+            "url": server.url,
+            "prefix": "apps",
+            "token": SecretStr(token),
+        }
+        wrong: dict[str, Any] = {"token": SecretStr("s.wrong-token-of-nobody")}
+        self.secrets = (token, "s.wrong-token-of-nobody")
+        if approle:
+            server.api("POST", "sys/auth/approle", type="approle")
+            server.api("POST", "auth/approle/role/deliver", token_policies=["deliver"])
+            role = server.api("GET", "auth/approle/role/deliver/role-id")["data"]["role_id"]
+            secret = server.api("POST", "auth/approle/role/deliver/secret-id", metadata="{}")
+            self._fields |= {
+                "token": None,
+                "role_id": role,
+                "secret_id": SecretStr(secret["data"]["secret_id"]),
+            }
+            wrong = {"secret_id": SecretStr("00000000-wrong-secret-id")}
+            self.secrets = (secret["data"]["secret_id"], "00000000-wrong-secret-id")
+        self.open = VaultKv(**self._fields).connect
+        self.intruder = VaultKv(**{**self._fields, **wrong}).connect
+
+    def at(self, port: int) -> Open:
+        return VaultKv(**{**self._fields, "url": f"http://127.0.0.1:{port}", "timeout": 1}).connect
+
+    def writes(self, method: str, path: str) -> bool:
+        return method == "POST" and "/data/" in path
+
+    def read(self, site: Site) -> Bundle:
+        found = self.server.api("GET", f"secret/data/apps/{site.id}")
+        if not found:
+            raise NotFound(site.id)
+        fields = found["data"]["data"]
+        return Bundle(
+            Chain.from_pem(fields["fullchain"]), PrivateKeyPem(fields["private_key"].encode())
+        )
+
+    def snapshot(self) -> object:
+        names = self.server.api("GET", "secret/metadata/apps?list=true")
+        return {
+            name: self.server.api("GET", f"secret/metadata/apps/{name}")["data"]["versions"]
+            for name in names.get("data", {}).get("keys", ())
+        }
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        assert bundle.key
+        pems = bundle.chain.pems
+        data = {
+            "certificate": pems[0],
+            "chain": "".join(pems[1:]),
+            "fullchain": bundle.chain.text,
+            "private_key": bundle.key.reveal().decode(),
+        }
+        self.server.api("POST", f"secret/data/apps/{site.id}", data=data)
+
+
+@contextmanager
+def _vault(folder: Path) -> Iterator[World]:
+    with vault_server(folder) as server:
+        yield VaultWorld(server)
+
+
+@contextmanager
+def _vault_approle(folder: Path) -> Iterator[World]:
+    with vault_server(folder) as server:
+        yield VaultWorld(server, approle=True)
+
+
+class WebDavWorld(World):
+    """Apache with mod_dav."""
+
+    def __init__(self, server: WebDav) -> None:
+        self.server = server
+        self.port = server.port
+        self._fields: dict[str, Any] = {
+            "url": server.url,
+            "username": server.username,
+            "password": SecretStr(server.password),
+        }
+        self.secrets = (server.password, "lab-wrong-password")
+        self.open = HttpPut(**self._fields).connect
+        self.intruder = HttpPut(
+            **{**self._fields, "password": SecretStr("lab-wrong-password")}
+        ).connect
+
+    def at(self, port: int) -> Open:
+        url = f"http://127.0.0.1:{port}/certs"
+        return HttpPut(**{**self._fields, "url": url, "timeout": 1}).connect
+
+    def writes(self, method: str, path: str) -> bool:
+        return method == "PUT"
+
+    def read(self, site: Site) -> Bundle:
+        return bundle_of((self.server.folder / site.id).read_bytes())
+
+    def snapshot(self) -> object:
+        return {path.name: path.stat().st_mtime_ns for path in self.server.folder.glob("shop*")}
+
+    def rest(self, site: Site) -> None:
+        # Apache calls the tag of a file weak while it is younger than a second.
+        os.utime(self.server.folder / site.id, (1_700_000_000, 1_700_000_000))
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        assert bundle.key
+        path = self.server.folder / site.id
+        beside = path.with_name(f".{path.name}")
+        beside.write_bytes(bundle.chain.text.encode() + bundle.key.reveal())
+        beside.chmod(0o666)
+        beside.rename(path)
+
+
+@contextmanager
+def _webdav(folder: Path) -> Iterator[World]:
+    with webdav_server(folder) as server:
+        yield WebDavWorld(server)
+
+
+def bundle_of(text: bytes) -> Bundle:
+    """Return what a consumer reads out of one PEM text."""
+    start = text.index(b"-----BEGIN PRIVATE KEY-----")
+    return Bundle(Chain.from_pem(text.decode()), PrivateKeyPem(text[start:]))
+
+
 class ReferenceTarget(DeliveryTarget):
     """A store in memory that keeps every promise."""
 
@@ -240,9 +383,44 @@ def _reference(_: Path) -> Iterator[World]:
     yield ReferenceWorld()
 
 
+def _echo(request: bytes) -> bytes:
+    return http_reply(400, body=b"cannot do " + request)
+
+
+_NOT_JSON: tuple[Script, ...] = (
+    http_reply(200, body="<html>Welcome to nginx!</html>"),
+    http_reply(200, body='{"surprise": []}'),
+    http_reply(204),
+    b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+)
+
 CASES: tuple[Case, ...] = (
     Case("directory-local", None, _local_directory, lacks=GAPS),
     Case("directory-ssh", None, _ssh_directory, lacks=GAPS),
+    Case(
+        "vault-kv",
+        VaultKv,
+        _vault,
+        nonsense=_NOT_JSON,
+        throttled=http_reply(429, {"Retry-After": "7"}, '{"errors":["rate limit"]}'),
+        echo=_echo,
+    ),
+    Case(
+        "vault-kv-approle",
+        VaultKv,
+        _vault_approle,
+        nonsense=_NOT_JSON,
+        throttled=http_reply(429, {"Retry-After": "7"}, '{"errors":["rate limit"]}'),
+        echo=_echo,
+    ),
+    Case(
+        "http-put",
+        HttpPut,
+        _webdav,
+        nonsense=(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", http_reply(302, {"Location": "/login"})),
+        throttled=http_reply(429, {"Retry-After": "7"}),
+        echo=_echo,
+    ),
 )
 
 REFERENCE = Case("reference", None, _reference, lacks=frozenset({"network", "race"}))

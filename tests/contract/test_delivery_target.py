@@ -310,6 +310,7 @@ def test_a_change_between_look_and_write_is_noticed(case: Case, world: World, si
     ours, theirs = new_bundle(*site.names), new_bundle(*site.names)
     with world.open() as target:
         target.deliver(site, new_bundle(*site.names))
+    world.rest(site)
     raced = threading.Event()
 
     def race(method: str, path: str) -> None:
@@ -407,6 +408,7 @@ def test_no_key_in_logs_or_messages(
     texts = []
     with caplog.at_level(logging.DEBUG):
         with world.open() as target:
+            texts.append(repr(vars(target)))
             texts += [target.deliver(site, bundle), repr(target), repr(vars(target))]
         if "network" not in case.lacks:
             reply = http_reply(400, body="x" * 10)
