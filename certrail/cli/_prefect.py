@@ -66,7 +66,7 @@ def start_run(request: Request) -> UUID:
     Raises:
         Unreachable: Prefect's API does not answer, or was not set up.
     """
-    return _make_run(request, idempotency_key=str(request.id))
+    return _make_run(request, idempotency_key=str(request.id), at=request.scheduled_at)
 
 
 def retry_run(request: Request, why: str) -> UUID:
@@ -93,7 +93,8 @@ def retry_run(request: Request, why: str) -> UUID:
             else:
                 return request.flow_run_id
     # The first key would bring back the run that was deleted, so it is another one.
-    return _make_run(request, idempotency_key=f"{request.id}-{request.run_count + 1}")
+    key = f"{request.id}-{request.run_count}-{request.flow_run_id}"
+    return _make_run(request, idempotency_key=key, at=None)
 
 
 def cancel_run(request: Request) -> None:
@@ -119,7 +120,7 @@ def cancel_run(request: Request) -> None:
             return
 
 
-def _make_run(request: Request, *, idempotency_key: str) -> UUID:
+def _make_run(request: Request, *, idempotency_key: str, at: datetime | None) -> UUID:
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Scheduled
 
@@ -142,7 +143,7 @@ def _make_run(request: Request, *, idempotency_key: str) -> UUID:
                 "certrail.profile": request.plan.profile,
                 "certrail.request": str(request.id),
             },
-            state=Scheduled(scheduled_time=_moment(request.scheduled_at)),
+            state=Scheduled(scheduled_time=_moment(at)),
         )
     return run.id
 

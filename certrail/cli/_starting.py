@@ -43,7 +43,7 @@ def start(
     request = requests.create(
         prepared.endpoint_id,
         action=chosen,
-        plan=prepared.plan,
+        plan=prepared.plan_for(chosen),
         reason=Reason("requested", f"asked by {actor}"),
         actor=actor,
         scheduled_at=at,
@@ -72,7 +72,7 @@ def retry(text: str) -> Request:
         Unreachable: it is active again, but Prefect could not be told.
     """
     found = requests.find(text)
-    plan = refreshed_plan(found, plans.for_location(found.location).plan)
+    plan = refreshed_plan(found, plans.for_location(found.location).plan_for(found.action))
     request = requests.reopen(found.id, plan, audit.local_actor())
     try:
         run_id = _prefect.retry_run(request, f"retry asked by {audit.local_actor()}")

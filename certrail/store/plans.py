@@ -30,6 +30,7 @@ class Prepared:
         profile: the settings the plan was made from.
         certificate_id: the certificate it got from us last and serves, None if none.
         obtained_id: the newest certificate that was obtained for it, installed or not.
+        obtained_names: the names in that one.
     """
 
     endpoint_id: UUID
@@ -37,11 +38,22 @@ class Prepared:
     profile: ProfileConfig
     certificate_id: UUID | None
     obtained_id: UUID | None
+    obtained_names: tuple[str, ...] = ()
 
     @property
     def default_action(self) -> Action:
         """Enroll without a certificate of ours, else renew."""
         return Action.ENROLL if self.certificate_id is None else Action.RENEW
+
+    def plan_for(self, action: Action) -> Plan:
+        """Return the plan of a request with *action*.
+
+        A certificate that is installed again has the names it has, whatever
+        names the endpoint was given since.
+        """
+        if action is Action.REDEPLOY and self.obtained_names:
+            return self.plan.model_copy(update={"names": self.obtained_names})
+        return self.plan
 
     def certificate_for(self, action: Action) -> UUID | None:
         """Return the certificate that a request with *action* begins with, None to obtain one.
@@ -103,11 +115,14 @@ def _query() -> Select[Any]:
         .correlate(endpoints)
         .scalar_subquery()
     )
+    had = certificates.alias("had")
     return select(
         endpoints,
         profiles.c.settings.label("profile_settings"),
         certificates.c.id.label("present_id"),
         obtained.label("obtained_id"),
+        select(had.c.names).where(had.c.id == obtained).scalar_subquery().label("obtained_names"),
+        certificates.c.names.label("present_names"),
     ).select_from(
         endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id).outerjoin(
             certificates, endpoints.c.certificate_id == certificates.c.id
@@ -160,7 +175,14 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidRequest(f"{location} cannot be automated: {where}: {first['msg']}") from None
-    return Prepared(row.id, plan, profile, row.present_id, row.obtained_id or row.present_id)
+    return Prepared(
+        endpoint_id=row.id,
+        plan=plan,
+        profile=profile,
+        certificate_id=row.present_id,
+        obtained_id=row.obtained_id or row.present_id,
+        obtained_names=tuple(row.obtained_names or row.present_names or ()),
+    )
 
 
 def read_profile(settings: Mapping[str, Any]) -> ProfileConfig:

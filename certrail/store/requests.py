@@ -388,6 +388,7 @@ def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
                     cancel_requested=False,
                     plan=plan.model_dump(mode="json"),
                     ended_at=None,
+                    scheduled_at=None,
                 )
                 .returning(requests.c.id)
             ).first()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.stack import Stack
+from tests.support.forked_cli import ForkedCli, forked_cli
+from tests.support.stack import Stack, cli
 from tests.support.world import World, world
 
 NAMES = [f"{name}.cli.example.test" for name in ("www", "bad", "cancelled", "wait")]
@@ -25,13 +26,20 @@ class Shell:
         servers: what is outside.
     """
 
-    def __init__(self, stack: Stack, servers: World) -> None:
+    def __init__(self, stack: Stack, servers: World, forked: ForkedCli) -> None:
         self.stack = stack
         self.servers = servers
+        self._forked = forked
 
-    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run ``certrail``; it has to end with *code* and without a traceback."""
-        done = self.stack.cli(*arguments)
+    def __call__(
+        self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``certrail``; it has to end with *code* and without a traceback.
+
+        With *env*, variables beside those of the installation, it is a new process.
+        """
+        own = cli(*arguments, env={**self.stack.env, **env}) if env else None
+        done = own or self._forked(*arguments)
         assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
@@ -39,6 +47,13 @@ class Shell:
     def json(self, *arguments: str, code: int = 0) -> Any:
         """Run ``certrail … --json`` and return what it printed."""
         return json.loads(self(*arguments, "--json", code=code).stdout)
+
+    def without_prefect(self) -> dict[str, str]:
+        """Return variables that lead to the database, but to no Prefect server."""
+        return {
+            "PREFECT_API_URL": "http://127.0.0.1:9/api",
+            "CERTRAIL_DATABASE_URL": self.stack.database_url,
+        }
 
     def configuration(self) -> dict[str, Any]:
         """Return a file for the world, with names that no other test uses."""
@@ -60,10 +75,13 @@ class Shell:
         return f"{name}.cli.example.test:443"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shell(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell, with the world's configuration applied."""
-    with world(tmp_path_factory.mktemp("world"), NAMES) as servers:
-        there = Shell(installation, servers)
+    with (
+        world(tmp_path_factory.mktemp("world"), NAMES) as servers,
+        forked_cli(installation.env) as forked,
+    ):
+        there = Shell(installation, servers, forked)
         there("apply", "-f", str(there.write("world.yaml", there.configuration())))
         yield there

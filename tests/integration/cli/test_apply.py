@@ -98,22 +98,19 @@ def test_a_dry_run_tells_and_does_nothing(shell: Shell) -> None:
     )
 
 
-def test_a_secret_from_the_environment(
-    shell: Shell, stored: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_secret_from_the_environment(shell: Shell, stored: Any) -> None:
     """The file can be in a repository, the secret is not."""
     connector = {"name": "cli-env", "type": "host-local", "sudo_password": "${CLI_TEST_SECRET}"}
     path = shell.write("env.yaml", {"connectors": [connector]})
     missing = shell("apply", "-f", str(path), code=2).stderr
     assert f"{path}:4: the environment variable CLI_TEST_SECRET is not set" in missing
 
-    monkeypatch.setitem(shell.stack.env, "CLI_TEST_SECRET", "first")
-    assert "created" in shell("apply", "-f", str(path)).stdout
+    first, second = {"CLI_TEST_SECRET": "first"}, {"CLI_TEST_SECRET": "second"}
+    assert "created" in shell("apply", "-f", str(path), env=first).stdout
     before = stored("host-local", "cli-env")["sudo_password"]
-    assert "1 connector unchanged" in shell("apply", "-f", str(path)).stdout
+    assert "1 connector unchanged" in shell("apply", "-f", str(path), env=first).stdout
     assert stored("host-local", "cli-env")["sudo_password"] == before
-    monkeypatch.setitem(shell.stack.env, "CLI_TEST_SECRET", "second")
-    said = shell("apply", "-f", str(path)).stdout
+    said = shell("apply", "-f", str(path), env=second).stdout
 
     assert said == "connector cli-env: sudo_password changed (secret)\n"
     assert stored("host-local", "cli-env")["sudo_password"] != before
@@ -154,10 +151,7 @@ def test_a_file_that_cannot_be_read(
 def test_prefect_that_does_not_answer(shell: Shell) -> None:
     """Exit code 3, and nothing is half done."""
     path = shell.write("gone.yaml", {"connectors": [{"name": "cli-gone", "type": "host-local"}]})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(shell.stack.env, "PREFECT_API_URL", "http://127.0.0.1:9/api")
-        patch.setitem(shell.stack.env, "CERTRAIL_DATABASE_URL", shell.stack.database_url)
-        said = shell("apply", "-f", str(path), code=3).stderr
+    said = shell("apply", "-f", str(path), code=3, env=shell.without_prefect()).stderr
 
     assert "Prefect's API at http://127.0.0.1:9/api does not answer" in said
     assert "cli-gone" not in {one["name"] for one in shell.json("connector", "list")}
@@ -165,10 +159,8 @@ def test_prefect_that_does_not_answer(shell: Shell) -> None:
 
 def test_a_database_that_does_not_answer(shell: Shell) -> None:
     """Exit code 3 and no password in the message."""
-    with pytest.MonkeyPatch.context() as patch:
-        url = "postgresql://certrail:hunter2@127.0.0.1:9/certrail"
-        patch.setitem(shell.stack.env, "CERTRAIL_DATABASE_URL", url)
-        said = shell("endpoint", "list", code=3).stderr
+    url = "postgresql://certrail:hunter2@127.0.0.1:9/certrail"
+    said = shell("endpoint", "list", code=3, env={"CERTRAIL_DATABASE_URL": url}).stderr
 
     assert "the inventory database does not answer" in said
     assert "hunter2" not in said
