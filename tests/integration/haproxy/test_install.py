@@ -1,0 +1,276 @@
+"""Which certificate of which line is changed, asked of a real HAProxy."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from certrail.connectors import InstallTarget
+from certrail.errors import ActivationRefused, Conflict, InvalidRequest, NotFound
+from certrail.model import Bundle
+from certrail.remote.local import LocalHost
+from certrail.servers.registry import open_target, site_of
+from tests.support.haproxy import Haproxy
+from tests.support.nginx import TestCa
+from tests.support.process import binary, free_port, running
+
+WWW = "www.example.test"
+SHOP = "shop.example.test"
+
+
+def target(haproxy: Haproxy, **settings: object) -> InstallTarget:
+    """Return the target as the endpoint's settings describe it."""
+    return open_target(LocalHost("here"), {**haproxy.server, "site": WWW, **settings})
+
+
+def install(haproxy: Haproxy, bundle: Bundle, **settings: object) -> str:
+    """Stage and activate *bundle*; return what was done, for people."""
+    site = site_of({"site": WWW, **settings})
+    opened = target(haproxy, **settings)
+    return opened.activate(opened.stage(site, bundle, None))
+
+
+def changed_lines(before: str, after: str) -> list[str]:
+    """Return the lines that are not as they were."""
+    pairs = zip(before.splitlines(), after.splitlines(), strict=True)
+    return [new.strip() for old, new in pairs if old != new]
+
+
+def test_only_the_path_changes(tmp_path: Path) -> None:
+    """Comments, blanks and order are somebody's work."""
+    with Haproxy.started(tmp_path) as haproxy:
+        before = haproxy.config.read_text()
+
+        line = install(haproxy, haproxy.ca.bundle(WWW))
+
+        after = haproxy.config.read_text()
+        live = tmp_path / "certrail" / WWW / "live" / "combined.pem"
+        assert after == before.replace(f"{tmp_path}/old.pem", str(live))
+        assert "1 crt replaced in haproxy.cfg" in line
+        assert haproxy.accepts_configuration()
+
+
+def test_a_new_name_gets_its_certificate_beside_the_first(tmp_path: Path) -> None:
+    """The default certificate of the line stays what it was."""
+    with Haproxy.started(tmp_path) as haproxy:
+        bundle = haproxy.ca.bundle(SHOP)
+
+        line = install(haproxy, bundle, site=SHOP)
+
+        assert "1 crt added" in line
+        assert haproxy.served(SHOP) == bundle.chain.fingerprint
+        assert haproxy.served(WWW) == haproxy.old.chain.fingerprint
+        assert haproxy.served("unknown.test") == haproxy.old.chain.fingerprint
+
+
+def test_a_wildcard_stays_for_the_other_names(tmp_path: Path) -> None:
+    """HAProxy prefers the exact name, so nothing has to be taken away."""
+    ca = TestCa()
+    wild = ca.bundle("*.example.test", "example.test")
+    frontend = "frontend a\n    bind 127.0.0.1:@port@ ssl crt wild.pem\n"
+    with Haproxy.started(tmp_path, frontends=frontend, pems={"wild.pem": wild}) as haproxy:
+        bundle = haproxy.ca.bundle(WWW)
+
+        install(haproxy, bundle)
+
+        assert haproxy.served(WWW) == bundle.chain.fingerprint
+        assert haproxy.served("other.example.test") == wild.chain.fingerprint
+
+
+def test_names_are_not_lost(tmp_path: Path) -> None:
+    """A site nobody asked about must not lose its certificate."""
+    both = TestCa().bundle(WWW, SHOP)
+    frontend = "frontend a\n    bind 127.0.0.1:@port@ ssl crt both.pem\n"
+    with Haproxy.started(tmp_path, frontends=frontend, pems={"both.pem": both}) as haproxy:
+        before = haproxy.config.read_text()
+
+        with pytest.raises(InvalidRequest, match=SHOP) as caught:
+            install(haproxy, haproxy.ca.bundle(WWW))
+
+        assert SHOP in caught.value.remedy or "these names" in caught.value.remedy
+        assert haproxy.config.read_text() == before
+        assert haproxy.served(WWW) == both.chain.fingerprint
+        assert not (tmp_path / "certrail").exists()
+
+
+def test_all_names_together_replace_it(tmp_path: Path) -> None:
+    """The remedy of the refusal works."""
+    both = TestCa().bundle(WWW, SHOP)
+    frontend = "frontend a\n    bind 127.0.0.1:@port@ ssl crt both.pem\n"
+    with Haproxy.started(tmp_path, frontends=frontend, pems={"both.pem": both}) as haproxy:
+        bundle = haproxy.ca.bundle(WWW, SHOP)
+
+        install(haproxy, bundle)
+
+        assert haproxy.served(SHOP) == haproxy.served(WWW) == bundle.chain.fingerprint
+
+
+def test_the_same_file_on_two_lines_is_replaced_on_both(tmp_path: Path) -> None:
+    """IPv4 and IPv6 are two lines of one site."""
+    frontend = (
+        "frontend a\n"
+        "    bind 127.0.0.1:@port@ ssl crt old.pem\n"
+        "    bind 127.0.0.1:@other@ ssl crt old.pem\n"
+    )
+    with Haproxy.started(tmp_path, frontends=frontend) as haproxy:
+        bundle = haproxy.ca.bundle(WWW)
+
+        line = install(haproxy, bundle)
+
+        assert "2 crt replaced" in line
+        for port in (haproxy.port, haproxy.other):
+            assert haproxy.served(WWW, port=port) == bundle.chain.fingerprint
+
+
+def test_the_address_tells_two_lines_apart(tmp_path: Path) -> None:
+    """Two services may have one name and certificates of their own."""
+    second = TestCa().bundle(WWW)
+    frontend = (
+        "frontend a\n    bind 127.0.0.1:@port@ ssl crt old.pem\n"
+        "frontend b\n    bind 127.0.0.1:@other@ ssl crt second.pem\n"
+    )
+    with Haproxy.started(tmp_path, frontends=frontend, pems={"second.pem": second}) as haproxy:
+        bundle = haproxy.ca.bundle(WWW)
+        with pytest.raises(InvalidRequest, match="several certificates"):
+            install(haproxy, bundle)
+
+        install(haproxy, bundle, listen=str(haproxy.other))
+
+        assert haproxy.served(WWW, port=haproxy.other) == bundle.chain.fingerprint
+        assert haproxy.served(WWW) == haproxy.old.chain.fingerprint
+        found = {site.id: site.fingerprint for site in target(haproxy).sites()}
+        assert len(found) == 2
+
+
+def test_ecdsa_and_rsa_side_by_side(tmp_path: Path) -> None:
+    """The one with the same kind of key is replaced; old clients keep theirs."""
+    rsa = TestCa().bundle(WWW, rsa_key=True)
+    frontend = "frontend a\n    bind 127.0.0.1:@port@ ssl crt old.pem crt rsa.pem\n"
+    with Haproxy.started(tmp_path, frontends=frontend, pems={"rsa.pem": rsa}) as haproxy:
+        bundle = haproxy.ca.bundle(WWW)
+        before = haproxy.config.read_text()
+
+        install(haproxy, bundle)
+
+        (line,) = changed_lines(before, haproxy.config.read_text())
+        assert "crt rsa.pem" in line
+        assert "old.pem" not in line
+        assert haproxy.served(WWW) == bundle.chain.fingerprint
+
+
+@pytest.mark.parametrize("crt", ["crt @dir@/certs", "crt-list @dir@/list.txt"])
+def test_directories_and_lists_are_left_alone(crt: str, tmp_path: Path) -> None:
+    """What is in them cannot be changed by one word of the line."""
+    frontend = f"frontend a\n    bind 127.0.0.1:@port@ ssl {crt}\n"
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/old.pem\n")
+    pems = {"certs/one.pem": TestCa().bundle(WWW)}
+    with Haproxy.started(tmp_path, frontends=frontend, pems=pems) as haproxy:
+        before = haproxy.config.read_text()
+
+        with pytest.raises(InvalidRequest, match=r"haproxy\.cfg:\d+") as caught:
+            install(haproxy, haproxy.ca.bundle(WWW))
+
+        assert "combined.pem" in caught.value.remedy
+        assert haproxy.config.read_text() == before
+
+
+def test_without_a_tls_line_it_says_what_to_write(tmp_path: Path) -> None:
+    """HAProxy has no half-configured TLS that could be completed."""
+    frontend = "frontend a\n    bind 127.0.0.1:@port@\n"
+    with (
+        Haproxy.started(tmp_path, frontends=frontend) as haproxy,
+        pytest.raises(InvalidRequest) as caught,
+    ):
+        install(haproxy, haproxy.ca.bundle(WWW))
+
+    assert "ssl crt" in caught.value.remedy
+
+
+def test_a_mistake_of_others_is_told_before_anything_is_changed(tmp_path: Path) -> None:
+    """A reload would have been refused, and a restart would have been an outage."""
+    with Haproxy.started(tmp_path) as haproxy:
+        haproxy.config.write_text(haproxy.config.read_text() + "    bnd :1\n")
+
+        with pytest.raises(ActivationRefused, match="before anything was changed"):
+            install(haproxy, haproxy.ca.bundle(WWW))
+
+        assert haproxy.served(WWW) == haproxy.old.chain.fingerprint
+        assert not (tmp_path / "certrail").exists()
+
+
+def test_a_certificate_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+    """Between staging and activation another hand was at work."""
+    with Haproxy.started(tmp_path) as haproxy:
+        opened = target(haproxy)
+        staged = opened.stage(site_of({"site": WWW}), haproxy.ca.bundle(WWW), None)
+        haproxy.store("old.pem", haproxy.ca.bundle(WWW))
+
+        with pytest.raises(Conflict, match="installed since"):
+            target(haproxy).activate(staged)
+
+
+def test_a_single_process_is_not_signalled(tmp_path: Path) -> None:
+    """SIGUSR2 would end a HAProxy that has no master."""
+    with Haproxy.started(tmp_path) as first:
+        alone = tmp_path / "alone.cfg"
+        port = free_port()
+        alone.write_text(first.config.read_text().replace(str(first.port), str(port)))
+        pid = tmp_path / "alone.pid"
+        argv = [binary("haproxy", "haproxy"), "-db", "-f", str(alone), "-p", str(pid)]
+
+        def ready() -> bool:
+            try:
+                first.served(WWW, port=port)
+            except OSError:
+                return False
+            return True
+
+        with running(argv, log=tmp_path / "alone.log", ready=ready) as process:
+            pid.write_text(f"{process.pid}\n")
+
+            with pytest.raises(ActivationRefused, match="no master process"):
+                install(first, first.ca.bundle(WWW), config=str(alone), pid_file=str(pid))
+
+            assert process.poll() is None
+            assert first.served(WWW, port=port) == first.old.chain.fingerprint
+
+
+def test_a_stale_pid_file_signals_nobody(tmp_path: Path) -> None:
+    """The number may be another program's by now."""
+    with (
+        Haproxy.started(tmp_path) as haproxy,
+        running(["sleep", "60"], log=tmp_path / "sleep.log") as stranger,
+    ):
+        stale = tmp_path / "stale.pid"
+        stale.write_text(f"{stranger.pid}\n")
+
+        with pytest.raises(ActivationRefused, match="no master process"):
+            install(haproxy, haproxy.ca.bundle(WWW), pid_file=str(stale))
+
+        assert stranger.poll() is None
+        assert haproxy.served(WWW) == haproxy.old.chain.fingerprint
+
+
+def test_a_reload_command_of_ones_own(tmp_path: Path) -> None:
+    """Service managers other than systemd have theirs."""
+    with Haproxy.started(tmp_path) as haproxy:
+        bundle = haproxy.ca.bundle(WWW)
+        command = ["kill", f"-{int(signal.SIGUSR2)}", str(haproxy.master)]
+
+        install(haproxy, bundle, reload=command)
+
+        assert haproxy.served(WWW) == bundle.chain.fingerprint
+
+
+def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    """With what to set."""
+    with (
+        Haproxy.started(tmp_path) as haproxy,
+        pytest.raises(NotFound, match="hapr0xy") as caught,
+    ):
+        target(haproxy, binary="hapr0xy").check()
+
+    assert "binary" in caught.value.remedy
