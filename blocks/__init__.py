@@ -7,6 +7,7 @@ saved block.
 from __future__ import annotations
 
 from blocks.ca.acme import AcmeCa
+from blocks.ca.certcentral import CertCentral
 from blocks.ca.command import CommandCa
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
@@ -18,16 +19,19 @@ from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
+from blocks.targets.redis_server import RedisServer
 
 __all__ = [
     "AcmeCa",
     "CaddyAdmin",
+    "CertCentral",
     "CommandCa",
     "HaproxyRuntime",
     "HttpPut",
     "LocalAuthority",
     "LocalMachine",
     "PowerDns",
+    "RedisServer",
     "Rfc2136",
     "SshMachine",
     "VaultCa",

@@ -168,6 +168,7 @@ class Challenge:
         key_authorization: token and account key thumbprint (RFC 8555
             section 8.1); body of the http-01 file. Public, not a secret.
         txt_value: the TXT value of dns-01 (RFC 8555 section 8.4), "" for http-01.
+        txt_name: where a CA without ACME looks for the value, "" for ACME's place.
     """
 
     kind: ChallengeKind
@@ -177,11 +178,12 @@ class Challenge:
     token: str
     key_authorization: str
     txt_value: str = ""
+    txt_name: str = ""
 
     @property
     def record_name(self) -> str:
         """Where dns-01 looks, before any CNAME delegation."""
-        return f"_acme-challenge.{self.name}"
+        return self.txt_name or f"_acme-challenge.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,15 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The answer "not yet", with the pause the other side asks for, if it does."""
+    """The answer "not yet".
+
+    Attributes:
+        retry_after: the pause the other side asks for, if it does.
+        why: what it waits for, for people ("an administrator has to approve it"), "" if unknown.
+    """
 
     retry_after: timedelta | None = None
+    why: str = ""
 
 
 def until(

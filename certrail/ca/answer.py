@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import httpx
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from certrail.errors import UnexpectedReply
 from certrail.log import plain
 from certrail.model import Chain, Csr, subject_names
 from certrail.x509.chain import ordered
 
+_LONGEST_CODE = 100
 _LONGEST_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
 
 
@@ -53,6 +62,39 @@ def must_be_for(chain: Chain, names: Sequence[str], label: str, remedy: str) -> 
             remedy=remedy,
             connector=label,
         )
+
+
+def error_code(reply: httpx.Response) -> str:
+    """Return the machine's word in an error body, "" if there is none.
+
+    Read are ``{"errors": [{"code": …}]}`` and ``{"error": {"code": …}}``.
+    """
+    try:
+        body = json.loads(reply.content)
+    except ValueError:
+        return ""
+    first = body.get("error") if isinstance(body, dict) else None
+    listed = body.get("errors") if isinstance(body, dict) else None
+    if isinstance(listed, list) and listed:
+        first = listed[0]
+    code = first.get("code") if isinstance(first, dict) else None
+    return plain(code)[:_LONGEST_CODE] if isinstance(code, str | int) else ""
+
+
+def key_digest(key: Any) -> str:
+    """Return the SHA-256 of a public key, to recognize a certificate or CSR by."""
+    der = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(der).hexdigest()
+
+
+def is_csr_for(pem: str, digest: str) -> bool:
+    """Return whether *pem* is a CSR with the key of :func:`key_digest` *digest*."""
+    try:
+        return key_digest(x509.load_pem_x509_csr(pem.encode()).public_key()) == digest
+    except (ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def dns_names(names: Iterable[str]) -> list[str]:

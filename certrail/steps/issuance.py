@@ -19,7 +19,7 @@ from certrail.steps.outcome import Outcome, Work, day
 from certrail.store import certificates, orders, requests
 from certrail.store.database import transaction
 from certrail.store.orders import OrderRecord
-from certrail.wait import until
+from certrail.wait import Pending, until
 
 _FIRST_POLL = timedelta(milliseconds=100)
 
@@ -74,11 +74,21 @@ def _obtain(work: Work, ca: CertificateAuthority, record: OrderRecord, csr: Csr)
         else:
             order = record.order
 
+    waits_for = ""
+
+    def ask() -> Chain | Pending:
+        nonlocal waits_for
+        answer = ca.collect(order)
+        if isinstance(answer, Pending):
+            waits_for = answer.why
+        return answer
+
     def late() -> CertrailError:
-        return NotIssued(f"{work.plan.ca.name} is still working on order {order.remote_id}")
+        cause = f"{work.plan.ca.name} is still working on order {order.remote_id}"
+        return NotIssued(f"{cause}: {waits_for}" if waits_for else cause)
 
     return until(
-        lambda: ca.collect(order),
+        ask,
         timeout=work.plan.issue_timeout,
         interval=_FIRST_POLL,
         slowest=timedelta(seconds=10),

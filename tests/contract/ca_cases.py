@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from blocks._base import CaBlock
 from blocks.ca.acme import AcmeCa
+from blocks.ca.certcentral import CertCentral
 from blocks.ca.command import CommandCa
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
@@ -45,6 +46,7 @@ from certrail.wait import Pending
 from tests.support import ca_program
 from tests.support.acme_client import FileKeeper
 from tests.support.acme_servers import OpenBao, openbao_ca
+from tests.support.certcentral_api import CertCentralApi, certcentral_api
 from tests.support.http_relay import Relay, relay
 from tests.support.pebble import EAB_KEYS, ChallengeServer, Pebble, challenge_server, pebble
 from tests.support.scripted import Script, http_reply
@@ -316,6 +318,55 @@ def _command_world(folder: Path) -> Iterator[World]:
     yield _CommandWorld(folder)
 
 
+class _CertCentralWorld(World):
+    def __init__(self, api: CertCentralApi, between: Relay, txt: dict[str, set[str]]) -> None:
+        self._api = api
+        self._between = between
+        self._txt = txt
+        self._settings: dict[str, Any] = {
+            "url": api.base,
+            "api_key": api.key,
+            "organization_id": api.organization,
+            "poll_interval": 0.02,
+        }
+        self.block = CertCentral(**self._settings)
+        self.intruder = CertCentral(**{**self._settings, "api_key": "no-such-key-at-all"})
+        self.secrets = (api.key, "no-such-key-at-all")
+        self.root = api.ca.root
+
+    def issued(self, name: str) -> int:
+        return self._api.issued(name)
+
+    def is_revoked(self, chain: Chain) -> bool:
+        return bool(self._api.by_serial(f"{chain.leaf.serial_number:X}")[1].revoked)
+
+    def snapshot(self) -> object:
+        return list(self._api.orders), list(self._api.domains)
+
+    def prove(self, challenge: Challenge) -> None:
+        self._txt.setdefault(challenge.record_name, set()).add(challenge.txt_value)
+
+    def at(self, port: int) -> Opens:
+        url = f"http://127.0.0.1:{port}"
+        return CertCentral(**{**self._settings, "url": url, "timeout": 1})
+
+    @contextmanager
+    def losing(self, reply: bytes) -> Iterator[Opens]:
+        self._between.lose("POST", "/order/certificate/", reply)
+        url = f"http://127.0.0.1:{self._between.port}{self._api.prefix}"
+        yield CertCentral(**{**self._settings, "url": url})
+
+
+@contextmanager
+def _certcentral_world(_: Path) -> Iterator[World]:
+    txt: dict[str, set[str]] = {}
+    with (
+        certcentral_api(lambda name: txt.get(name, set())) as api,
+        relay(api.port) as between,
+    ):
+        yield _CertCentralWorld(api, between, txt)
+
+
 class ReferenceCa(CertificateAuthority, FindsOrders):
     """The contract in memory, as short as it can be."""
 
@@ -485,6 +536,14 @@ CASES = (
         _command_world,
         settings={"command": ["/usr/local/bin/issue"]},
         lacks=frozenset({"network", "throttling", "relay", "orders"}),
+    ),
+    Case(
+        "ca-certcentral",
+        CertCentral,
+        _certcentral_world,
+        settings={"api_key": "key", "organization_id": 1},
+        nonsense=JSON_NONSENSE,
+        throttled=too_many,
     ),
 )
 
