@@ -10,6 +10,9 @@ from pydantic import BaseModel
 import blocks
 from blocks._base import ConnectorBlock
 from certrail import configuration
+from certrail.delivery.fields import FieldSettings
+from certrail.delivery.objects import ObjectSettings
+from certrail.delivery.settings import DirectorySettings
 from certrail.errors import InvalidRequest
 from certrail.servers.command import CommandSettings
 from certrail.servers.haproxy import HaproxySettings
@@ -31,6 +34,11 @@ SERVERS: dict[str, type[BaseModel]] = {
     "haproxy": HaproxySettings,
     "nginx": NginxSettings,
 }
+DELIVERIES: dict[str, type[BaseModel]] = {
+    "directory": DirectorySettings,
+    "fields": FieldSettings,
+    "object": ObjectSettings,
+}
 # Fields that are written by the program, not by people.
 _INTERNAL = frozenset({"trust_pem"})
 _NUMBERS = {"integer": "whole number", "number": "number"}
@@ -49,6 +57,10 @@ def _model(what: str) -> str:
 
 def _server(what: str) -> str:
     return table(SERVERS[what])
+
+
+def _delivery(what: str) -> str:
+    return table(DELIVERIES[what])
 
 
 def _connector(what: str) -> str:
@@ -81,6 +93,7 @@ def _settings(_: str) -> str:
 KINDS: dict[str, Callable[[str], str]] = {
     "connector": _connector,
     "connectors": _connector_list,
+    "delivery": _delivery,
     "model": _model,
     "server": _server,
     "settings": _settings,
@@ -140,7 +153,7 @@ def _range(field: dict[str, Any]) -> str:
 
 
 def _default(name: str, value: Any) -> str:
-    if name.endswith("_mode") and isinstance(value, int):
+    if name.rpartition("_")[2] == "mode" and isinstance(value, int):
         return f"`{value:04o}`"
     return "" if value in (None, "", [], {}) or isinstance(value, dict) else f"`{_yaml(value)}`"
 
