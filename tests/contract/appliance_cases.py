@@ -14,16 +14,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import redis
 
+from blocks.targets import redis_server
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from certrail.connectors import InstallTarget
-from certrail.model import Fingerprint, Site, Staged
+from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.remote import http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
 from tests.support.caddy import Caddy
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
+from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
 
 _QUICK = timedelta(seconds=10)
 
@@ -99,6 +102,71 @@ class CaddyWorld(World):
         assert self._caddy.change("PATCH", key, good) == 200
 
 
+class RedisWorld(World):
+    """A real Redis that is changed over its own protocol."""
+
+    def __init__(self, server: RedisProcess, client: redis.Redis) -> None:
+        self._server = server
+        self._client = client
+        self.ca = server.ca
+        self.site = Site(redis_server.SITE)
+        self.old = server.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return redis_server.RedisTarget(
+            self._client,
+            LocalHost("here"),
+            label="cache",
+            directory=str(self._server.directory / "certrail"),
+        )
+
+    def served(self) -> Fingerprint:
+        return self._server.served()
+
+    def snapshot(self) -> dict[str, bytes]:
+        files = files_below(self._server.directory)
+        files.pop("redis.log", None)
+        # Its rewriting adds and removes blank lines at the end.
+        config = {"redis.conf": files["redis.conf"].strip()}
+        return {
+            **files,
+            **config,
+            "memory": repr(self._server.command("CONFIG GET", "tls-*")).encode(),
+        }
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        versions = self._server.directory / "certrail" / "versions"
+        key = versions / str(staged.data["version"]) / "privkey.pem"
+        good = key.read_bytes()
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        key.write_bytes(other.reveal())
+        yield
+        key.write_bytes(good)
+
+    def key_modes(self) -> list[int]:
+        found = (self._server.directory / "certrail").rglob("privkey.pem")
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        return self._server.session()
+
+    def bundle(self) -> Bundle:
+        return self.ca.bundle(*NAMES)
+
+
+@contextmanager
+def _redis(directory: Path) -> Iterator[World]:
+    with (
+        RedisProcess.started(directory) as server,
+        redis_server.client(
+            "localhost", server.port, tls=True, ca_bundle=server.roots, password=PASSWORD
+        ) as client,
+    ):
+        yield RedisWorld(server, client)
+
+
 @contextmanager
 def _caddy(directory: Path) -> Iterator[World]:
     with (
@@ -124,4 +192,5 @@ APPLIANCES = (
     Case("haproxy-runtime-2.6", "target-haproxy", _haproxy_debian),
     Case("haproxy-runtime-2.8", "target-haproxy", _haproxy_wheel),
     Case("caddy", "target-caddy", _caddy, GAPS),
+    Case("redis", "target-redis", _redis),
 )
