@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from certrail.errors import InvalidRequest
-from deployments.docs.regions import KINDS
+from deployments.docs.regions import KINDS, connectors
 
 ROOT = Path(__file__).resolve().parents[2]
+CONNECTORS = ROOT / "docs" / "connectors"
+SECTIONS = ("## Needed on the other side", "## Tested against")
+"""What is written by hand on the page of every connector."""
 _END = "<!-- end of generated text -->"
 _REGION = re.compile(
     rf"(?P<begin><!-- generated: (?P<kind>[a-z-]+)(?: (?P<what>\S+))? -->\n).*?(?P<end>{_END})",
@@ -20,6 +23,18 @@ _REGION = re.compile(
 def pages() -> list[Path]:
     """Return every page of the documentation."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def begun() -> dict[Path, str]:
+    """Return the pages of connectors that have none yet; their sections are to be written."""
+    found = {}
+    for slug, block in connectors().items():
+        path = CONNECTORS / f"{slug}.md"
+        if not path.exists():
+            title = block.get_block_type_name().rpartition(": ")[2]
+            parts = [f"# {title}", f"<!-- generated: connector {slug} -->\n{_END}", *SECTIONS]
+            found[path] = updated("\n\n".join(parts) + "\n")
+    return found
 
 
 def regions(text: str) -> Iterator[tuple[str, str]]:

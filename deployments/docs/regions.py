@@ -69,7 +69,8 @@ def _connector(what: str) -> str:
         raise InvalidRequest(f"there is no connector type {what}")
     text = (block.__doc__ or "").strip()
     told = "\n".join(line.strip() for line in text.splitlines()).replace("``", "`")
-    return f"Type `{what}`, a {block.kind}.\n\n{told}\n\n{table(block)}"
+    article = "an" if block.kind[0] in "aeiou" else "a"
+    return f"Type `{what}`, {article} {block.kind}.\n\n{told}\n\n{table(block)}"
 
 
 def _connector_list(_: str) -> str:
@@ -114,7 +115,8 @@ def table(model: type[BaseModel]) -> str:
         default = "**required**" if name in required else _default(name, field.get("default"))
         meaning = str(model.model_fields[name].description or "")
         meaning = meaning.replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| `{name}` | {_value(field, shared)} | {default} | {meaning} |")
+        value = "permission bits" if _is_mode(name) else _value(field, shared)
+        lines.append(f"| `{name}` | {value} | {default} | {meaning} |")
     return "\n".join(lines)
 
 
@@ -152,8 +154,12 @@ def _range(field: dict[str, Any]) -> str:
     return f", at least {low}" if low is not None else ""
 
 
+def _is_mode(name: str) -> bool:
+    return name in ("mode", "key_mode")
+
+
 def _default(name: str, value: Any) -> str:
-    if name.rpartition("_")[2] == "mode" and isinstance(value, int):
+    if _is_mode(name) and isinstance(value, int):
         return f"`{value:04o}`"
     return "" if value in (None, "", [], {}) or isinstance(value, dict) else f"`{_yaml(value)}`"
 

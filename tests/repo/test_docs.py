@@ -17,7 +17,7 @@ from certrail.configuration import EndpointConfig, ProfileConfig
 from certrail.servers.registry import kinds
 from certrail.tracker import STEPS, Status
 from deployments.docs.commands import commands
-from deployments.docs.pages import ROOT, pages, regions, stale
+from deployments.docs.pages import CONNECTORS, ROOT, SECTIONS, pages, regions, stale
 from deployments.docs.regions import MODELS, SERVERS, connectors
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -60,17 +60,20 @@ def test_generated_parts_are_what_the_code_says() -> None:
 def test_every_connector_has_a_page() -> None:
     """With its settings, what it needs on the other side, and what it was tested against."""
     for slug in connectors():
-        path = ROOT / "docs" / "connectors" / f"{slug}.md"
-        assert path.exists(), f"write docs/connectors/{slug}.md, after the model of the others"
+        path = CONNECTORS / f"{slug}.md"
+        assert path.exists(), f"no page for {slug}: python -m deployments.docs begins it"
         text = path.read_text()
         assert ("connector", slug) in regions(text), path
-        for heading in ("## Needed on the other side", "## Tested against"):
-            assert heading in text, f"{path} lacks {heading!r}"
+        for heading in SECTIONS:
+            _, found, after = text.partition(f"{heading}\n")
+            written = after.partition("\n## ")[0].strip()
+            assert found
+            assert written, f"{path.relative_to(ROOT)}: write the section {heading!r}"
 
 
 def test_no_page_describes_a_connector_that_is_gone() -> None:
     """Nobody should look for it in vain."""
-    described = {path.stem for path in (ROOT / "docs" / "connectors").glob("*.md")}
+    described = {path.stem for path in CONNECTORS.glob("*.md")}
     assert described - {"README"} == set(connectors())
 
 
