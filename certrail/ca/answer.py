@@ -13,9 +13,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from certrail.errors import UnexpectedReply
+from certrail.errors import Rejected, UnexpectedReply
 from certrail.log import plain
 from certrail.model import Chain, Csr, subject_names
+from certrail.remote.http import reason_of
 from certrail.x509.chain import ordered
 
 _LONGEST_CODE = 100
@@ -79,6 +80,19 @@ def error_code(reply: httpx.Response) -> str:
         first = listed[0]
     code = first.get("code") if isinstance(first, dict) else None
     return plain(code)[:_LONGEST_CODE] if isinstance(code, str | int) else ""
+
+
+def refusal(
+    reply: httpx.Response, what: str, label: str, *, remedy: str, secret: str = ""
+) -> Rejected:
+    """Return the error for a 4xx *reply* to *what*, with the service's own words and code."""
+    code = error_code(reply)
+    return Rejected(
+        f"{label}: {what} answered {reply.status_code}: {reason_of(reply, [secret])}",
+        remedy=remedy,
+        connector=label,
+        code=(code.replace(secret, "<hidden>") if secret else code) or str(reply.status_code),
+    )
 
 
 def key_digest(key: Any) -> str:

@@ -25,6 +25,7 @@ from blocks._base import CaBlock
 from blocks.ca.acme import AcmeCa
 from blocks.ca.certcentral import CertCentral
 from blocks.ca.command import CommandCa
+from blocks.ca.digicert_one import DigicertOne
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
 from certrail.acme import ca as acme
@@ -47,6 +48,7 @@ from tests.support import ca_program
 from tests.support.acme_client import FileKeeper
 from tests.support.acme_servers import OpenBao, openbao_ca
 from tests.support.certcentral_api import CertCentralApi, certcentral_api
+from tests.support.digicert_one_api import DigicertOneApi, digicert_one_api
 from tests.support.http_relay import Relay, relay
 from tests.support.pebble import EAB_KEYS, ChallengeServer, Pebble, challenge_server, pebble
 from tests.support.scripted import Script, http_reply
@@ -367,6 +369,45 @@ def _certcentral_world(_: Path) -> Iterator[World]:
         yield _CertCentralWorld(api, between, txt)
 
 
+class _DigicertOneWorld(World):
+    def __init__(self, api: DigicertOneApi, between: Relay) -> None:
+        self._api = api
+        self._between = between
+        self._settings: dict[str, Any] = {
+            "url": api.url,
+            "api_key": api.key,
+            "profile_id": api.profile,
+        }
+        self.block = DigicertOne(**self._settings)
+        self.intruder = DigicertOne(**{**self._settings, "api_key": "no-such-key-at-all"})
+        self.secrets = (api.key, "no-such-key-at-all")
+        self.root = api.ca.root
+
+    def issued(self, name: str) -> int:
+        return self._api.issued(name)
+
+    def is_revoked(self, chain: Chain) -> bool:
+        return bool(self._api.by_serial(serial_text(chain.leaf).replace(":", "")).revoked)
+
+    def snapshot(self) -> object:
+        return len(self._api.entries)
+
+    def at(self, port: int) -> Opens:
+        url = f"http://127.0.0.1:{port}"
+        return DigicertOne(**{**self._settings, "url": url, "timeout": 1})
+
+    @contextmanager
+    def losing(self, reply: bytes) -> Iterator[Opens]:
+        self._between.lose("POST", "/v1/certificate", reply)
+        yield DigicertOne(**{**self._settings, "url": f"http://127.0.0.1:{self._between.port}"})
+
+
+@contextmanager
+def _digicert_one_world(_: Path) -> Iterator[World]:
+    with digicert_one_api(ZONE) as api, relay(api.port) as between:
+        yield _DigicertOneWorld(api, between)
+
+
 class ReferenceCa(CertificateAuthority, FindsOrders):
     """The contract in memory, as short as it can be."""
 
@@ -544,6 +585,15 @@ CASES = (
         settings={"api_key": "key", "organization_id": 1},
         nonsense=JSON_NONSENSE,
         throttled=too_many,
+    ),
+    Case(
+        "ca-digicert-one",
+        DigicertOne,
+        _digicert_one_world,
+        settings={"api_key": "key", "profile_id": "a1b2"},
+        nonsense=JSON_NONSENSE,
+        throttled=too_many,
+        lacks=frozenset({"orders"}),
     ),
 )
 

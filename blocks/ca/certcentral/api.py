@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel
 
-from certrail.ca.answer import error_code
-from certrail.errors import AuthenticationFailed, PermissionRefused, Rejected
+from certrail.ca.answer import refusal
+from certrail.errors import AuthenticationFailed, PermissionRefused
 from certrail.remote import http
 
 
@@ -165,11 +165,10 @@ class Api:
         )
         if reply.is_success:
             return reply
-        secret = self._client.headers.get("X-DC-DEVKEY", "")
-        said = http.reason_of(reply, [secret])
-        raise Rejected(
-            f"{self._label}: {method} {path} answered {reply.status_code}: {said}",
+        raise refusal(
+            reply,
+            f"{method} {path}",
+            self._label,
             remedy="Look the message up in CertCentral's documentation and correct the settings.",
-            connector=self._label,
-            code=error_code(reply).replace(secret, "<hidden>") or str(reply.status_code),
+            secret=self._client.headers.get("X-DC-DEVKEY", ""),
         )
