@@ -7,8 +7,10 @@ saved block.
 from __future__ import annotations
 
 from blocks.ca.acme import AcmeCa
+from blocks.ca.aws_pca import AwsPca
 from blocks.ca.certcentral import CertCentral
 from blocks.ca.command import CommandCa
+from blocks.ca.digicert_one import DigicertOne
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
 from blocks.delivery.http_put import HttpPut
@@ -23,9 +25,11 @@ from blocks.targets.redis_server import RedisServer
 
 __all__ = [
     "AcmeCa",
+    "AwsPca",
     "CaddyAdmin",
     "CertCentral",
     "CommandCa",
+    "DigicertOne",
     "HaproxyRuntime",
     "HttpPut",
     "LocalAuthority",

@@ -6,6 +6,7 @@ A new CA adds a ``Case`` to :data:`CASES`; the promises are in ``test_ca.py``.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import sys
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from blocks._base import CaBlock
 from blocks.ca.acme import AcmeCa
+from blocks.ca.aws_pca import AwsPca
 from blocks.ca.certcentral import CertCentral
 from blocks.ca.command import CommandCa
 from blocks.ca.digicert_one import DigicertOne
@@ -44,24 +46,34 @@ from certrail.model import (
     subject_names,
 )
 from certrail.wait import Pending
+from certrail.x509.csr import read_csr
 from tests.support import ca_program
 from tests.support.acme_client import FileKeeper
 from tests.support.acme_servers import OpenBao, openbao_ca
 from tests.support.certcentral_api import CertCentralApi, certcentral_api
 from tests.support.digicert_one_api import DigicertOneApi, digicert_one_api
 from tests.support.http_relay import Relay, relay
+from tests.support.moto_server import Aws, aws
 from tests.support.pebble import EAB_KEYS, ChallengeServer, Pebble, challenge_server, pebble
 from tests.support.scripted import Script, http_reply
 
 ZONE = "example.test"
 REFUSED = "www.foreign.test"
-GAPS = frozenset({"network", "stall", "throttling", "credential", "relay", "orders", "remembers"})
+GAPS = frozenset(
+    {
+        *("network", "stall", "throttling", "retry-date", "credential", "refusal", "relay"),
+        *("orders", "remembers"),
+    }
+)
 """What a case may lack.
 
 * ``network``: there is none under it.
 * ``stall``: its deadline cannot be set; its own tests have one with a shorter name.
 * ``throttling``: it has no way to say "come back later".
-* ``credential``: it knows no wrong one.
+* ``retry-date``: its "come back later" is never a date.
+* ``credential``: the server of the tests does not answer a wrong one as the service does;
+  the CA's own tests say what the service would.
+* ``refusal``: it issues for any name.
 * ``relay``: its replies cannot be taken away on the way.
 * ``orders``: it has no orders that it could forget.
 * ``remembers``: it can be asked for a certificate by serial number only, so one whose
@@ -408,6 +420,74 @@ def _digicert_one_world(_: Path) -> Iterator[World]:
         yield _DigicertOneWorld(api, between)
 
 
+class _AwsPcaWorld(World):
+    """moto, seen through a relay: it lists no certificates, so we count what it was asked for."""
+
+    def __init__(self, server: Aws, between: Relay) -> None:
+        self._between = between
+        client = server.client("acm-pca")
+        configuration = {
+            "KeyAlgorithm": "EC_prime256v1",
+            "SigningAlgorithm": "SHA256WITHECDSA",
+            "Subject": {"CommonName": "Imitated AWS CA"},
+        }
+        arn = client.create_certificate_authority(
+            CertificateAuthorityConfiguration=configuration, CertificateAuthorityType="ROOT"
+        )["CertificateAuthorityArn"]
+        issued = client.issue_certificate(
+            CertificateAuthorityArn=arn,
+            Csr=client.get_certificate_authority_csr(CertificateAuthorityArn=arn)["Csr"].encode(),
+            SigningAlgorithm="SHA256WITHECDSA",
+            TemplateArn="arn:aws:acm-pca:::template/RootCACertificate/V1",
+            Validity={"Value": 10, "Type": "YEARS"},
+        )["CertificateArn"]
+        root = client.get_certificate(CertificateAuthorityArn=arn, CertificateArn=issued)
+        client.import_certificate_authority_certificate(
+            CertificateAuthorityArn=arn, Certificate=root["Certificate"].encode()
+        )
+        self.root = x509.load_pem_x509_certificate(root["Certificate"].encode())
+        self._settings: dict[str, Any] = {
+            "ca_arn": arn,
+            "access_key_id": server.access_key_id,
+            "secret_access_key": server.secret_access_key,
+            "endpoint_url": f"http://127.0.0.1:{between.port}",
+        }
+        self.block = AwsPca(**self._settings)
+        self.intruder = self.block
+        self.secrets = (server.secret_access_key,)
+
+    def issued(self, name: str) -> int:
+        csrs = [base64.b64decode(json.loads(body)["Csr"]) for body in self._bodies("Issue")]
+        listed = [read_csr(Csr(each.decode())).names for each in csrs]
+        return sum(name in each for each in listed)
+
+    def is_revoked(self, chain: Chain) -> bool:
+        serial = serial_text(chain.leaf)
+        return any(json.loads(b)["CertificateSerial"] == serial for b in self._bodies("Revoke"))
+
+    def snapshot(self) -> object:
+        return len(self._bodies("Issue"))
+
+    def at(self, port: int) -> Opens:
+        url = f"http://127.0.0.1:{port}"
+        return AwsPca(**{**self._settings, "endpoint_url": url, "timeout": 1})
+
+    @contextmanager
+    def losing(self, reply: bytes) -> Iterator[Opens]:
+        self._between.lose("POST", "IssueCertificate", reply)
+        yield self.block
+
+    def _bodies(self, call: str) -> list[bytes]:
+        wanted = f"/#ACMPrivateCA.{call}Certificate"
+        return [body for _, path, body in self._between.requests if path == wanted]
+
+
+@contextmanager
+def _aws_pca_world(folder: Path) -> Iterator[World]:
+    with aws(folder) as server, relay(server.port) as between:
+        yield _AwsPcaWorld(server, between)
+
+
 class ReferenceCa(CertificateAuthority, FindsOrders):
     """The contract in memory, as short as it can be."""
 
@@ -543,6 +623,14 @@ def too_many(wait: str) -> Script:
     return http_reply(429, {"Retry-After": wait}, '{"errors": ["slow down"]}')
 
 
+def _aws_too_many(wait: str) -> Script:
+    return http_reply(
+        400,
+        {"Retry-After": wait, "Content-Type": "application/x-amz-json-1.1"},
+        '{"__type": "ThrottlingException", "message": "Rate exceeded"}',
+    )
+
+
 CASES = (
     Case(
         "ca-acme",
@@ -594,6 +682,16 @@ CASES = (
         nonsense=JSON_NONSENSE,
         throttled=too_many,
         lacks=frozenset({"orders"}),
+    ),
+    Case(
+        "ca-aws-pca",
+        AwsPca,
+        _aws_pca_world,
+        settings={"ca_arn": "arn:aws:acm-pca:eu-central-1:1:certificate-authority/1"},
+        nonsense=JSON_NONSENSE[:-1],
+        throttled=_aws_too_many,
+        # moto knows no idempotency tokens.
+        lacks=frozenset({"retry-date", "credential", "refusal", "orders", "remembers"}),
     ),
 )
 

@@ -25,11 +25,12 @@ class Relay:
 
     Attributes:
         port: where it listens on 127.0.0.1.
-        requests: method and path of all that came through.
+        requests: method, path and body of all that came through; the path of a call by
+            name (AWS) ends with ``#`` and the name.
     """
 
     port: int
-    requests: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str, bytes]] = field(default_factory=list)
     _losses: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     def lose(self, method: str, part: str, instead: bytes = b"") -> None:
@@ -39,9 +40,9 @@ class Relay:
         """
         self._losses.append((method, part, instead))
 
-    def take(self, method: str, path: str) -> bytes | None:
+    def take(self, method: str, path: str, body: bytes) -> bytes | None:
         """Return what to say instead of the reply, None for the reply itself."""
-        self.requests.append((method, path))
+        self.requests.append((method, path, body))
         for loss in self._losses:
             if loss[0] == method and loss[1] in path:
                 self._losses.remove(loss)
@@ -65,7 +66,9 @@ def relay(upstream: int) -> Iterator[Relay]:
                 content = reply.read()
             finally:
                 server.close()
-            instead = between.take(self.command, self.path)
+            called = self.headers.get("X-Amz-Target", "")
+            path = f"{self.path}#{called}" if called else self.path
+            instead = between.take(self.command, path, body)
             if instead is not None:
                 self.wfile.write(instead)
                 return
