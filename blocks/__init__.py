@@ -13,7 +13,9 @@ from blocks.ca.command import CommandCa
 from blocks.ca.digicert_one import DigicertOne
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
+from blocks.delivery.aws_secrets_manager import AwsSecretsManager
 from blocks.delivery.http_put import HttpPut
+from blocks.delivery.s3 import S3Bucket
 from blocks.delivery.vault_kv import VaultKv
 from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
@@ -26,6 +28,7 @@ from blocks.targets.redis_server import RedisServer
 __all__ = [
     "AcmeCa",
     "AwsPca",
+    "AwsSecretsManager",
     "CaddyAdmin",
     "CertCentral",
     "CommandCa",
@@ -37,6 +40,7 @@ __all__ = [
     "PowerDns",
     "RedisServer",
     "Rfc2136",
+    "S3Bucket",
     "SshMachine",
     "VaultCa",
     "VaultKv",

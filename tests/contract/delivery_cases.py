@@ -8,6 +8,7 @@ and how a consumer reads what was delivered. A new target adds a ``Case`` to
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from blocks._base import DeliveryBlock, open_reference
+from blocks.delivery.aws_secrets_manager import AwsSecretsManager
 from blocks.delivery.http_put import HttpPut
+from blocks.delivery.s3 import S3Bucket
 from blocks.delivery.vault_kv import VaultKv
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
@@ -30,6 +33,7 @@ from certrail.model import Bundle, Chain, Fingerprint, Site
 from certrail.private_key import PrivateKeyPem
 from certrail.remote.ssh_pool import POOL
 from tests.support.delivery_servers import VaultServer, WebDav, vault_server, webdav_server
+from tests.support.moto_server import REGION, Aws, aws
 from tests.support.scripted import Script, http_reply
 from tests.support.sshd import sshd
 
@@ -238,15 +242,7 @@ class VaultWorld(World):
         }
 
     def tamper(self, site: Site, bundle: Bundle) -> None:
-        assert bundle.key
-        pems = bundle.chain.pems
-        data = {
-            "certificate": pems[0],
-            "chain": "".join(pems[1:]),
-            "fullchain": bundle.chain.text,
-            "private_key": bundle.key.reveal().decode(),
-        }
-        self.server.api("POST", f"secret/data/apps/{site.id}", data=data)
+        self.server.api("POST", f"secret/data/apps/{site.id}", data=fields_of(bundle))
 
 
 @contextmanager
@@ -308,6 +304,127 @@ class WebDavWorld(World):
 def _webdav(folder: Path) -> Iterator[World]:
     with webdav_server(folder) as server:
         yield WebDavWorld(server)
+
+
+class S3World(World):
+    """A bucket in moto."""
+
+    def __init__(self, server: Aws) -> None:
+        self.port = server.port
+        self._admin = server.client("s3")
+        self._admin.create_bucket(
+            Bucket="certs", CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        user, secret = server.user("deliverer", "s3:GetObject", "s3:PutObject", "s3:ListBucket")
+        server.enforce()
+        self._fields: dict[str, Any] = {
+            "bucket": "certs",
+            "prefix": "tls/",
+            "region": REGION,
+            "endpoint_url": server.url,
+            "access_key_id": user,
+            "secret_access_key": SecretStr(secret),
+        }
+        wrong = {"access_key_id": "AKIAWRONGEXAMPLE0000"}
+        self.secrets = (secret,)
+        self.open = S3Bucket(**self._fields).connect
+        self.intruder = S3Bucket(**{**self._fields, **wrong}).connect
+
+    def at(self, port: int) -> Open:
+        url = f"http://127.0.0.1:{port}"
+        return S3Bucket(**{**self._fields, "endpoint_url": url, "timeout": 1}).connect
+
+    def writes(self, method: str, path: str) -> bool:
+        return method == "PUT"
+
+    def read(self, site: Site) -> Bundle:
+        found = self._admin.get_object(Bucket="certs", Key=f"tls/{site.id}")
+        return bundle_of(found["Body"].read())
+
+    def snapshot(self) -> object:
+        found = self._admin.list_objects_v2(Bucket="certs").get("Contents", [])
+        return {one["Key"]: (one["ETag"], one["LastModified"]) for one in found}
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        assert bundle.key
+        body = bundle.chain.text.encode() + bundle.key.reveal()
+        self._admin.put_object(Bucket="certs", Key=f"tls/{site.id}", Body=body)
+
+
+@contextmanager
+def _s3(folder: Path) -> Iterator[World]:
+    with aws(folder) as server:
+        yield S3World(server)
+
+
+class SecretsManagerWorld(World):
+    """Secrets Manager in moto."""
+
+    def __init__(self, server: Aws) -> None:
+        self.port = server.port
+        self._admin = server.client("secretsmanager")
+        user, secret = server.user(
+            "deliverer",
+            "secretsmanager:CreateSecret",
+            "secretsmanager:GetSecretValue",
+            "secretsmanager:PutSecretValue",
+            "secretsmanager:UpdateSecretVersionStage",
+        )
+        server.enforce()
+        self._fields: dict[str, Any] = {
+            "prefix": "tls/",
+            "region": REGION,
+            "endpoint_url": server.url,
+            "access_key_id": user,
+            "secret_access_key": SecretStr(secret),
+        }
+        wrong = {"access_key_id": "AKIAWRONGEXAMPLE0000"}
+        self.secrets = (secret,)
+        self.open = AwsSecretsManager(**self._fields).connect
+        self.intruder = AwsSecretsManager(**{**self._fields, **wrong}).connect
+
+    def at(self, port: int) -> Open:
+        url = f"http://127.0.0.1:{port}"
+        return AwsSecretsManager(**{**self._fields, "endpoint_url": url, "timeout": 1}).connect
+
+    def writes(self, method: str, path: str) -> bool:
+        return path.endswith(("CreateSecret", "UpdateSecretVersionStage"))
+
+    def read(self, site: Site) -> Bundle:
+        found = self._admin.get_secret_value(SecretId=f"tls/{site.id}", VersionStage="AWSCURRENT")
+        fields = json.loads(found["SecretString"])
+        return Bundle(
+            Chain.from_pem(fields["fullchain"]), PrivateKeyPem(fields["private_key"].encode())
+        )
+
+    def snapshot(self) -> object:
+        found = self._admin.list_secrets()["SecretList"]
+        return {one["Name"]: one["SecretVersionsToStages"] for one in found}
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        text = json.dumps(fields_of(bundle))
+        name = f"tls/{site.id}"
+        if name in {one["Name"] for one in self._admin.list_secrets()["SecretList"]}:
+            self._admin.put_secret_value(SecretId=name, SecretString=text)
+        else:
+            self._admin.create_secret(Name=name, SecretString=text)
+
+
+@contextmanager
+def _secrets_manager(folder: Path) -> Iterator[World]:
+    with aws(folder) as server:
+        yield SecretsManagerWorld(server)
+
+
+def fields_of(bundle: Bundle) -> dict[str, str]:
+    """Return the usual fields of a secret."""
+    assert bundle.key
+    return {
+        "certificate": bundle.chain.pems[0],
+        "chain": "".join(bundle.chain.pems[1:]),
+        "fullchain": bundle.chain.text,
+        "private_key": bundle.key.reveal().decode(),
+    }
 
 
 def bundle_of(text: bytes) -> Bundle:
@@ -419,6 +536,27 @@ CASES: tuple[Case, ...] = (
         _webdav,
         nonsense=(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", http_reply(302, {"Location": "/login"})),
         throttled=http_reply(429, {"Retry-After": "7"}),
+        echo=_echo,
+    ),
+    Case(
+        "s3",
+        S3Bucket,
+        _s3,
+        # The SDK takes a page instead of XML for a passing fault of S3.
+        nonsense=_NOT_JSON[2:],
+        throttled=http_reply(
+            503,
+            {"Retry-After": "7", "Content-Type": "application/xml"},
+            "<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>",
+        ),
+        echo=_echo,
+    ),
+    Case(
+        "aws-secrets-manager",
+        AwsSecretsManager,
+        _secrets_manager,
+        nonsense=_NOT_JSON,
+        throttled=http_reply(400, {"Retry-After": "7"}, '{"__type": "ThrottlingException"}'),
         echo=_echo,
     ),
 )

@@ -46,11 +46,14 @@ def faulty_proxy(upstream: int) -> Iterator[Proxy]:
         protocol_version = "HTTP/1.1"
 
         def _pass(self) -> None:
-            proxy.requests.append((self.command, self.path))
+            # AWS has one path for everything and says in a header what is asked.
+            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            what = f"{self.path}{operation}"
+            proxy.requests.append((self.command, what))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            fault = proxy.choose(self.command, self.path)
+            fault = proxy.choose(self.command, what)
             if fault is not Fault.CUT_BEFORE:
-                proxy.before(self.command, self.path)
+                proxy.before(self.command, what)
                 connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)
                 connection.request(self.command, self.path, body, dict(self.headers))
                 reply = connection.getresponse()
