@@ -21,6 +21,7 @@ from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
+from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
 from blocks.targets.redis_server import RedisServer
@@ -29,6 +30,7 @@ __all__ = [
     "AcmeCa",
     "AwsPca",
     "AwsSecretsManager",
+    "BigIp",
     "CaddyAdmin",
     "CertCentral",
     "CommandCa",

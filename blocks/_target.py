@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -119,6 +120,20 @@ def must_not_leak(host: str, allowed: bool, what: str) -> None:
             f"{what} at {host} is reached in clear text, and the private key would travel there",
             remedy="Reach it through a local socket or an encrypted tunnel; or set "
             "allow_cleartext if the network in between is yours alone.",
+        )
+
+
+def must_be_https(url: str, what: str) -> None:
+    """Refuse an address over which a password and a private key would travel in clear text.
+
+    Raises:
+        InvalidRequest: it is not https, and not this machine either.
+    """
+    parsed = urlsplit(url)
+    if parsed.scheme != "https" and not is_loopback(parsed.hostname or ""):
+        raise InvalidRequest(
+            f"{what} is to be reached without https, and the private key would travel there",
+            remedy="Write the address as https://host[:port].",
         )
 
 

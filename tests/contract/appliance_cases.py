@@ -17,6 +17,7 @@ import httpx
 import redis
 
 from blocks.targets import redis_server
+from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from certrail.connectors import InstallTarget
@@ -24,7 +25,10 @@ from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.remote import http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
+from tests.support import bigip_api
+from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
+from tests.support.device import Device
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
 from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
 
@@ -100,6 +104,54 @@ class CaddyWorld(World):
         assert self._caddy.change("PATCH", key, other.reveal().decode()) == 200
         yield
         assert self._caddy.change("PATCH", key, good) == 200
+
+
+class DeviceWorld(World):
+    """A fake appliance; its subclasses say what its target is."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.ca = device.ca
+        self.old = device.old.chain.fingerprint
+
+    def served(self) -> Fingerprint:
+        return self.device.served()
+
+
+class BigIpWorld(DeviceWorld):
+    """A BIG-IP as iControl REST shows it."""
+
+    def __init__(self, device: BigIp, client: httpx.Client) -> None:
+        super().__init__(device)
+        self._bigip = device
+        self._client = client
+        self.site = Site(bigip_api.PROFILE)
+
+    def open(self) -> InstallTarget:
+        session = Session(self._client, "lb", bigip_api.USER, bigip_api.PASSWORD)
+        return BigIpTarget(session, sync_group="pair")
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._bigip.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        keys = self._bigip.state.keys
+        name = f"/Common/{staged.data['stem']}.key"
+        good, other = keys[name], self.ca.bundle(SITE).key
+        assert other is not None
+        keys[name] = other.reveal()
+        yield
+        self._bigip.state.keys[name] = good
+
+
+@contextmanager
+def _bigip(directory: Path) -> Iterator[World]:
+    with (
+        BigIp().running() as device,
+        http.client(device.url, ca_bundle=device.roots) as client,
+    ):
+        yield BigIpWorld(device, client)
 
 
 class RedisWorld(World):
@@ -193,4 +245,5 @@ APPLIANCES = (
     Case("haproxy-runtime-2.8", "target-haproxy", _haproxy_wheel),
     Case("caddy", "target-caddy", _caddy, GAPS),
     Case("redis", "target-redis", _redis),
+    Case("bigip", "target-bigip", _bigip, GAPS),
 )

@@ -1,0 +1,585 @@
+"""F5 BIG-IP through iControl REST.
+
+Calls (F5 "iControl REST User Guide" for 14.1: "Transactions", "Working with
+large files"; F5's own modules ``bigip_ssl_key_cert`` and ``bigip_profile_client_ssl``
+of F5Networks/f5-ansible; looked up November 2026):
+
+* ``POST /mgmt/shared/authn/login`` gives a token for ``X-F5-Auth-Token``, good for
+  1200 seconds; ``DELETE /mgmt/shared/authz/tokens/…`` ends it;
+* ``POST /mgmt/shared/file-transfer/uploads/NAME`` with ``Content-Range``, at most
+  1 MiB at a time, then ``POST /mgmt/tm/sys/file/ssl-cert`` and ``ssl-key`` with
+  ``sourcePath``;
+* ``PATCH /mgmt/tm/ltm/profile/client-ssl/…`` with the whole ``certKeyChain``, because
+  certificate and key set in two calls do not match in between;
+* ``POST /mgmt/tm/transaction``, calls with ``X-F5-REST-Coordination-Id``, and
+  ``PATCH {"state": "VALIDATING"}``, which does all or nothing;
+* ``POST /mgmt/tm/sys/config {"command": "save"}``, and ``POST /mgmt/tm/cm`` with
+  ``config-sync to-group``.
+
+No device was at hand: this was tried against a fake made from these sources only.
+Not verified: the longest object name; that ``fingerprint`` of ``ssl-cert`` is there
+before 14.1 (F5's fixture of 13.0 lacks it, so such a device is refused).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, Field, SecretStr
+
+from blocks._base import TargetBlock, open_secret
+from blocks._target import is_ours, must_be_https, must_replace, must_take, object_name, short
+from certrail.connectors import InstallTarget, Traits
+from certrail.errors import (
+    ActivationRefused,
+    AuthenticationFailed,
+    Busy,
+    Conflict,
+    ConnectorError,
+    InvalidRequest,
+    NotFound,
+    PermissionRefused,
+    Rejected,
+    UnexpectedReply,
+)
+from certrail.log import effect, logger, plain
+from certrail.model import Bundle, Fingerprint, Site, Staged, key_text
+from certrail.remote import http
+
+_CHUNK = 1024 * 1024
+_DOWNLOADS = "/var/config/rest/downloads"
+_LONGEST_NAME = 128
+_PROFILE = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){1,2}")
+_KEPT = ("name", "cert", "key", "chain", "usage", "passphrase")
+
+
+class BigIp(TargetBlock):
+    """Replace the certificate of client-SSL profiles on a BIG-IP.
+
+    The site is the profile: `/Common/www_ssl`, or `www_ssl` in the connector's
+    partition; an entry of its certificate key chain other than the only one
+    is named by `cert_key_chain` of the endpoint's server. The account needs the role
+    Administrator: uploads are open to no other.
+    """
+
+    _block_type_slug = "target-bigip"
+    _block_type_name = "Install target: F5 BIG-IP"
+
+    url: str = Field(description="Management address, such as https://bigip1.example.com.")
+    username: str = Field(min_length=1, description="Account with the role Administrator.")
+    password: SecretStr = Field(description="Its password, or a reference to it.")
+    login_provider: str = Field(
+        default="tmos", description="Where the account is known: tmos, or a remote directory."
+    )
+    ca_bundle: str = Field(
+        default="", description="CA certificates (path or PEM) for the address; empty: system."
+    )
+    partition: str = Field(
+        default="Common",
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Where profiles named without one are, and new objects are made.",
+    )
+    sync_group: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_./-]*$",
+        description="Device group to synchronise to after a change; empty: none, or automatic.",
+    )
+    timeout: int = Field(default=30, ge=1, le=300, description="Seconds a call may take.")
+
+    @contextmanager
+    def connect(self) -> Iterator[InstallTarget]:
+        """Open the target."""
+        must_be_https(self.url, "the device")
+        with http.client(
+            self.url, ca_bundle=self.ca_bundle, timeout=timedelta(seconds=self.timeout)
+        ) as client:
+            session = Session(
+                client,
+                self.label,
+                self.username,
+                open_secret(self.password),
+                provider=self.login_provider,
+            )
+            try:
+                yield BigIpTarget(session, partition=self.partition, sync_group=self.sync_group)
+            finally:
+                session.close()
+
+
+class _Named(BaseModel):
+    fullPath: str  # noqa: N815
+
+
+class _CertFile(_Named):
+    fingerprint: str = ""
+    subjectAlternativeName: str = ""  # noqa: N815
+
+    @property
+    def sha256(self) -> Fingerprint | None:
+        kind, _, digits = self.fingerprint.partition("/")
+        text = digits.replace(":", "").lower()
+        return Fingerprint(text) if kind == "SHA256" and len(text) == 64 else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        parts = (part.strip() for part in self.subjectAlternativeName.split(","))
+        return tuple(part[4:].lower() for part in parts if part.startswith("DNS:"))
+
+
+class _Profile(_Named):
+    certKeyChain: list[dict[str, Any]] = []  # noqa: N815
+
+
+class _Virtual(_Named):
+    destination: str = ""
+    profilesReference: dict[str, Any] = {}  # noqa: N815
+
+    @property
+    def profiles(self) -> set[str]:
+        return {str(one.get("fullPath", "")) for one in self.profilesReference.get("items", [])}
+
+
+class _Device(BaseModel):
+    name: str = ""
+    version: str = ""
+    selfDevice: str = ""  # noqa: N815
+    failoverState: str = ""  # noqa: N815
+
+
+class _Group(_Named):
+    type: str = ""
+    autoSync: str = ""  # noqa: N815
+
+
+class _Items(BaseModel):
+    items: list[dict[str, Any]] = []
+
+
+class Session:
+    """Calls with a token, which is asked for at the first call and given back at the end."""
+
+    def __init__(
+        self,
+        client: httpx.Client,
+        label: str,
+        username: str,
+        password: str,
+        *,
+        provider: str = "tmos",
+    ) -> None:
+        self._client = client
+        self.label = label
+        self._login = {
+            "username": username,
+            "password": password,
+            "loginProviderName": provider,
+        }
+        self._token = ""
+
+    def call(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        """Send one call.
+
+        Raises:
+            PermissionRefused: the account's role does not allow it.
+        """
+        if not self._token:
+            self._token = self._log_in()
+        given = {"X-F5-Auth-Token": self._token, **(headers or {})}
+        try:
+            return http.send(self._client, self.label, method, path, headers=given, **more)
+        except AuthenticationFailed as exc:
+            # The device says 401 for a role that is too small, too.
+            if "Authorization failed" in str(exc):
+                raise PermissionRefused(
+                    str(exc),
+                    remedy="Give the account the role Administrator on all partitions.",
+                    connector=self.label,
+                    code=exc.code,
+                ) from exc
+            self._token = ""
+            raise
+
+    def items(self, path: str, **more: Any) -> list[dict[str, Any]]:
+        """Return a collection; an empty one has no ``items``."""
+        return http.json_of(self.call("GET", path, **more), _Items).items
+
+    @contextmanager
+    def transaction(self) -> Iterator[Mapping[str, str]]:
+        """Do all calls with the headers that this gives, or none of them.
+
+        What is begun and not committed is forgotten by the device after two minutes.
+        """
+        reply = http.json_of(self.call("POST", "/mgmt/tm/transaction", json={}), dict)
+        number = reply.get("transId")
+        if not isinstance(number, int):
+            raise UnexpectedReply(
+                f"{self.label}: a transaction without a number", connector=self.label
+            )
+        yield {"X-F5-REST-Coordination-Id": str(number)}
+        try:
+            done = self.call(
+                "PATCH", f"/mgmt/tm/transaction/{number}", json={"state": "VALIDATING"}
+            )
+        except NotFound as exc:
+            raise Busy(
+                f"{self.label}: the device gave the transaction up before it was complete",
+                remedy="Retry: nothing of it was done.",
+                connector=self.label,
+                code=exc.code,
+            ) from exc
+        state = http.json_of(done, dict).get("state")
+        if state != "COMPLETED":
+            raise Rejected(
+                f"{self.label}: the transaction ended as {plain(state)}",
+                connector=self.label,
+                code=plain(state),
+            )
+
+    def close(self) -> None:
+        """Give the token back; devices allow a hundred of them for an account."""
+        if self._token:
+            try:
+                self.call("DELETE", f"/mgmt/shared/authz/tokens/{self._token}")
+            except ConnectorError as exc:
+                logger.warning("bigip.logout failed: %s", exc)
+            self._token = ""
+
+    def _log_in(self) -> str:
+        reply = http.send(
+            self._client,
+            self.label,
+            "POST",
+            "/mgmt/shared/authn/login",
+            json=self._login,
+            hide=[self._login["password"]],
+        )
+        token = http.json_of(reply, dict).get("token")
+        text = token.get("token") if isinstance(token, dict) else None
+        if not isinstance(text, str) or not text.isalnum():
+            raise UnexpectedReply(f"{self.label}: a login without token", connector=self.label)
+        return text
+
+
+class BigIpTarget(InstallTarget):
+    """One BIG-IP."""
+
+    traits = Traits(
+        transactional=True,
+        restores_by="the profile is pointed at the old objects again, which stay until the new "
+        "certificate has passed its test",
+        needs_save=True,
+        longest_name=_LONGEST_NAME,
+    )
+
+    def __init__(
+        self, session: Session, *, partition: str = "Common", sync_group: str = ""
+    ) -> None:
+        self._session = session
+        self._label = session.label
+        self._partition = partition
+        self._group = sync_group
+
+    def check(self) -> str:
+        device = self._must_be_active()
+        groups = [_Group(**one) for one in self._session.items("/mgmt/tm/cm/device-group")]
+        manual = [
+            g.fullPath for g in groups if g.type == "sync-failover" and g.autoSync != "enabled"
+        ]
+        told = ""
+        if self._group:
+            told = f", synchronised to {self._group}"
+            if not any(g.fullPath in (self._group, f"/Common/{self._group}") for g in groups):
+                raise NotFound(
+                    f"{self._label}: there is no device group {self._group}",
+                    remedy="Correct sync_group; there are: "
+                    + plain(", ".join(g.fullPath for g in groups) or "none"),
+                    connector=self._label,
+                )
+        elif manual:
+            told = f"; set sync_group, or {plain(manual[0])} will not get changes"
+        profiles = len(self._session.items("/mgmt/tm/ltm/profile/client-ssl"))
+        name, version = plain(device.name), plain(device.version)
+        return f"BIG-IP {version} {name}, active, {profiles} client-SSL profiles{told}"
+
+    def sites(self) -> Iterator[Site]:
+        found = self._session.items("/mgmt/tm/sys/file/ssl-cert")
+        files = {one.fullPath: one for one in (_CertFile(**item) for item in found)}
+        query = {"expandSubcollections": "true"}
+        virtuals = [
+            _Virtual(**item) for item in self._session.items("/mgmt/tm/ltm/virtual", params=query)
+        ]
+        for item in self._session.items("/mgmt/tm/ltm/profile/client-ssl"):
+            profile = _Profile(**item)
+            entry = next(iter(profile.certKeyChain), None)
+            file = files.get(str(entry.get("cert"))) if entry else None
+            listens = tuple(
+                one.destination.rpartition("/")[2]
+                for one in virtuals
+                if profile.fullPath in one.profiles
+            )
+            yield Site(
+                profile.fullPath,
+                file.names if file else (),
+                listens,
+                tls=bool(listens),
+                fingerprint=file.sha256 if file else None,
+            )
+
+    def serving(self, site: Site) -> Fingerprint | None:
+        entry = self._entry(self._profile(site.id), site.settings)
+        return self._fingerprint(str(entry["cert"]))
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        key = must_take(bundle, self.traits, "BIG-IP")
+        new = bundle.chain.fingerprint
+        self._must_be_active()
+        profile = self._profile(site.id)
+        entry = self._entry(profile, site.settings)
+        present = self._fingerprint(str(entry["cert"]))
+        must_replace(present, replaces, new, profile.fullPath, self._label)
+        stem = object_name(profile.fullPath, new, _LONGEST_NAME - len("_chain.crt"))
+        files = {
+            f"{stem}.key": ("ssl-key", key),
+            f"{stem}.crt": ("ssl-cert", bundle.chain.pems[0].encode()),
+        }
+        if rest := "".join(bundle.chain.pems[1:]):
+            files[f"{stem}_chain.crt"] = ("ssl-cert", rest.encode())
+        self._create(files)
+        effect("target.stage", connector=self._label, profile=profile.fullPath, object=stem)
+        return Staged(
+            site.id,
+            new,
+            replaces or present,
+            f"BIG-IP: {profile.fullPath} gets {key_text(bundle.chain.leaf)} as {stem}",
+            {
+                "profile": profile.fullPath,
+                "entry": str(entry["name"]),
+                "stem": stem,
+                "chain": bool(rest),
+                # Of a certificate that is live already, what came before is not known.
+                "old": {part: str(entry.get(part, "none")) for part in ("cert", "key", "chain")},
+            },
+        )
+
+    def activate(self, staged: Staged) -> str:
+        profile, entry = self._place(staged)
+        wanted = self._wanted(staged)
+        if entry["cert"] == wanted["cert"]:
+            # Switched before, by whatever ended before it could be saved.
+            self._save()
+            return f"BIG-IP: {short(staged.fingerprint)} was live already, nothing changed"
+        present = self._fingerprint(str(entry["cert"]))
+        must_replace(present, staged.replaces, staged.fingerprint, profile.fullPath, self._label)
+        self._point_at(profile, staged, wanted)
+        self._save()
+        effect("target.activate", connector=self._label, profile=profile.fullPath)
+        more = f", synchronised to {self._group}" if self._group else ""
+        return f"BIG-IP: {profile.fullPath} points to {staged.data['stem']}, saved{more}"
+
+    def restore(self, staged: Staged) -> str:
+        profile, entry = self._place(staged)
+        old = staged.data["old"]
+        if entry["cert"] == old["cert"]:
+            return "BIG-IP: nothing to put back"
+        if entry["cert"] != self._wanted(staged)["cert"]:
+            raise Conflict(
+                f"{self._label}: {profile.fullPath} was changed by somebody else since",
+                connector=self._label,
+            )
+        self._point_at(profile, staged, old)
+        self._save()
+        effect("target.restore", connector=self._label, profile=profile.fullPath)
+        return f"BIG-IP: {profile.fullPath} points to {plain(old['cert'])} again, saved"
+
+    def discard(self, staged: Staged) -> None:
+        _, entry = self._place(staged)
+        wanted = self._wanted(staged)
+        gone = staged.data["old"] if entry["cert"] == wanted["cert"] else wanted
+        # An old certificate that somebody else put there is theirs to remove.
+        parts = [
+            (part, str(gone[part]))
+            for part in ("cert", "key", "chain")
+            if is_ours(str(gone[part]).rpartition(".")[0].removesuffix("_chain"))
+            and gone[part] != entry.get(part)
+        ]
+        deleted = [name for part, name in parts if self._delete(part, name)]
+        if deleted:
+            self._save()
+
+    def _must_be_active(self) -> _Device:
+        devices = [_Device(**one) for one in self._session.items("/mgmt/tm/cm/device")]
+        own = next((one for one in devices if one.selfDevice == "true"), None)
+        if own is None:
+            raise UnexpectedReply(f"{self._label}: not a BIG-IP", connector=self._label)
+        if own.failoverState != "active":
+            raise InvalidRequest(
+                f"{self._label}: {plain(own.name)} is {plain(own.failoverState)}, and what is "
+                "changed there is overwritten at the next synchronisation",
+                remedy="Set the connector's url to the active device of the pair.",
+            )
+        return own
+
+    def _profile(self, site: str) -> _Profile:
+        full = site if site.startswith("/") else f"/{self._partition}/{site}"
+        if not _PROFILE.fullmatch(full):
+            raise InvalidRequest(
+                f"not a client-SSL profile: {plain(site)}",
+                remedy="Set the endpoint's site to the profile's name, such as /Common/www_ssl.",
+            )
+        try:
+            reply = self._session.call("GET", f"/mgmt/tm/ltm/profile/client-ssl/{_tilde(full)}")
+        except NotFound as exc:
+            exc.remedy = "Set the endpoint's site to a client-SSL profile of the device."
+            raise
+        return http.json_of(reply, _Profile)
+
+    def _entry(self, profile: _Profile, settings: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = str(settings.get("cert_key_chain", ""))
+        entries = [e for e in profile.certKeyChain if not wanted or e.get("name") == wanted]
+        if len(entries) == 1 and entries[0].get("cert") and entries[0].get("name"):
+            return entries[0]
+        names = ", ".join(str(e.get("name")) for e in profile.certKeyChain) or "none"
+        raise InvalidRequest(
+            f"{self._label}: {profile.fullPath} has no single certificate to replace",
+            remedy="Set cert_key_chain of the endpoint's server to one of its entries: "
+            + plain(names),
+        )
+
+    def _place(self, staged: Staged) -> tuple[_Profile, dict[str, Any]]:
+        profile = self._profile(str(staged.data["profile"]))
+        return profile, self._entry(profile, {"cert_key_chain": staged.data["entry"]})
+
+    def _wanted(self, staged: Staged) -> dict[str, str]:
+        stem = f"/{self._partition}/{staged.data['stem']}"
+        chain = f"{stem}_chain.crt" if staged.data["chain"] else "none"
+        return {"cert": f"{stem}.crt", "key": f"{stem}.key", "chain": chain}
+
+    def _fingerprint(self, path: str) -> Fingerprint | None:
+        if path in ("", "none"):
+            return None
+        reply = self._session.call("GET", f"/mgmt/tm/sys/file/ssl-cert/{_tilde(path)}")
+        found = http.json_of(reply, _CertFile).sha256
+        if found is None:
+            raise UnexpectedReply(
+                f"{self._label}: the device does not tell the fingerprint of {plain(path)}",
+                remedy="BIG-IP 14.1 or later is needed.",
+                connector=self._label,
+            )
+        return found
+
+    def _create(self, files: Mapping[str, tuple[str, bytes]]) -> None:
+        """Make the file objects, all or none; those there already are left."""
+        missing = {
+            name: (kind, content)
+            for name, (kind, content) in files.items()
+            if not self._exists(kind, name)
+        }
+        if not missing:
+            return
+        try:
+            for name, (_, content) in missing.items():
+                self._upload(name, content)
+            with self._session.transaction() as headers:
+                for name, (kind, _) in missing.items():
+                    self._session.call(
+                        "POST",
+                        f"/mgmt/tm/sys/file/{kind}",
+                        headers=headers,
+                        json={
+                            "name": name,
+                            "partition": self._partition,
+                            "sourcePath": f"file:{_DOWNLOADS}/{name}",
+                        },
+                    )
+        finally:
+            self._remove_uploads(missing)
+
+    def _upload(self, name: str, content: bytes) -> None:
+        size = len(content)
+        for start in range(0, size, _CHUNK):
+            part = content[start : start + _CHUNK]
+            self._session.call(
+                "POST",
+                f"/mgmt/shared/file-transfer/uploads/{name}",
+                content=part,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Range": f"{start}-{start + len(part) - 1}/{size}",
+                },
+            )
+
+    def _remove_uploads(self, names: Mapping[str, object]) -> None:
+        # The device keeps uploads, keys among them, until they are removed.
+        for name in names:
+            try:
+                self._session.call(
+                    "POST",
+                    "/mgmt/tm/util/unix-rm",
+                    json={"command": "run", "utilCmdArgs": f"{_DOWNLOADS}/{name}"},
+                )
+            except ConnectorError as exc:
+                logger.warning("bigip.upload %s was left on the device: %s", name, exc)
+
+    def _exists(self, kind: str, name: str) -> bool:
+        path = _tilde(f"/{self._partition}/{name}")
+        try:
+            self._session.call("GET", f"/mgmt/tm/sys/file/{kind}/{path}")
+        except NotFound:
+            return False
+        return True
+
+    def _delete(self, part: str, name: str) -> bool:
+        kind = "ssl-key" if part == "key" else "ssl-cert"
+        try:
+            self._session.call("DELETE", f"/mgmt/tm/sys/file/{kind}/{_tilde(name)}")
+        except NotFound:
+            return False
+        except Rejected as exc:
+            if "is in use" not in str(exc):
+                raise
+            logger.warning("bigip.discard: %s", exc)
+            return False
+        effect("target.discard", connector=self._label, object=name)
+        return True
+
+    def _point_at(self, profile: _Profile, staged: Staged, files: Mapping[str, str]) -> None:
+        chain = []
+        for entry in profile.certKeyChain:
+            kept = {name: entry[name] for name in _KEPT if name in entry}
+            if entry.get("name") == staged.data["entry"]:
+                kept.pop("passphrase", None)
+                kept |= {part: files[part] for part in ("cert", "key", "chain")}
+            chain.append(kept)
+        try:
+            with self._session.transaction() as headers:
+                self._session.call(
+                    "PATCH",
+                    f"/mgmt/tm/ltm/profile/client-ssl/{_tilde(profile.fullPath)}",
+                    headers=headers,
+                    json={"certKeyChain": chain},
+                )
+        except Rejected as exc:
+            raise ActivationRefused(
+                f"BIG-IP refused the change: {exc}",
+                remedy="Correct what the device complains about, then retry: no new order is made.",
+            ) from exc
+
+    def _save(self) -> None:
+        self._session.call("POST", "/mgmt/tm/sys/config", json={"command": "save"})
+        if self._group:
+            self._session.call(
+                "POST",
+                "/mgmt/tm/cm",
+                json={"command": "run", "utilCmdArgs": f"config-sync to-group {self._group}"},
+            )
+
+
+def _tilde(path: str) -> str:
+    return path.replace("/", "~")

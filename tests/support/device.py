@@ -1,0 +1,280 @@
+"""What the fakes of appliances have in common: an API over TLS, and a virtual server over TLS.
+
+A fake answers only what its vendor documents; everything else is a failure of the
+test that names the call. Faults are put in from outside::
+
+    device.fault("PATCH", "/client-ssl/", reply=(503, {}), times=1)
+    device.fault("PATCH", "/client-ssl/", cut=True, after=True)   # done, but the reply is lost
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import socketserver
+import ssl
+import tempfile
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from cryptography.hazmat.primitives import serialization
+
+from certrail.model import Bundle, Fingerprint
+from tests.support.nginx import TestCa
+
+SITE = "www.example.test"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of the API."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body; *AssertionError* where the vendor would not take it as JSON."""
+        assert "json" in self.headers.get("content-type", ""), f"{self.path}: not sent as JSON"
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer."""
+
+    status: int
+    body: object = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def content(self) -> bytes:
+        """The body as bytes."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+@dataclass
+class Fault:
+    """A reply in place of the device's own, or of none at all."""
+
+    method: str
+    path: str
+    reply: Reply | None
+    after: bool
+    times: int
+
+    def hits(self, request: Request) -> bool:
+        """Return whether this call is spoilt, and count it."""
+        if not self.times or self.method != request.method:
+            return False
+        if not re.search(self.path, request.path):
+            return False
+        self.times -= 1
+        return True
+
+
+class Device(ABC):
+    """An appliance: ``url`` is its API, ``port`` its virtual server."""
+
+    def __init__(self) -> None:
+        self.ca = TestCa()
+        self.old = self.ca.bundle(SITE)
+        self.lock = threading.RLock()
+        self.calls: list[str] = []
+        self.wrong: list[str] = []
+        """What was asked that the vendor does not document."""
+        self.stuck = False
+        """The virtual server goes on with the certificate it had, whatever it is told."""
+        self._faults: list[Fault] = []
+        self._contexts: dict[tuple[str, bytes], ssl.SSLContext] = {}
+        self._stuck_with: tuple[str, bytes] | None = None
+        self.url = ""
+        self.port = 0
+
+    @abstractmethod
+    def answer(self, request: Request) -> Reply:
+        """Answer one call; called with the lock held."""
+
+    @abstractmethod
+    def live(self) -> tuple[str, bytes]:
+        """Return certificate chain and key (PEM) that the virtual server is configured with."""
+
+    @property
+    def roots(self) -> str:
+        """The CA that the API's certificate comes from."""
+        return self.ca.root.public_bytes(serialization.Encoding.PEM).decode()
+
+    def fault(
+        self,
+        method: str,
+        path: str,
+        *,
+        reply: Reply | None = None,
+        cut: bool = False,
+        after: bool = False,
+        times: int = 1,
+    ) -> None:
+        """Spoil the next *times* calls; *after* lets the device do what was asked first."""
+        assert cut is (reply is None)
+        self._faults.append(Fault(method, path, reply, after, times))
+
+    def served(self, port: int = 0) -> Fingerprint:
+        """Return the fingerprint that a client of the virtual server sees."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with (
+            socket.create_connection(("127.0.0.1", port or self.port), timeout=10) as raw,
+            context.wrap_socket(raw, server_hostname=SITE) as connection,
+        ):
+            der = connection.getpeercert(binary_form=True)
+        assert der is not None
+        return Fingerprint(hashlib.sha256(der).hexdigest())
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Serve the API and the virtual server."""
+        management = _context(
+            *_pair(self.ca.bundle("localhost")),
+        )
+        device = self
+
+        class Api(_ApiHandler):
+            owner: Device = device
+
+        class Virtual(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                try:
+                    self.request.settimeout(10)
+                    with device.live_context().wrap_socket(self.request, server_side=True) as tls:
+                        tls.recv(1)
+                except OSError:
+                    return
+
+        with _listening(Api, management) as api, _listening(Virtual, None) as virtual:
+            self.url = f"https://localhost:{api}"
+            self.port = virtual
+            yield self
+        assert not self.wrong, self.wrong
+
+    def live_context(self) -> ssl.SSLContext:
+        """Return how the virtual server answers a handshake now."""
+        with self.lock:
+            pair = self.live()
+            if not self.stuck:
+                self._stuck_with = pair
+            pair = self._stuck_with or pair
+            if pair not in self._contexts:
+                self._contexts[pair] = _context(*pair)
+            return self._contexts[pair]
+
+    def handle(self, request: Request) -> Reply | None:
+        """Answer with faults applied; None cuts the connection."""
+        with self.lock:
+            self.calls.append(f"{request.method} {request.path}")
+            fault = next((one for one in self._faults if one.hits(request)), None)
+            if fault and not fault.after:
+                return fault.reply
+            try:
+                reply = self.answer(request)
+            except (AssertionError, KeyError, ValueError, TypeError) as exc:
+                self.wrong.append(f"{request.method} {request.path}: {exc!r}")
+                reply = Reply(500, {"message": "the fake does not know this call"})
+            return fault.reply if fault else reply
+
+
+class _ApiHandler(BaseHTTPRequestHandler):
+    owner: Device
+    protocol_version = "HTTP/1.1"
+
+    def _any(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        url = urlsplit(self.path)
+        request = Request(
+            self.command,
+            unquote(url.path),
+            {name: values[0] for name, values in parse_qs(url.query).items()},
+            {name.lower(): value for name, value in self.headers.items()},
+            self.rfile.read(length),
+        )
+        reply = self.owner.handle(request)
+        if reply is None:
+            self.close_connection = True
+            return
+        self.send_response(reply.status)
+        headers = {"Content-Type": "application/json", **reply.headers}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.content)))
+        self.end_headers()
+        self.wfile.write(reply.content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@contextmanager
+def _listening(
+    handler: type[socketserver.BaseRequestHandler], context: ssl.SSLContext | None
+) -> Iterator[int]:
+    class Listener(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        allow_reuse_address = True
+
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            try:
+                if context is not None:
+                    request.settimeout(10)
+                    request = context.wrap_socket(request, server_side=True)
+                super().finish_request(request, client_address)
+            except OSError:
+                pass  # the client gave up
+            finally:
+                request.close()
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            raise
+
+    with Listener(("127.0.0.1", 0), handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield int(listener.server_address[1])
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+def _pair(bundle: Bundle) -> tuple[str, bytes]:
+    assert bundle.key is not None
+    return bundle.chain.text, bundle.key.reveal()
+
+
+def _context(chain: str, key: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(chain.encode() + b"\n" + key)
+        context.load_cert_chain(file.name)
+    return context
+
+
+def pairs(certificate: bytes, key: bytes) -> bool:
+    """Return whether *key* belongs to the first certificate."""
+    try:
+        _context(certificate.decode(), key)
+    except ssl.SSLError:
+        return False
+    return True
