@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
@@ -57,6 +58,24 @@ def _processes() -> ProcessPoolExecutor:
         if _pool is None:
             # Not fork: the worker that calls this has threads and sockets.
             context = multiprocessing.get_context("forkserver")
-            _pool = ProcessPoolExecutor(max_workers=2, mp_context=context)
+            _pool = ProcessPoolExecutor(
+                max_workers=2, mp_context=context, initializer=_end_with_parent
+            )
             atexit.register(_pool.shutdown, wait=False, cancel_futures=True)
         return _pool
+
+
+def _end_with_parent() -> None:
+    """Let this helper end when the process it works for does, however that happens.
+
+    A worker ends without a farewell (``os._exit``, SIGKILL), and a helper that
+    waits for work would wait for ever: it holds the other end of its own pipe.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
