@@ -318,9 +318,16 @@ class Traits:
 
 
 class InstallTarget(Connector):
-    """A server, appliance or cloud service that serves a certificate."""
+    """A server, appliance or cloud service that serves a certificate.
+
+    Attributes:
+        lock_name: what its changes are made one after the other under; whoever opened it
+            sets this to the same text for every way of reaching the same machine. "" means
+            the connector.
+    """
 
     traits: ClassVar[Traits] = Traits()
+    lock_name: str = ""
 
     @abstractmethod
     def sites(self) -> Iterator[Site]:
@@ -363,9 +370,14 @@ class InstallTarget(Connector):
 
 
 class DeliveryTarget(Connector):
-    """A directory, vault or service that stores a certificate unserved."""
+    """A directory, vault or service that stores a certificate unserved.
+
+    Attributes:
+        lock_name: see :class:`InstallTarget`.
+    """
 
     traits: ClassVar[Traits] = Traits()
+    lock_name: str = ""
 
     @abstractmethod
     def delivered(self, site: Site) -> Fingerprint | None:

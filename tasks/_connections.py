@@ -20,6 +20,7 @@ from certrail.dns.responder import Dns01Responder
 from certrail.errors import InvalidRequest
 from certrail.model import Site, Workflow
 from certrail.remote.http01 import ListeningResponder, WebrootResponder
+from certrail.remote.machine import machine_of
 from certrail.servers.registry import open_target, site_of
 from certrail.store.database import locked
 
@@ -52,7 +53,9 @@ def install_target(plan: Plan) -> Iterator[tuple[InstallTarget, Site]]:
     block = ConnectorBlock.named(plan.target.reference)
     if isinstance(block, HostBlock):
         with block.connect() as host:
-            yield open_target(host, plan.server), site_of(plan.server)
+            target: InstallTarget = open_target(host, plan.server)
+            target.lock_name = machine_of(host)
+            yield target, site_of(plan.server)
     elif isinstance(block, TargetBlock):
         with block.connect() as target:
             yield target, _site(plan)
@@ -71,7 +74,9 @@ def delivery_target(plan: Plan) -> Iterator[tuple[DeliveryTarget, Site]]:
     block = ConnectorBlock.named(plan.target.reference)
     if isinstance(block, HostBlock):
         with block.connect() as host:
-            yield DirectoryDelivery(host, open_reference), _site(plan)
+            directory = DirectoryDelivery(host, open_reference)
+            directory.lock_name = machine_of(host)
+            yield directory, _site(plan)
     elif isinstance(block, DeliveryBlock):
         with block.connect() as target:
             yield target, _site(plan)

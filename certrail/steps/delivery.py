@@ -23,7 +23,7 @@ def deliver(work: Work, open_target: OpenDelivery) -> Outcome:
         Conflict: something else is there after the delivery.
     """
     certificate = issued(work)
-    with locked(lock_name(work)), open_target() as (target, site):
+    with open_target() as (target, site), locked(lock_name(work, target)):
         bundle = bundle_for(certificate, target)
         fingerprint = bundle.chain.fingerprint
         with work.journal.effect("deliver", fingerprint, {"site": site.id}) as effect:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from certrail import log
-from certrail.connectors import HoldsKey, InstallTarget
+from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
 from certrail.model import Bundle, Site, Staged
 from certrail.policy import Undo, undo_installation
@@ -47,7 +47,7 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
             else; what was there before serves again.
     """
     certificate = issued(work)
-    with locked(lock_name(work)), open_target() as (target, site):
+    with open_target() as (target, site), locked(lock_name(work, target)):
         bundle = bundle_for(certificate, target)
         staged = _stage(work, target, site, bundle)
         line = _activate(work, target, staged)
@@ -66,7 +66,7 @@ def accept(work: Work, open_target: OpenTarget) -> None:
     staged = _staged(work)
     if staged is None:
         return
-    with locked(lock_name(work)), open_target() as (target, _):
+    with open_target() as (target, _), locked(lock_name(work, target)):
         try:
             target.discard(staged)
         except CertrailError as exc:
@@ -85,7 +85,7 @@ def undo(work: Work, open_target: OpenTarget, report: ProbeReport) -> str:
     verdict = undo_installation(_previous(work), datetime.now(UTC))
     if verdict.code is Undo.KEEP:
         return f"the new certificate stays, since {verdict.message}"
-    with locked(lock_name(work)), open_target() as (target, _):
+    with open_target() as (target, _), locked(lock_name(work, target)):
         return _undo(work, target, staged)
 
 
@@ -195,7 +195,7 @@ def _staged(work: Work) -> Staged | None:
     return Staged.from_json(work.request.staged) if work.request.staged else None
 
 
-def lock_name(work: Work) -> str:
-    """Return the name of the lock under which the request's target is changed."""
-    target = work.plan.target
-    return f"target:{target.reference if target else work.plan.location}"
+def lock_name(work: Work, target: InstallTarget | DeliveryTarget) -> str:
+    """Return the name of the lock under which *target* is changed."""
+    named = work.plan.target
+    return f"target:{target.lock_name or (named.reference if named else work.plan.location)}"
