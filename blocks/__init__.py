@@ -14,7 +14,9 @@ from blocks.ca.digicert_one import DigicertOne
 from blocks.ca.local import LocalAuthority
 from blocks.ca.vault import VaultCa
 from blocks.delivery.aws_secrets_manager import AwsSecretsManager
+from blocks.delivery.azure_keyvault import AzureKeyVault
 from blocks.delivery.http_put import HttpPut
+from blocks.delivery.kubernetes import KubernetesSecret
 from blocks.delivery.s3 import S3Bucket
 from blocks.delivery.vault_kv import VaultKv
 from blocks.dns.powerdns import PowerDns
@@ -30,6 +32,7 @@ __all__ = [
     "AcmeCa",
     "AwsPca",
     "AwsSecretsManager",
+    "AzureKeyVault",
     "BigIp",
     "CaddyAdmin",
     "CertCentral",
@@ -37,6 +40,7 @@ __all__ = [
     "DigicertOne",
     "HaproxyRuntime",
     "HttpPut",
+    "KubernetesSecret",
     "LocalAuthority",
     "LocalMachine",
     "PowerDns",

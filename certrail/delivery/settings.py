@@ -34,22 +34,14 @@ _FILES = {
 }
 
 
-class ContentSettings(BaseModel):
-    """In which form the certificate is stored."""
+class ServerSettings(BaseModel):
+    """What an endpoint says about the object that it is delivered as."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    formats: ClassVar[frozenset[Format]] = frozenset(Format)
     what: ClassVar[str] = "delivery"
 
     site: str = Field("", description="Name of the object; default: the endpoint's location.")
-    format: Format = Field(Format.PEM, description="Form of certificate and key.")
-    password: str = Field(
-        "",
-        repr=False,
-        description="Reference to the password of a container: env:NAME, file:/path or sealed:….",
-    )
-    alias: str = Field("", description="Name of the entry in a container; default `certificate`.")
 
     @classmethod
     def parse(cls, server: Mapping[str, object]) -> Self:
@@ -72,6 +64,20 @@ class ContentSettings(BaseModel):
             f"server settings of {cls.what}: {what}",
             remedy=f"Known fields: {', '.join(cls.model_fields)}.",
         )
+
+
+class ContentSettings(ServerSettings):
+    """In which form the certificate is stored."""
+
+    formats: ClassVar[frozenset[Format]] = frozenset(Format)
+
+    format: Format = Field(Format.PEM, description="Form of certificate and key.")
+    password: str = Field(
+        "",
+        repr=False,
+        description="Reference to the password of a container: env:NAME, file:/path or sealed:….",
+    )
+    alias: str = Field("", description="Name of the entry in a container; default `certificate`.")
 
     @field_validator("format")
     @classmethod

@@ -7,6 +7,7 @@ and how a consumer reads what was delivered. A new target adds a ``Case`` to
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -17,11 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 
 from blocks._base import DeliveryBlock, open_reference
 from blocks.delivery.aws_secrets_manager import AwsSecretsManager
+from blocks.delivery.azure_keyvault import AzureKeyVault
 from blocks.delivery.http_put import HttpPut
+from blocks.delivery.kubernetes import KubernetesSecret
 from blocks.delivery.s3 import S3Bucket
 from blocks.delivery.vault_kv import VaultKv
 from blocks.hosts.local import LocalMachine
@@ -32,6 +36,7 @@ from certrail.errors import AuthenticationFailed, InvalidRequest, NotFound
 from certrail.model import Bundle, Chain, Fingerprint, Site
 from certrail.private_key import PrivateKeyPem
 from certrail.remote.ssh_pool import POOL
+from tests.support.cloud_api import KeyVault, Kubernetes, served
 from tests.support.delivery_servers import VaultServer, WebDav, vault_server, webdav_server
 from tests.support.moto_server import REGION, Aws, aws
 from tests.support.scripted import Script, http_reply
@@ -416,6 +421,111 @@ def _secrets_manager(folder: Path) -> Iterator[World]:
         yield SecretsManagerWorld(server)
 
 
+class KubernetesWorld(World):
+    """A strict fake of the Kubernetes API."""
+
+    def __init__(self, api: Kubernetes) -> None:
+        self._api = api
+        self.port = api.port
+        self._fields: dict[str, Any] = {
+            "url": api.url,
+            "namespace": "web",
+            "token": SecretStr(api.token),
+        }
+        self.secrets = (api.token, "lab-token-of-nobody")
+        self.open = KubernetesSecret(**self._fields).connect
+        wrong = {"token": SecretStr("lab-token-of-nobody")}
+        self.intruder = KubernetesSecret(**{**self._fields, **wrong}).connect
+
+    def at(self, port: int) -> Open:
+        url = f"http://127.0.0.1:{port}"
+        return KubernetesSecret(**{**self._fields, "url": url, "timeout": 1}).connect
+
+    def writes(self, method: str, path: str) -> bool:
+        return method in ("POST", "PATCH")
+
+    def read(self, site: Site) -> Bundle:
+        data = self._api.secrets["web", site.id]["data"]
+        return Bundle(
+            Chain.from_pem(base64.b64decode(data["tls.crt"]).decode()),
+            PrivateKeyPem(base64.b64decode(data["tls.key"])),
+        )
+
+    def snapshot(self) -> object:
+        return dict(self._api.secrets)
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        assert bundle.key
+        data = {"tls.crt": bundle.chain.text.encode(), "tls.key": bundle.key.reveal()}
+        encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
+        self._api.put("web", site.id, encoded)
+
+
+@contextmanager
+def _kubernetes(_: Path) -> Iterator[World]:
+    with served(Kubernetes()) as api:
+        yield KubernetesWorld(api)
+
+
+class KeyVaultWorld(World):
+    """A strict fake of Azure Key Vault and its authority."""
+
+    def __init__(self, api: KeyVault, server: Mapping[str, Any]) -> None:
+        self._api = api
+        self._server = server
+        self.port = api.port
+        self._fields: dict[str, Any] = {
+            "vault_url": api.url,
+            "authority_url": api.url,
+            "tenant_id": "12345678-1234-1234-1234-123456789012",
+            "client_id": "87654321-1234-1234-1234-123456789012",
+            "client_secret": SecretStr(api.client_secret),
+        }
+        self.secrets = (api.client_secret, "lab-wrong-client-secret")
+        self.open = AzureKeyVault(**self._fields).connect
+        wrong = {"client_secret": SecretStr("lab-wrong-client-secret")}
+        self.intruder = AzureKeyVault(**{**self._fields, **wrong}).connect
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        return self._server
+
+    def at(self, port: int) -> Open:
+        url = f"http://127.0.0.1:{port}"
+        there = {"vault_url": url, "authority_url": url, "timeout": 1}
+        return AzureKeyVault(**{**self._fields, **there}).connect
+
+    def writes(self, method: str, path: str) -> bool:
+        return method == "POST" and "/import" in path
+
+    def read(self, site: Site) -> Bundle:
+        found = self._api.versions[site.id][-1]
+        key = found["key"].private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Bundle(Chain.of(found["chain"]), PrivateKeyPem(key))
+
+    def snapshot(self) -> object:
+        return {name: [v["shown"]["id"] for v in all] for name, all in self._api.versions.items()}
+
+    def tamper(self, site: Site, bundle: Bundle) -> None:
+        with AzureKeyVault(**self._fields).connect() as target:
+            target.deliver(site, bundle)
+
+
+@contextmanager
+def _key_vault(_: Path) -> Iterator[World]:
+    with served(KeyVault()) as api:
+        yield KeyVaultWorld(api, {})
+
+
+@contextmanager
+def _key_vault_pem(_: Path) -> Iterator[World]:
+    with served(KeyVault()) as api:
+        yield KeyVaultWorld(api, {"format": "pem", "exportable": False})
+
+
 def fields_of(bundle: Bundle) -> dict[str, str]:
     """Return the usual fields of a secret."""
     assert bundle.key
@@ -558,6 +668,26 @@ CASES: tuple[Case, ...] = (
         nonsense=_NOT_JSON,
         throttled=http_reply(400, {"Retry-After": "7"}, '{"__type": "ThrottlingException"}'),
         echo=_echo,
+    ),
+    Case(
+        "kubernetes",
+        KubernetesSecret,
+        _kubernetes,
+        nonsense=_NOT_JSON,
+        throttled=http_reply(429, {"Retry-After": "7"}, '{"kind": "Status"}'),
+        echo=_echo,
+    ),
+    *(
+        Case(
+            name,
+            AzureKeyVault,
+            world,
+            nonsense=_NOT_JSON,
+            throttled=http_reply(429, {"Retry-After": "7"}, '{"error": {"code": "Throttled"}}'),
+            echo=_echo,
+            lacks=frozenset({"race"}),
+        )
+        for name, world in (("azure-keyvault", _key_vault), ("azure-keyvault-pem", _key_vault_pem))
     ),
 )
 
