@@ -1,0 +1,232 @@
+"""A web-server request from the command line to the handshake, and what the trackers show of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support import kill_points
+from tests.support.kill_points import KillPoint
+from tests.support.prefect_api import FINAL, PrefectApi
+from tests.support.process import free_port, wait_for
+from tests.support.stack import Stack
+from tests.support.world import World, world
+
+NAMES = [f"{name}.example.test" for name in ("steps", "webroot", "listener", "killed", "cancelled")]
+LISTENER = free_port()
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("request"), NAMES, http_port=LISTENER) as servers:
+        configuration = servers.configuration(
+            profiles=[
+                servers.profile(),
+                servers.profile(
+                    name="by-listener",
+                    validation={"method": "http-01", "listen": f"127.0.0.1:{LISTENER}"},
+                ),
+            ]
+        )
+        configuration["endpoints"][2]["profile"] = "by-listener"
+        done = installation.cli("apply", "-f", str(servers.write("certrail.yaml", configuration)))
+        assert done.returncode == 0, done.stderr
+        kill_points.install(installation.database_url)
+        servers.dns.add_record("listener.example.test", "A", "127.0.0.1")
+        servers.dns.add_record("webroot.example.test", "A", "127.0.0.1")
+        yield servers
+
+
+@pytest.fixture
+def api(installation: Stack) -> Iterator[PrefectApi]:
+    found = PrefectApi(installation.api_url)
+    yield found
+    found.close()
+
+
+def shown(installation: Stack, name: str) -> dict[str, Any]:
+    done = installation.cli("request", "show", f"{name}:443", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def started(installation: Stack, name: str, *options: str) -> dict[str, Any]:
+    done = installation.cli("request", "start", f"{name}:443", "--wait", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return shown(installation, name)
+
+
+def test_both_trackers_show_the_five_steps(
+    installation: Stack, outside: World, api: PrefectApi
+) -> None:
+    """The command line and Prefect's pages read one record, so they must agree word for word."""
+    first = started(installation, "steps.example.test")
+    second = started(installation, "steps.example.test")
+
+    assert [step["title"] for step in first["steps"]] == [
+        "ACME account created",
+        "Domain validated",
+        "Certificate issued",
+        "Certificate installed",
+        "Testing installation",
+    ]
+    assert {"completed"} == {step["status"] for step in first["steps"]}
+    assert outside.nginx.served("steps.example.test") == second["certificate"]["fingerprint"]
+    for request in (first, second):
+        run = api.read(request["flow_run_id"])
+        assert run["name"] == f"{request['action']} steps.example.test:443"
+        assert run["state"]["type"] == "COMPLETED"
+        assert run["parameters"] == {"request_id": request["request_id"]}
+        tasks = wait_for_tasks(api, request["flow_run_id"], 5)
+        assert [task["name"] for task in tasks] == [
+            f"{step['number']}. {step['title']}" for step in request["steps"]
+        ]
+        assert [task["state"]["message"] for task in tasks] == [
+            step["detail"] for step in request["steps"]
+        ]
+
+
+def wait_for_tasks(api: PrefectApi, flow_run_id: str, count: int) -> list[dict[str, Any]]:
+    """Return the run's task runs by name once all are recorded in a final state."""
+    found: list[dict[str, Any]] = []
+
+    def recorded() -> bool:
+        found[:] = api.post("/task_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
+        return len(found) == count and all(task["state_type"] in FINAL for task in found)
+
+    wait_for(recorded, "Prefect records all steps", within=30)
+    return sorted(found, key=lambda task: str(task["name"]))
+
+
+def test_a_step_that_was_not_needed_is_skipped_in_prefect_too(
+    installation: Stack, outside: World, api: PrefectApi
+) -> None:
+    """A redeploy orders nothing; completed without a word would be a lie."""
+    started(installation, "steps.example.test")
+
+    request = started(installation, "steps.example.test", "--action", "redeploy")
+
+    skipped = [step for step in request["steps"] if step["status"] == "skipped"]
+    assert [step["number"] for step in skipped] == [1, 2, 3]
+    assert all("nothing is ordered" in step["detail"] for step in skipped)
+    tasks = wait_for_tasks(api, request["flow_run_id"], 5)
+    assert [task["state"]["name"] for task in tasks] == ["Skipped"] * 3 + ["Completed"] * 2
+
+
+def test_http_01_is_answered_by_the_built_in_responder(installation: Stack, outside: World) -> None:
+    """Where nothing listens on port 80, Certrail answers for the time of the validation."""
+    request = started(installation, "listener.example.test")
+
+    assert request["steps"][1]["detail"] == f"1 name by http-01 through 127.0.0.1:{LISTENER}"
+
+
+def test_http_01_is_placed_on_the_target(installation: Stack, outside: World) -> None:
+    """The host connector that installs also puts the file into the web server's folder."""
+    webroot = outside.folder / "webroot"
+    webroot.mkdir(mode=0o755)
+    outside.nginx.write(
+        "nginx.conf",
+        outside.nginx.config.read_text().rstrip().removesuffix("}")
+        + f"server {{ listen 127.0.0.1:{LISTENER}; server_name webroot.example.test;"
+        f" root {webroot}; }}\n}}\n",
+    )
+    outside.nginx.reload()
+    configuration = outside.configuration(
+        profiles=[
+            outside.profile(
+                name="by-webroot", validation={"method": "http-01", "webroot": str(webroot)}
+            )
+        ],
+        endpoints=[outside.endpoint("webroot.example.test", profile="by-webroot")],
+    )
+    file = outside.write("webroot.yaml", configuration)
+    assert installation.cli("apply", "-f", str(file)).returncode == 0
+
+    request = started(installation, "webroot.example.test")
+
+    assert request["steps"][1]["detail"] == f"1 name by http-01 through {webroot}"
+    assert list(webroot.rglob("*")) == []
+
+
+def test_what_a_killed_worker_left_is_finished_by_the_next(
+    installation: Stack, outside: World, api: PrefectApi
+) -> None:
+    """Nobody has to notice: the worker is started again and reconciliation puts the run back."""
+    point = KillPoint("order.finalize", "outcome")
+    orders = outside.ca.order_count()
+    with kill_points.armed(installation.database_url, point):
+        done = installation.cli("request", "start", "killed.example.test:443", "--json")
+        assert done.returncode == 0, done.stderr
+        kill_points.wait_until_caught(installation.database_url, point)
+        os.kill(installation.child("deployments.worker"), signal.SIGKILL)
+
+    wait_for(
+        lambda: shown(installation, "killed.example.test")["status"] == "automation-successful",
+        "the request is finished by another worker",
+        within=180,
+    )
+    request = shown(installation, "killed.example.test")
+    assert outside.ca.order_count() - orders == 1
+    assert outside.nginx.served("killed.example.test") == request["certificate"]["fingerprint"]
+    assert api.read(request["flow_run_id"])["state"]["type"] == "COMPLETED"
+
+
+def test_a_running_request_stops_at_the_end_of_its_step(
+    installation: Stack, outside: World, api: PrefectApi
+) -> None:
+    """Cancelling never leaves a step half done; what was obtained is kept."""
+    point = KillPoint("order.finalize", "intent")
+    name = "cancelled.example.test"
+    with kill_points.armed(installation.database_url, point):
+        assert installation.cli("request", "start", f"{name}:443").returncode == 0
+        kill_points.wait_until_caught(installation.database_url, point)
+        asked = installation.cli("request", "cancel", f"{name}:443")
+        assert asked.returncode == 0, asked.stderr
+
+    wait_for(
+        lambda: shown(installation, name)["status"] == "cancelled", "it is cancelled", within=60
+    )
+    request = shown(installation, name)
+    assert [step["status"] for step in request["steps"]][3:] == ["cancelled", "cancelled"]
+    assert outside.nginx.served(name) == outside.nginx.old.chain.fingerprint
+    wait_for(
+        lambda: api.read(request["flow_run_id"])["state"]["type"] == "CANCELLED",
+        "Prefect says so too",
+        within=30,
+    )
+
+
+def test_two_starts_at_once_make_one_request(installation: Stack, outside: World) -> None:
+    """A click and a schedule at the same moment must not order twice."""
+    codes: list[int] = []
+
+    def go() -> None:
+        codes.append(installation.cli("request", "start", "steps.example.test:443").returncode)
+
+    threads = [threading.Thread(target=go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(codes) == [0, 2, 2]
+    with psycopg.connect(installation.database_url) as connection:
+        row = connection.execute(
+            "select count(*) from requests r join endpoints e on e.id = r.endpoint_id"
+            " where e.location = 'steps.example.test:443'"
+            " and r.status in ('automation-requested', 'in-progress')"
+        ).fetchone()
+    assert row in {(0,), (1,)}
+    wait_for(
+        lambda: shown(installation, "steps.example.test")["status"] == "automation-successful",
+        "the one request ends",
+        within=60,
+    )
