@@ -7,6 +7,7 @@ keeps its files in one temporary folder and ends with the demo:
 * Caddy as an ACME CA that really looks at DNS before it issues
 * an authoritative DNS server that takes signed updates
 * HAProxy, on a "machine" that is reached over SSH only
+* another Caddy as a load balancer that is changed through its API only
 
 The story is told in chapters, one module each in :mod:`deployments.demo.chapters`.
 """

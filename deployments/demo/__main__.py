@@ -58,7 +58,7 @@ def _wait() -> None:
 
 def _where_to_look(scene: Scene, *, keep: bool) -> None:
     screen = scene.screen
-    screen.chapter("The end")
+    screen.end()
     scene.installation.certrail("endpoint", "list")
     if not keep:
         screen.plain("`make demo KEEP=1` stays up, so that you can look around in Prefect's pages.")

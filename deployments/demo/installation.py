@@ -73,7 +73,10 @@ def running(
 ) -> Iterator[Installation]:
     """Run ``certrail up`` while the context lasts; what it says is shown."""
     log = folder / "up.log"
-    environment = {**_clean(), "CERTRAIL_DURABLE": "false"}
+    # What a worker keeps among the temporary files goes with the demo's folder.
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    environment = {**_clean(), "CERTRAIL_DURABLE": "false", "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         [*_CERTRAIL, "up", "--port", "0", "--data-dir", str(data_dir)],
         stdin=subprocess.DEVNULL,

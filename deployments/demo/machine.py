@@ -12,16 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from deployments.demo.processes import accepts, free_port, running
 from deployments.demo.screen import DemoError
+from deployments.demo.self_signed import self_signed
 
 _CONFIGURATION = """\
 global
@@ -42,7 +40,6 @@ _WRAPPER = """\
 # The wheel brings HAProxy with the libraries that it was built against.
 LD_LIBRARY_PATH={libraries} exec {program} "$@"
 """
-_PKCS8 = serialization.PrivateFormat.PKCS8
 _OPENSSH = serialization.PrivateFormat.OpenSSH
 
 
@@ -94,7 +91,7 @@ def started(folder: Path, *, first_name: str) -> Iterator[Machine]:
         haproxy=_wrapper(folder),
         username=os.environ.get("USER") or f"uid-{os.geteuid()}",
     )
-    (web / "self-signed.pem").write_bytes(_self_signed(first_name))
+    (web / "self-signed.pem").write_bytes(self_signed(first_name))
     (web / "self-signed.pem").chmod(0o600)
     text = _CONFIGURATION.format(port=machine.https_port, folder=web)
     machine.configuration.write_text(text)
@@ -161,25 +158,3 @@ def _write_key(path: Path, key: ed25519.Ed25519PrivateKey) -> str:
         file.write(private)
     public = key.public_key().public_bytes(encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return public.decode()
-
-
-def _self_signed(name: str) -> bytes:
-    """Return certificate and key as one PEM text."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    return certificate.public_bytes(pem) + key.private_bytes(
-        pem, _PKCS8, serialization.NoEncryption()
-    )

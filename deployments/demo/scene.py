@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.demo import balancer as balancer_
 from deployments.demo import ca as ca_
 from deployments.demo import dns_server, installation, machine
+from deployments.demo.balancer import Balancer
 from deployments.demo.ca import Ca
 from deployments.demo.dns_server import DnsServer
 from deployments.demo.installation import Installation
@@ -24,6 +26,8 @@ from deployments.demo.screen import DemoError, Screen
 ZONE = "example.test"
 WWW = f"www.{ZONE}"
 SHOP = f"shop.{ZONE}"
+LB = f"lb.{ZONE}"
+MAIL = f"mail.{ZONE}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Scene:
         dns: the authoritative DNS server.
         ca: the ACME CA.
         machine: the web server's machine.
+        balancer: a load balancer with an API.
         installation: Certrail.
     """
 
@@ -44,10 +49,13 @@ class Scene:
     dns: DnsServer
     ca: Ca
     machine: Machine
+    balancer: Balancer
     installation: Installation
 
-    def handshake(self, name: str) -> str:
+    def handshake(self, name: str, *, port: int = 0) -> str:
         """Connect as any client would, verified; return the serial number served.
+
+        *port* is the machine's web server unless given.
 
         This is Python's own ``ssl``, not the code that is shown here.
 
@@ -55,7 +63,7 @@ class Scene:
             DemoError: the connection or its verification failed.
         """
         context = ssl.create_default_context(cafile=str(self.ca.root))
-        address = ("127.0.0.1", self.machine.https_port)
+        address = ("127.0.0.1", port or self.machine.https_port)
         try:
             with (
                 socket.create_connection(address, timeout=10) as raw,
@@ -91,6 +99,8 @@ def built(screen: Screen) -> Iterator[Scene]:
             f"a machine behind SSH at 127.0.0.1:{host.ssh_port}, HAProxy on it at "
             f"127.0.0.1:{host.https_port} with a self-signed certificate"
         )
+        lb = stack.enter_context(balancer_.balancing(folder / "balancer", first_name=LB))
+        screen.note(f"a load balancer with an API (Caddy) at 127.0.0.1:{lb.https_port}")
         screen.note("certrail up: PostgreSQL, Prefect and a worker")
         own = stack.enter_context(
             installation.running(
@@ -100,4 +110,4 @@ def built(screen: Screen) -> Iterator[Scene]:
                 secrets={"DEMO_TSIG_KEY": dns.secret},
             )
         )
-        yield Scene(folder, screen, dns, authority, host, own)
+        yield Scene(folder, screen, dns, authority, host, lb, own)

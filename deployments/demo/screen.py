@@ -29,15 +29,24 @@ class Screen:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._styled = sys.stdout.isatty()
+        self._chapters = 0
 
     def chapter(self, title: str, *lines: str) -> None:
-        """Begin a chapter."""
-        rule = "─" * max(4, 68 - len(title))
-        self._print()
-        self._print(self._style(_BOLD, f"── {title} {rule}"))
+        """Begin the next chapter."""
+        self._chapters += 1
+        self._heading(f"{self._chapters}. {title}")
         for line in lines:
             self._print(line)
         self._print()
+
+    def end(self) -> None:
+        """Begin what comes after the last chapter."""
+        self._heading("The end")
+        self._print()
+
+    def _heading(self, title: str) -> None:
+        self._print()
+        self._print(self._style(_BOLD, f"── {title} {'─' * max(4, 68 - len(title))}"))
 
     def note(self, line: str) -> None:
         """Say what happens, with the time since the start."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployments.demo.chapters import configuration, failure, first_request, second_name
+from deployments.demo.chapters import (
+    appliance,
+    configuration,
+    delivery,
+    failure,
+    first_request,
+    second_name,
+)
 from deployments.demo.scene import Scene
 
 CHAPTERS: tuple[Callable[[Scene], None], ...] = (
@@ -12,4 +19,6 @@ CHAPTERS: tuple[Callable[[Scene], None], ...] = (
     first_request.play,
     second_name.play,
     failure.play,
+    appliance.play,
+    delivery.play,
 )

@@ -81,7 +81,7 @@ def play(scene: Scene) -> None:
         )
     )
     scene.screen.chapter(
-        "1. Say what there is",
+        "Say what there is",
         "One file: the CA, how control of a name is proven, the machine, the endpoints.",
     )
     scene.screen.file(path)

@@ -12,7 +12,7 @@ def play(scene: Scene) -> None:
     """Break the web server's configuration, renew, correct it, retry."""
     path = scene.machine.configuration
     scene.screen.chapter(
-        "4. A failure, and going on from it",
+        "A failure, and going on from it",
         f"Somebody has left a mistake in {path.name}. HAProxy still runs, but would not start",
         "again. The certificate is ordered; installing it stops before anything is changed.",
     )

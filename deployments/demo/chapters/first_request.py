@@ -8,7 +8,7 @@ from deployments.demo.scene import WWW, Scene
 def play(scene: Scene) -> None:
     """Replace the self-signed certificate."""
     scene.screen.chapter(
-        "2. The first certificate",
+        "The first certificate",
         "The CA asks DNS for the proof; HAProxy's configuration is edited over SSH, tested and",
         "reloaded; then every address is looked at as a client would.",
     )

@@ -9,7 +9,7 @@ from deployments.demo.screen import DemoError
 def play(scene: Scene) -> None:
     """Give the second name a certificate of its own, beside the first."""
     scene.screen.chapter(
-        "3. A second name on the same port",
+        "A second name on the same port",
         "The account exists now. The new certificate is put beside the first one, which stays.",
     )
     before = scene.handshake(WWW)
