@@ -41,7 +41,7 @@ def sign(
         Rejected: CSR or key will not do (code ``badCSR``, ``badPublicKey``), or the
             intermediate is at its end (``caExpired``).
     """
-    key = _key_of(csr)
+    key = key_of(csr)
     now = datetime.now(UTC).replace(microsecond=0)
     until = min(now + lifetime, authority.certificate.not_valid_after_utc)
     if until <= now:
@@ -87,7 +87,12 @@ def sign(
     return builder.sign(authority.key, hashes.SHA256())
 
 
-def _key_of(csr: Csr) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+def key_of(csr: Csr) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    """Return the public key of *csr*, which has to be signed with it.
+
+    Raises:
+        Rejected: it cannot be read (``badCSR``), or the CA takes no such key (``badPublicKey``).
+    """
     try:
         parsed = csr.parsed
         if not parsed.is_signature_valid:

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from certrail.ca import authority, leaf, revoked
+from certrail.ca.answer import key_digest
 from certrail.ca.authority import Authority, Design
 from certrail.ca.folder import Folder
 from certrail.connectors import CertificateAuthority, FindsOrders
@@ -137,7 +138,7 @@ class LocalCa(CertificateAuthority, FindsOrders):
             Conflict: it was finalized with another CSR.
             Rejected: CSR or key will not do.
         """
-        ours, digest = self._authority(), hashlib.sha256(csr.public_key_der()).hexdigest()
+        ours, digest = self._authority(), key_digest(leaf.key_of(csr))
         with self._folder.locked():
             record = self._known(order)
             if "chain" in record:
