@@ -26,6 +26,7 @@ from blocks.hosts.ssh import SshMachine
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
+from blocks.targets.netscaler import NetScaler
 from blocks.targets.redis_server import RedisServer
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "KubernetesSecret",
     "LocalAuthority",
     "LocalMachine",
+    "NetScaler",
     "PowerDns",
     "RedisServer",
     "Rfc2136",

@@ -20,16 +20,18 @@ from blocks.targets import redis_server
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
+from blocks.targets.netscaler import NetScalerTarget, nitro_client
 from certrail.connectors import InstallTarget
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.remote import http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
-from tests.support import bigip_api
+from tests.support import bigip_api, netscaler_api
 from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
 from tests.support.device import Device
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
+from tests.support.netscaler_api import NetScaler
 from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
 
 _QUICK = timedelta(seconds=10)
@@ -154,6 +156,43 @@ def _bigip(directory: Path) -> Iterator[World]:
         yield BigIpWorld(device, client)
 
 
+class NetScalerWorld(DeviceWorld):
+    """A NetScaler as NITRO shows it."""
+
+    def __init__(self, device: NetScaler, client: httpx.Client) -> None:
+        super().__init__(device)
+        self._netscaler = device
+        self._client = client
+        self.site = Site(netscaler_api.PAIR)
+
+    def open(self) -> InstallTarget:
+        return NetScalerTarget(self._client, "adc")
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._netscaler.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        files = self._netscaler.files
+        name = f"{staged.data['stem']}.key"
+        good, other = files[name], self.ca.bundle(SITE).key
+        assert other is not None
+        files[name] = other.reveal()
+        yield
+        files[name] = good
+
+
+@contextmanager
+def _netscaler(directory: Path) -> Iterator[World]:
+    with (
+        NetScaler().running() as device,
+        nitro_client(
+            device.url, netscaler_api.USER, netscaler_api.PASSWORD, ca_bundle=device.roots
+        ) as client,
+    ):
+        yield NetScalerWorld(device, client)
+
+
 class RedisWorld(World):
     """A real Redis that is changed over its own protocol."""
 
@@ -246,4 +285,5 @@ APPLIANCES = (
     Case("caddy", "target-caddy", _caddy, GAPS),
     Case("redis", "target-redis", _redis),
     Case("bigip", "target-bigip", _bigip, GAPS),
+    Case("netscaler", "target-netscaler", _netscaler, GAPS),
 )
