@@ -38,7 +38,7 @@ from certrail.errors import (
     NotFound,
     UnexpectedReply,
 )
-from certrail.log import effect, plain
+from certrail.log import effect, logger, plain
 from certrail.model import Bundle, Fingerprint, Site
 from certrail.servers.versions import slug
 from certrail.x509.export import Part
@@ -224,9 +224,16 @@ class DirectoryDelivery(DeliveryTarget):
                 )
             self._host.write_file(posixpath.join(directory, _NOTE), json.dumps(note).encode())
         except CertrailError:
-            self._host.remove(directory, tree=True)
+            self._clean_up(directory)
             raise
         return version
+
+    def _clean_up(self, directory: str) -> None:
+        try:
+            self._host.remove(directory, tree=True)
+        except CertrailError as exc:
+            # It is not live, and goes with the next delivery.
+            logger.warning("directory.clean-up failed: %s", exc)
 
     def _switch(self, place: _Place, version: str) -> None:
         before = self._live_version(place)
