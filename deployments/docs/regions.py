@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 import blocks
 from blocks._base import ConnectorBlock
+from blocks.delivery.azure_keyvault import KeyVaultSettings
 from certrail import configuration
 from certrail.delivery.fields import FieldSettings
 from certrail.delivery.objects import ObjectSettings
@@ -37,6 +38,7 @@ SERVERS: dict[str, type[BaseModel]] = {
 DELIVERIES: dict[str, type[BaseModel]] = {
     "directory": DirectorySettings,
     "fields": FieldSettings,
+    "key-vault": KeyVaultSettings,
     "object": ObjectSettings,
 }
 # Fields that are written by the program, not by people.
