@@ -23,6 +23,7 @@ from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
+from blocks.targets.a10 import A10
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
@@ -30,6 +31,7 @@ from blocks.targets.netscaler import NetScaler
 from blocks.targets.redis_server import RedisServer
 
 __all__ = [
+    "A10",
     "AcmeCa",
     "AwsPca",
     "AwsSecretsManager",

@@ -17,6 +17,7 @@ import httpx
 import redis
 
 from blocks.targets import redis_server
+from blocks.targets.a10 import A10Target, AxapiSession
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
@@ -26,7 +27,8 @@ from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.remote import http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
-from tests.support import bigip_api, netscaler_api
+from tests.support import a10_api, bigip_api, netscaler_api
+from tests.support.a10_api import A10
 from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
 from tests.support.device import Device
@@ -193,6 +195,40 @@ def _netscaler(directory: Path) -> Iterator[World]:
         yield NetScalerWorld(device, client)
 
 
+class A10World(DeviceWorld):
+    """An A10 as aXAPI shows it."""
+
+    def __init__(self, device: A10, client: httpx.Client) -> None:
+        super().__init__(device)
+        self._a10 = device
+        self._client = client
+        self.site = Site(a10_api.TEMPLATE)
+
+    def open(self) -> InstallTarget:
+        return A10Target(AxapiSession(self._client, "adc", a10_api.USER, a10_api.PASSWORD))
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._a10.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        name = str(staged.data["new"]["key"])
+        good, other = self._a10.keys[name], self.ca.bundle(SITE).key
+        assert other is not None
+        self._a10.keys[name] = other.reveal()
+        yield
+        self._a10.keys[name] = good
+
+
+@contextmanager
+def _a10(directory: Path) -> Iterator[World]:
+    with (
+        A10().running() as device,
+        http.client(device.url, ca_bundle=device.roots) as client,
+    ):
+        yield A10World(device, client)
+
+
 class RedisWorld(World):
     """A real Redis that is changed over its own protocol."""
 
@@ -286,4 +322,5 @@ APPLIANCES = (
     Case("redis", "target-redis", _redis),
     Case("bigip", "target-bigip", _bigip, GAPS),
     Case("netscaler", "target-netscaler", _netscaler, GAPS),
+    Case("a10", "target-a10", _a10, GAPS),
 )
