@@ -131,9 +131,7 @@ class CertCentralApi(RestService):
         """Find a certificate."""
         for order in self.orders.values():
             for each in (*order.issues, *order.duplicates):
-                if each.leaf is not None and f"{each.leaf.serial_number:032X}"[-len(serial) :] == (
-                    serial.upper()
-                ):
+                if each.leaf is not None and each.leaf.serial_number == int(serial, 16):
                     return order, each
         raise _refuse(404, "not_found", "no certificate with that serial number")
 
