@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -14,25 +16,22 @@ from deployments.demo.scene import SHOP, WWW, Scene, built
 from deployments.demo.screen import DemoError, Screen
 
 _INTERRUPTED = 130
+# SIGINT too: a shell without job control has it ignored.
+_WISHES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
     """Tell the story. Returns the exit code."""
     screen = Screen()
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    # Also where a shell without job control has SIGINT ignored.
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
     try:
-        with built(screen) as scene:
+        with _interruptible(), built(screen) as scene:
             for play in CHAPTERS:
                 play(scene)
             _where_to_look(scene, keep=keep)
             if keep:
                 _wait()
-            # From here on everything is being stopped; a second Ctrl-C must not cut that short.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _ignore()
             screen.note("stopping everything")
     except DemoError as exc:
         screen.failure(exc)
@@ -44,8 +43,26 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn every wish to end it into an interruption, which stops and removes everything."""
+    before = [signal.signal(wish, _interrupt) for wish in _WISHES]
+    try:
+        yield
+    finally:
+        for wish, handler in zip(_WISHES, before, strict=True):
+            signal.signal(wish, handler)
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _ignore()
     raise KeyboardInterrupt
+
+
+def _ignore() -> None:
+    """Let nothing cut short what stops everything; each server has its time limit."""
+    for wish in _WISHES:
+        signal.signal(wish, signal.SIG_IGN)
 
 
 def _wait() -> None:
