@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs7
 
 from tests.support.rest_server import Answer, Call, Refusal, RestService, route, serving
 from tests.support.signing_ca import PEM, SigningCa
@@ -49,6 +50,8 @@ class DigicertOneApi(RestService):
         key: the good API token.
         profile, slow_profile: ids; the second one issues at the second question.
         domain: what names have to end with.
+        form: ``pem`` with the whole chain, ``leaf`` for the leaf alone, or ``pkcs7``.
+        bodies: of all requests for a certificate.
     """
 
     def __init__(self, domain: str) -> None:
@@ -57,6 +60,8 @@ class DigicertOneApi(RestService):
         self.profile, self.slow_profile = "a1b2-profile", "c3d4-slow"
         self.domain = domain
         self.ca = SigningCa("Imitated DigiCert ONE")
+        self.form = "pem"
+        self.bodies: list[dict[str, Any]] = []
         self.entries: list[Entry] = []
         self._numbers = itertools.count(1)
 
@@ -89,6 +94,7 @@ class DigicertOneApi(RestService):
         body = call.body
         if not isinstance(body, dict) or set(body) - _FIELDS:
             raise _refuse(400, "invalid_request", "unknown fields")
+        self.bodies.append(body)
         self._must_be_known(body["profile"]["id"])
         names = body["attributes"]["extensions"]["san"]["dns_names"]
         if not body["seat"]["seat_id"] or not body["attributes"]["subject"]["common_name"]:
@@ -156,11 +162,16 @@ class DigicertOneApi(RestService):
     def _sign(self, entry: Entry) -> dict[str, Any]:
         if entry.leaf is None:
             entry.leaf = self.ca.sign(entry.csr, entry.names)
-        pem = entry.leaf.public_bytes(PEM).decode()
+        text = entry.leaf.public_bytes(PEM).decode()
+        if self.form == "pkcs7":
+            bag = [self.ca.root, entry.leaf, self.ca.intermediate]
+            text = pkcs7.serialize_certificates(bag, PEM).decode()
+        elif self.form == "pem" and entry.chain:
+            text = self.ca.bundle(entry.leaf, root=True)
         return {
             "serial_number": _serial(entry.leaf),
             "delivery_format": "x509",
-            "certificate": self.ca.bundle(entry.leaf, root=True) if entry.chain else pem,
+            "certificate": text,
             "status": "ISSUED",
             "request_id": entry.number,
         }

@@ -56,6 +56,7 @@ def relay(upstream: int) -> Iterator[Relay]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.0"
+        wbufsize = -1  # head and body in one packet, or each call waits for an ACK
 
         def _carry(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -103,6 +103,8 @@ def serving(service: RestService) -> Iterator[None]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet, or each call waits for an ACK
+        disable_nagle_algorithm = True
 
         def _handle(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -249,8 +249,14 @@ class CertCentralCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         if info.status != "issued" or number is None:
             why = _WAITS_FOR.get(info.status, f"it is {plain(info.status)}")
             return Pending(self._pause(order), why)
-        path = f"certificate/{number}/download/format/pem_noroot"
-        chain = chain_of([self._api.call("GET", path).text], self._label)
+        try:
+            reply = self._api.call("GET", f"certificate/{number}/download/format/pem_noroot")
+        except NotFound:
+            # A reissue or duplicate has a number before there is a certificate.
+            if "certificate" not in order.data:
+                raise
+            return Pending(self._pause(order), "the new certificate of the order is being made")
+        chain = chain_of([reply.text], self._label)
         if key_digest(chain.leaf.public_key()) != order.data["key"]:
             # Until a reissue is done, the order shows the certificate before it.
             return Pending(
