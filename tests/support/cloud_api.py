@@ -14,6 +14,7 @@ import http.server
 import json
 import re
 import secrets
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +34,15 @@ class Api:
     """A running fake."""
 
     port: int = 0
+    scheme: str = "http"
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    challenge: str = "Bearer"
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
         """Return status and JSON for one request."""
@@ -46,8 +50,8 @@ class Api:
 
 
 @contextmanager
-def served(api: Api) -> Iterator[Any]:
-    """Serve *api* on a port of this machine."""
+def served(api: Api, tls: ssl.SSLContext | None = None) -> Iterator[Any]:
+    """Serve *api* on a port of this machine, over TLS if a context is given."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _reply(self) -> None:
@@ -57,6 +61,8 @@ def served(api: Api) -> Iterator[Any]:
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            if status == 401:
+                self.send_header("WWW-Authenticate", api.challenge)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -68,6 +74,9 @@ def served(api: Api) -> Iterator[Any]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            api.scheme = "https"
         api.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
@@ -176,6 +185,9 @@ def _status(code: int, reason: str, message: str) -> Answer:
 class KeyVault(Api):
     """A vault, and the authority that hands out tokens for it."""
 
+    challenge: str = (
+        'Bearer authorization="https://login.example/12345678", resource="https://vault.example"'
+    )
     client_secret: str = "lab-client-secret"
     tokens: set[str] = field(default_factory=set)
     versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)

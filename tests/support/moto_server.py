@@ -5,12 +5,7 @@ It checks signatures' access keys and IAM policies once :meth:`Aws.enforce` was 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +15,9 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 
+from tests.support.own_environment import own_environment
 from tests.support.process import free_port, running
 
-_REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "moto.txt"
 REGION = "eu-central-1"
 
 
@@ -70,7 +65,7 @@ class Aws:
 def aws(folder: Path) -> Iterator[Aws]:
     """Run moto."""
     port = free_port()
-    program = _environment() / "bin" / "moto_server"
+    program = own_environment("moto") / "bin" / "moto_server"
     argv = [str(program), "-H", "127.0.0.1", "-p", str(port)]
     with running(argv, log=folder / "moto.log", port=port, cwd=folder, within=60):
         url = f"http://127.0.0.1:{port}"
@@ -85,34 +80,3 @@ def _user(iam: Any, name: str, actions: tuple[str, ...]) -> tuple[str, str]:
     iam.put_user_policy(UserName=name, PolicyName="lab", PolicyDocument=json.dumps(document))
     key = iam.create_access_key(UserName=name)["AccessKey"]
     return key["AccessKeyId"], key["SecretAccessKey"]
-
-
-def _environment() -> Path:
-    version = next(
-        line.split("==")[1].split()[0]
-        for line in _REQUIREMENTS.read_text().splitlines()
-        if line.startswith("moto==")
-    )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "certrail-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    environment = cache / f"moto-{version}"
-    done = environment / ".done"
-    with (cache / "moto.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            shutil.rmtree(environment, ignore_errors=True)
-            _run(sys.executable, "-m", "venv", str(environment))
-            install = ["install", "-q", "--require-hashes", "-r", str(_REQUIREMENTS)]
-            python = environment / "bin" / "python"
-            uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-            if uv:
-                _run(uv, "pip", *install, "--python", str(python))
-            else:
-                _run(str(python), "-m", "pip", *install)
-            done.touch()
-    return environment
-
-
-def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stderr[-2000:]}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
 from blocks.delivery.aws_secrets_manager import AwsSecretsManager
@@ -27,11 +31,12 @@ from certrail.errors import (
     UnexpectedReply,
 )
 from certrail.model import Bundle, Site
-from certrail.x509.export import Format, Part, load
+from certrail.x509.export import Format, Part, export, load
 from tests.support.bundles import new_bundle
 from tests.support.cloud_api import KeyVault, Kubernetes, served
 from tests.support.delivery_servers import VaultServer, WebDav, vault_server, webdav_server
 from tests.support.moto_server import REGION, Aws, aws
+from tests.support.own_environment import own_environment
 from tests.support.scripted import http_reply, scripted
 
 SITE = Site(id="shop", names=("shop.example.test",))
@@ -362,3 +367,33 @@ def test_azure_one_token_serves_one_delivery(bundle: Bundle, tmp_path: Path) -> 
             "kty": "EC",
             "crv": "P-256",
         }
+
+
+def test_azure_our_requests_are_those_of_its_own_client(bundle: Bundle, tmp_path: Path) -> None:
+    """The vault is a fake; that Azure's client works with it keeps it true."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    trust, store = tmp_path / "ca.pem", tmp_path / "store.pfx"
+    authority.cert_pem.write_to_path(str(trust))
+    store.write_bytes(export(bundle, Format.PKCS12, password=PASSWORD)[Part.STORE])
+    python = own_environment("azure-keyvault") / "bin" / "python"
+    program = Path(__file__).parents[2] / "support" / "run_key_vault_client.py"
+    with served(KeyVault(tokens={"token-of-theirs"}), tls) as api:
+        block = _azure(api).model_copy(update={"ca_bundle": str(trust)})
+        with block.connect() as target:
+            target.deliver(replace(SITE, id="by-us"), bundle)
+            argv = [api.url, str(trust), "token-of-theirs", "by-them", "by-us", str(store)]
+            done = subprocess.run(
+                [str(python), str(program), *argv, PASSWORD], capture_output=True, text=True
+            )
+            found = target.delivered(replace(SITE, id="by-them"))
+
+    assert done.returncode == 0, done.stderr
+    assert found == bundle.chain.fingerprint
+    assert json.loads(done.stdout) == {
+        "imported": "by-them",
+        "cer": base64.b64encode(bundle.chain.leaf.public_bytes(Encoding.DER)).decode(),
+        "content_type": "application/x-pkcs12",
+        "enabled": True,
+    }
