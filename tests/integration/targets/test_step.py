@@ -1,0 +1,234 @@
+"""The step "Certificate installed" with a real inventory and appliances that misbehave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert
+
+from blocks.targets.a10 import A10Target, AxapiSession
+from blocks.targets.bigip import BigIpTarget, Session
+from blocks.targets.netscaler import NetScalerTarget, nitro_client
+from certrail.configuration import ConnectorRef, Plan
+from certrail.connectors import InstallTarget
+from certrail.errors import ActivationRefused, Unreachable
+from certrail.model import Action, Bundle, Fingerprint, Site, Workflow
+from certrail.remote import http
+from certrail.steps import installation
+from certrail.steps.outcome import Work
+from certrail.store import certificates, keys, requests
+from certrail.store.database import transaction
+from certrail.store.requests import Reason
+from certrail.store.schema import endpoints
+from certrail.tracker import StepStatus
+from tests.support import a10_api, bigip_api, netscaler_api
+from tests.support.a10_api import A10
+from tests.support.bigip_api import BigIp
+from tests.support.device import SITE, Device
+from tests.support.netscaler_api import NetScaler
+
+Opener = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
+OpenDevice = Callable[[Device], Opener]
+
+
+def bigip(device: Device) -> Opener:
+    """Open it anew each time, as each step does."""
+
+    @contextmanager
+    def opened() -> Iterator[tuple[InstallTarget, Site]]:
+        with http.client(device.url, ca_bundle=device.roots) as client:
+            session = Session(client, "lb", bigip_api.USER, bigip_api.PASSWORD)
+            yield BigIpTarget(session), Site(bigip_api.PROFILE)
+
+    return opened
+
+
+def netscaler(device: Device) -> Opener:
+    """Open it anew each time, as each step does."""
+
+    @contextmanager
+    def opened() -> Iterator[tuple[InstallTarget, Site]]:
+        user, password = netscaler_api.USER, netscaler_api.PASSWORD
+        with nitro_client(device.url, user, password, ca_bundle=device.roots) as client:
+            yield NetScalerTarget(client, "adc"), Site(netscaler_api.PAIR)
+
+    return opened
+
+
+def a10(device: Device) -> Opener:
+    """Open it anew each time, as each step does."""
+
+    @contextmanager
+    def opened() -> Iterator[tuple[InstallTarget, Site]]:
+        with http.client(device.url, ca_bundle=device.roots) as client:
+            session = AxapiSession(client, "adc", a10_api.USER, a10_api.PASSWORD)
+            yield A10Target(session), Site(a10_api.TEMPLATE)
+
+    return opened
+
+
+DEVICES = [
+    pytest.param(BigIp, bigip, "PATCH", "/transaction/", id="bigip"),
+    pytest.param(NetScaler, netscaler, "POST", "/sslcertkey$", id="netscaler"),
+    pytest.param(A10, a10, "PUT", "/certificate$", id="a10"),
+]
+
+
+def request_for(device: Device, bundle: Bundle, location: str = "lb/www") -> UUID:
+    """Return a request that has its certificate and is about to install it."""
+    plan = Plan(
+        location=f"127.0.0.1:{device.port}",
+        names=(SITE,),
+        addresses=(),
+        sni=SITE,
+        target=ConnectorRef(name="lb", slug="target-test"),
+        workflow=Workflow.APPLIANCE,
+        profile="appliances",
+        ca=ConnectorRef(name="ca", slug="ca-acme"),
+        trust_pem=device.roots,
+        install_timeout_seconds=1,
+    )
+    assert bundle.key
+    with transaction() as connection:
+        endpoint: UUID = connection.execute(
+            insert(endpoints).values(location=location).returning(endpoints.c.id)
+        ).scalar_one()
+    request = requests.create(
+        endpoint, action=Action.RENEW, plan=plan, reason=Reason("requested", "by test"), actor="t"
+    )
+    requests.take(request.id, "run", timedelta(seconds=60))
+    with transaction() as connection:
+        key = keys.keep(connection, bundle.key, purpose="certificate", algorithm="ecdsa-p256")
+        certificate = certificates.save(connection, bundle.chain, key_id=key, ca="ca")
+        requests.keep_certificate(connection, request.id, certificate)
+    return request.id
+
+
+def work_of(request_id: UUID) -> Work:
+    """Return the request as a fresh run sees it."""
+    return Work.of(requests.get(request_id))
+
+
+def configured(opener: Opener) -> Fingerprint | None:
+    """Return what the device says it serves."""
+    with opener() as (target, site):
+        return target.serving(site)
+
+
+@pytest.mark.parametrize(("kind", "opens", "method", "path"), DEVICES)
+def test_installed_seen_and_accepted(
+    database_url: str, kind: type[Device], opens: OpenDevice, method: str, path: str
+) -> None:
+    """By a handshake; and what is no longer needed is gone afterwards."""
+    with kind().running() as device:
+        bundle = device.ca.bundle(SITE)
+        request = request_for(device, bundle)
+
+        outcome = installation.install(work_of(request), opens(device))
+        installation.accept(work_of(request), opens(device))
+
+        assert outcome.status is StepStatus.COMPLETED
+        assert bundle.chain.fingerprint == device.served() == configured(opens(device))
+
+
+@pytest.mark.parametrize(("kind", "opens", "method", "path"), DEVICES)
+def test_a_device_that_serves_the_old_one_is_noticed(
+    database_url: str, kind: type[Device], opens: OpenDevice, method: str, path: str
+) -> None:
+    """It said yes to everything: only a client can tell."""
+    with kind().running() as device:
+        assert device.old.chain.fingerprint == device.served()
+        request = request_for(device, device.ca.bundle(SITE))
+        device.stuck = True
+
+        with pytest.raises(ActivationRefused) as caught:
+            installation.install(work_of(request), opens(device))
+
+        assert "the previous certificate serves again" in str(caught.value)
+        assert device.old.chain.fingerprint == configured(opens(device))
+        device.stuck = False
+        outcome = installation.install(work_of(request), opens(device))
+        assert outcome.status is StepStatus.COMPLETED
+        assert device.old.chain.fingerprint != device.served()
+
+
+@pytest.mark.parametrize(("kind", "opens", "method", "path"), DEVICES)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_reply_that_is_lost_is_made_up_for_by_a_retry(
+    database_url: str,
+    kind: type[Device],
+    opens: OpenDevice,
+    method: str,
+    path: str,
+    after: bool,
+) -> None:
+    """Nobody knows whether it was done; the next run finds out and goes on."""
+    with kind().running() as device:
+        bundle = device.ca.bundle(SITE)
+        request = request_for(device, bundle)
+        device.fault(method, path, cut=True, after=after, times=1)
+
+        with pytest.raises(Unreachable):
+            installation.install(work_of(request), opens(device))
+        outcome = installation.install(work_of(request), opens(device))
+
+        assert outcome.status is StepStatus.COMPLETED
+        assert bundle.chain.fingerprint == device.served()
+
+
+def test_two_requests_for_one_device_come_one_after_the_other(database_url: str) -> None:
+    """Two half-done changes of one profile would leave a third."""
+    with BigIp().running() as device:
+        opener = bigip(device)
+        bundles = [device.ca.bundle(SITE) for _ in range(2)]
+        wanted = [request_for(device, one, f"lb/{n}") for n, one in enumerate(bundles)]
+        busy, most = [0], [0]
+        gate = threading.Lock()
+        told: list[str] = []
+
+        def run(request: UUID) -> None:
+            @contextmanager
+            def counted() -> Iterator[tuple[InstallTarget, Site]]:
+                with opener() as (target, site):
+                    yield Counting(target, busy, most, gate), site
+
+            try:
+                told.append(installation.install(work_of(request), counted).detail)
+            except ActivationRefused as exc:
+                told.append(str(exc))
+
+        threads = [threading.Thread(target=run, args=(one,)) for one in wanted]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(told) == 2
+        assert most == [1]
+        assert device.served() in {one.chain.fingerprint for one in bundles}
+
+
+class Counting(BigIpTarget):
+    """A target that knows how many changes are under way."""
+
+    def __init__(
+        self, inner: InstallTarget, busy: list[int], most: list[int], gate: threading.Lock
+    ) -> None:
+        assert isinstance(inner, BigIpTarget)
+        self.__dict__.update(inner.__dict__)
+        self._busy, self._most, self._gate = busy, most, gate
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None):  # type: ignore[no-untyped-def]
+        with self._gate:
+            self._busy[0] += 1
+            self._most[0] = max(self._most[0], self._busy[0])
+        try:
+            return super().stage(site, bundle, replaces)
+        finally:
+            with self._gate:
+                self._busy[0] -= 1
