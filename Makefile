@@ -1,6 +1,7 @@
-# make demo   a whole installation with real servers, one request, shown step by step
+# make demo   a whole installation with real servers, a request of each workflow, step by step
 # make test   everything that has to hold before a change lands
 # make bench  measures, and writes benchmarks/results.md
+# make docs   writes the generated parts of docs/ anew
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo setup test check lint types layers format servers unit bench lock clean
+.PHONY: help demo docs setup test check lint types layers format servers unit bench lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -60,6 +61,9 @@ unit: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	@$(BIN)/python -m deployments.docs
 
 bench: setup servers
 	$(BIN)/python -m benchmarks
