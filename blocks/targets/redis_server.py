@@ -44,6 +44,7 @@ from certrail.model import (
     subject_names,
 )
 from certrail.remote import http
+from certrail.remote.machine import machine_of
 from certrail.servers.versions import CHAIN, KEY, KeyFile, Versions
 
 SITE = "server"
@@ -105,7 +106,7 @@ class RedisServer(TargetBlock):
                 timeout=self.timeout,
             ) as connection,
         ):
-            yield RedisTarget(
+            target = RedisTarget(
                 connection,
                 host,
                 label=self.label,
@@ -113,6 +114,9 @@ class RedisServer(TargetBlock):
                 key_file=KeyFile(self.key_mode, self.key_owner, self.key_group),
                 rewrite=self.rewrite,
             )
+            # A connector for the machine may change the same files.
+            target.lock_name = machine_of(host)
+            yield target
 
 
 @contextmanager

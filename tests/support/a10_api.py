@@ -70,7 +70,7 @@ class A10(Device):
 
     def _answer(self, request: Request) -> Reply:
         assert request.path.startswith("/axapi/v3/")
-        path = request.path.removeprefix("/axapi/v3/")
+        path = request.path.removeprefix("/axapi/v3/").rstrip("/")
         if path == "auth":
             return self._login(request)
         kind, _, signature = request.headers.get("authorization", "").partition(" ")

@@ -13,6 +13,7 @@ from blocks._target import opened_host
 from blocks.targets.haproxy.runtime_api import RuntimeApi
 from blocks.targets.haproxy.target import HaproxyRuntimeTarget
 from certrail.connectors import InstallTarget
+from certrail.remote.machine import machine_of
 
 __all__ = ["HaproxyRuntime", "HaproxyRuntimeTarget", "RuntimeApi"]
 
@@ -54,4 +55,7 @@ class HaproxyRuntime(TargetBlock):
             allow_cleartext=self.allow_cleartext,
         )
         with opened_host(self.host) as host:
-            yield HaproxyRuntimeTarget(cli, host)
+            target = HaproxyRuntimeTarget(cli, host)
+            # A connector for the machine may change the same files.
+            target.lock_name = machine_of(host)
+            yield target
