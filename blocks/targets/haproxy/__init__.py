@@ -21,7 +21,9 @@ __all__ = ["HaproxyRuntime", "HaproxyRuntimeTarget", "RuntimeApi"]
 class HaproxyRuntime(TargetBlock):
     """Replace certificates in a running HAProxy through its stats socket.
 
-    The site is the certificate's file as HAProxy names it (``show ssl cert``).
+    The site is the certificate's file as HAProxy names it (``show ssl cert``). A file
+    that is not there yet is added to the list that `crt_list` of the endpoint's server
+    names.
     HAProxy changes its memory only and gives no private key out, so the file is
     written too, through a host connector: without it a restart would bring the
     old certificate back, and a failed installation could not be undone.

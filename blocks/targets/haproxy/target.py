@@ -29,6 +29,7 @@ from blocks._target import (
     short,
     texts,
 )
+from blocks.targets.haproxy.crt_list import CrtList
 from blocks.targets.haproxy.runtime_api import RuntimeApi
 from certrail.connectors import Host, InstallTarget, Traits
 from certrail.errors import (
@@ -97,6 +98,8 @@ class HaproxyRuntimeTarget(InstallTarget):
 
     def serving(self, site: Site) -> Fingerprint | None:
         path = self._path(site.id)
+        if self._is_new(path, str(site.settings.get("crt_list", ""))):
+            return None
         shown = self._must_show(path)
         found = self._known(path, shown.sha1)
         if found is None:
@@ -115,6 +118,9 @@ class HaproxyRuntimeTarget(InstallTarget):
         new = bundle.chain.fingerprint
         present = self.serving(site)
         must_replace(present, replaces, new, path, self._label)
+        content = bundle.chain.text.encode() + key.strip() + b"\n"
+        if present is None:
+            return self._stage_new(site, path, content, bundle)
         info = self._host.info(path)
         if info is None or info.kind != "file":
             raise InvalidRequest(
@@ -133,7 +139,6 @@ class HaproxyRuntimeTarget(InstallTarget):
                 remedy="Reload HAProxy, so that both are the same again, then retry.",
                 connector=self._label,
             )
-        content = bundle.chain.text.encode() + key.strip() + b"\n"
         if present != new:
             self._write(_beside(path, new, "old"), before, 0o600)
         self._write(_beside(path, new), content, 0o600)
@@ -146,7 +151,62 @@ class HaproxyRuntimeTarget(InstallTarget):
             {"file": path},
         )
 
+    def _stage_new(self, site: Site, path: str, content: bytes, bundle: Bundle) -> Staged:
+        crt_list = self._list(str(site.settings["crt_list"]))
+        crt_list.must_exist()
+        self._write(_beside(path, bundle.chain.fingerprint), content, 0o600)
+        return Staged(
+            site.id,
+            bundle.chain.fingerprint,
+            None,
+            f"HAProxy: {path} is new in {crt_list.path} ({key_text(bundle.chain.leaf)})",
+            {"file": path, "crt_list": crt_list.path},
+        )
+
+    def _activate_new(self, staged: Staged) -> str:
+        path, content = self._staged(staged)
+        crt_list = self._list(str(staged.data["crt_list"]))
+        shown = self._shown(path)
+        if shown is None:
+            said = self._api.run(f"new ssl cert {path}")
+            if "New empty certificate store" not in said:
+                raise ActivationRefused(f"HAProxy made no place for {path}: {_words(said)}")
+        elif shown.sha1 not in ("", _sha1(content)):
+            raise Conflict(
+                f"{self._label}: somebody put another certificate at {path} since",
+                connector=self._label,
+            )
+        try:
+            if self._shown_sha1(path) != _sha1(content):
+                self._replace(path, content)
+            self._write(path, content, 0o600)
+            crt_list.add(path)
+        except ActivationRefused:
+            self._remove_new(staged)
+            raise
+        effect("target.activate", connector=self._label, file=path)
+        return f"HAProxy: {path} added to {crt_list.path} without a reload, and on disk"
+
+    def _remove_new(self, staged: Staged) -> str:
+        path = self._path(str(staged.data["file"]))
+        shown = self._shown(path)
+        if shown is None and self._host.info(path) is None:
+            return "HAProxy: nothing to put back"
+        known = self._known(path, shown.sha1) if shown and shown.sha1 else None
+        if known not in (None, staged.fingerprint):
+            raise Conflict(
+                f"{self._label}: {path} was changed by somebody else since", connector=self._label
+            )
+        self._list(str(staged.data["crt_list"])).remove(path)
+        if shown is not None:
+            self._api.run(f"del ssl cert {path}")
+        self._host.remove(path)
+        effect("target.restore", connector=self._label, file=path)
+        return f"HAProxy: {path} taken out of the list again, in memory and on disk"
+
     def activate(self, staged: Staged) -> str:
+        if "crt_list" in staged.data:
+            return self._activate_new(staged)
         path, content = self._staged(staged)
         shown = self._must_show(path)
         new = _sha1(content)
@@ -163,6 +223,8 @@ class HaproxyRuntimeTarget(InstallTarget):
         return f"HAProxy: {path} replaced in memory without a reload, and on {self._host.name}"
 
     def restore(self, staged: Staged) -> str:
+        if "crt_list" in staged.data:
+            return self._remove_new(staged)
         path = self._path(str(staged.data["file"]))
         copy = _beside(path, staged.fingerprint, "old")
         try:
@@ -206,7 +268,7 @@ class HaproxyRuntimeTarget(InstallTarget):
         said = self._api.run(f"commit ssl cert {path}")
         if "Success!" not in said:
             self._abort(path)
-            if self._must_show(path).sha1 != _sha1(content):
+            if self._shown_sha1(path) != _sha1(content):
                 raise ActivationRefused(f"HAProxy refused the certificate: {_words(said)}")
 
     def _abort(self, path: str) -> None:
@@ -302,6 +364,13 @@ class HaproxyRuntimeTarget(InstallTarget):
         except ConnectorError as exc:
             exc.remedy = f"HAProxy's memory has it, its file does not. {exc.remedy}"
             raise
+
+    def _is_new(self, path: str, crt_list: str) -> bool:
+        shown = self._shown(path) if crt_list else None
+        return bool(crt_list) and (shown is None or not shown.sha1)
+
+    def _list(self, path: str) -> CrtList:
+        return CrtList(self._api, self._host, self._path(path))
 
     def _path(self, site: str) -> str:
         if not site.startswith("/") or _UNSAFE.search(site) or posixpath.normpath(site) != site:

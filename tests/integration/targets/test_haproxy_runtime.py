@@ -11,6 +11,7 @@ import pytest
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from certrail.connectors import Host
 from certrail.errors import (
+    ActivationRefused,
     Busy,
     CertrailError,
     Conflict,
@@ -23,6 +24,7 @@ from certrail.errors import (
 )
 from certrail.model import Site
 from certrail.remote.local import LocalHost
+from tests.contract.install_cases import staged_chain
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
 from tests.support.process import free_port
 from tests.support.scripted import scripted
@@ -242,3 +244,99 @@ def test_nothing_listens(tmp_path: Path) -> None:
         with pytest.raises(Unreachable) as caught:
             HaproxyRuntimeTarget(RuntimeApi(address, "lb"), LocalHost("here")).check()
         assert "stats socket" in caught.value.remedy
+
+
+LISTED = """\
+frontend www
+    bind 127.0.0.1:@port@ ssl crt-list @dir@/list.txt alpn http/1.1
+    http-request return status 200
+"""
+
+
+@pytest.fixture(params=[debian, wheel], ids=["2.6", "2.8"])
+def listed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HaproxyRuntime]:
+    """A running HAProxy whose listener has a crt-list."""
+    (tmp_path / "list.txt").write_text(f"# kept\n{tmp_path}/old.pem [alpn http/1.1]\n")
+    with HaproxyRuntime.running(tmp_path, request.param(), frontends=LISTED) as running:
+        yield running
+
+
+def test_a_new_name_is_added_to_a_list_and_taken_back(listed: HaproxyRuntime) -> None:
+    """Without a reload, and the next start has it as well."""
+    name = "new.example.test"
+    before = (listed.directory / "list.txt").read_text()
+    file = listed.directory / "new.pem"
+    site = Site(str(file), settings={"crt_list": str(listed.directory / "list.txt")})
+    one = target(listed)
+    assert one.serving(site) is None
+    staged = one.stage(site, listed.ca.bundle(name), None)
+
+    one.activate(staged)
+    target(listed).activate(staged)
+    assert staged.fingerprint == listed.served(name) == one.serving(site)
+    assert listed.old.chain.fingerprint == listed.served(SITE)
+    assert (listed.directory / "list.txt").read_text() == f"{before}{file}\n"
+    assert file.stat().st_mode & 0o7777 == 0o600
+    assert listed.accepts_configuration()
+
+    target(listed).restore(staged)
+    target(listed).restore(staged)
+    one.discard(staged)
+    assert listed.old.chain.fingerprint == listed.served(name)
+    assert not file.exists()
+    assert str(file) not in listed.command("show ssl cert")
+    assert (listed.directory / "list.txt").read_text() == before
+
+
+@pytest.mark.parametrize("done", ["new ssl cert", "committed", "listed"])
+def test_killed_while_a_new_one_is_added(listed: HaproxyRuntime, done: str) -> None:
+    """Every half can be finished."""
+    name = "new.example.test"
+    file = listed.directory / "new.pem"
+    crt_list = str(listed.directory / "list.txt")
+    bundle = listed.ca.bundle(name)
+    assert bundle.key is not None
+    one = target(listed)
+    staged = one.stage(Site(str(file), settings={"crt_list": crt_list}), bundle, None)
+    listed.command(f"new ssl cert {file}")
+    if done != "new ssl cert":
+        content = bundle.chain.text + bundle.key.reveal().decode()
+        listed.command(f"set ssl cert {file}", content)
+        listed.command(f"commit ssl cert {file}")
+    if done == "listed":
+        listed.command(f"add ssl crt-list {crt_list} {file}")
+
+    target(listed).activate(staged)
+
+    assert bundle.chain.fingerprint == listed.served(name)
+    assert str(file) in (listed.directory / "list.txt").read_text()
+
+
+def test_a_refused_new_one_leaves_nothing(listed: HaproxyRuntime) -> None:
+    """The pair does not match by the time HAProxy sees it."""
+    before = listed.command("show ssl cert"), (listed.directory / "list.txt").read_text()
+    file = listed.directory / "new.pem"
+    site = Site(str(file), settings={"crt_list": str(listed.directory / "list.txt")})
+    one = target(listed)
+    staged = one.stage(site, listed.ca.bundle("new.example.test"), None)
+    (pem_file,) = listed.directory.glob(".new.pem.*.new")
+    other = listed.ca.bundle(SITE).key
+    assert other is not None
+    pem_file.write_bytes(staged_chain(pem_file.read_bytes()) + other.reveal())
+
+    with pytest.raises(ActivationRefused):
+        one.activate(staged)
+
+    after = listed.command("show ssl cert"), (listed.directory / "list.txt").read_text()
+    assert before == after
+    assert not file.exists()
+
+
+def test_an_unknown_list_names_those_there_are(listed: HaproxyRuntime) -> None:
+    """Before anything is written."""
+    site = Site(str(listed.directory / "new.pem"), settings={"crt_list": "/etc/none.txt"})
+    with pytest.raises(NotFound) as caught:
+        target(listed).stage(site, listed.ca.bundle("new.example.test"), None)
+
+    assert "list.txt" in caught.value.remedy
+    assert not list(listed.directory.glob(".new.pem*"))
