@@ -15,8 +15,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
+import httpx
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, SecretStr, model_validator
+from pydantic import ConfigDict, SecretStr, ValidationError, model_validator
 
 from certrail.connectors import (
     CertificateAuthority,
@@ -26,7 +27,7 @@ from certrail.connectors import (
     InstallTarget,
 )
 from certrail.dns.lookup import Resolver
-from certrail.errors import InvalidRequest, KeyUnavailable, NotFound
+from certrail.errors import InvalidRequest, KeyUnavailable, NotFound, Unreachable
 from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 
 _CACHE_SECONDS = 30.0
@@ -199,6 +200,18 @@ def _cached(reference: str) -> ConnectorBlock:
         # A step's thread carries the context of an async flow, which would make
         # Prefect hand out a coroutine here.
         block = cast(ConnectorBlock, Block.load(reference, _sync=True))  # type: ignore[call-arg]
+    except httpx.HTTPError as exc:
+        raise Unreachable(
+            f"Prefect's API does not give out the connector {reference}: {type(exc).__name__}",
+            remedy="Check that the Prefect server runs and that PREFECT_API_URL leads to it.",
+        ) from exc
+    except ValidationError as exc:
+        # Not chained: the error carries the values, secrets among them.
+        fields = ", ".join(".".join(map(str, one["loc"])) for one in exc.errors())
+        raise InvalidRequest(
+            f"the connector {reference} has settings that cannot be used: {fields}",
+            remedy="Correct them with `certrail apply` or in Prefect's UI under Blocks.",
+        ) from None
     except ValueError as exc:
         raise NotFound(
             f"there is no connector {reference}",

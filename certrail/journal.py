@@ -104,16 +104,15 @@ class Journal:
             log.logger.debug("%s intent request=%s key=%s", action, self.request_id, key)
         yield effect
 
-    def forget(self, action: str, key: str) -> None:
-        """Drop an effect that was undone, so that the next run does it again."""
-        with transaction() as connection:
-            connection.execute(
-                table.delete().where(
-                    table.c.request_id == self.request_id,
-                    table.c.action == action,
-                    table.c.key == key,
-                )
+    def forget(self, connection: Connection, action: str, key: str) -> None:
+        """Drop an effect that was undone, in the caller's transaction: the next run repeats it."""
+        connection.execute(
+            table.delete().where(
+                table.c.request_id == self.request_id,
+                table.c.action == action,
+                table.c.key == key,
             )
+        )
 
     def intents(self, action: str) -> list[dict[str, Any]]:
         """Return the intents of every effect of *action*, finished or not, oldest first."""

@@ -47,7 +47,7 @@ def undo_installation(previous: Dated | None, now: datetime) -> Verdict:
     not known. Never back to one that clients refuse anyway.
     """
     if previous is None:
-        return Verdict(Undo.RESTORE, "the state before is put back")
+        return Verdict(Undo.RESTORE, "nothing is known against the state before")
     if previous.revoked_at is not None:
         return Verdict(Undo.KEEP, "the previous certificate is revoked")
     if previous.not_after <= now:
@@ -70,6 +70,7 @@ class RunFacts:
 
     Attributes:
         leased: a living worker holds the request.
+        cancel_requested: somebody asked it to stop.
         state: type of the run's state in Prefect, None if there is no such run.
         state_age: since when it has been in that state.
     """
@@ -77,6 +78,7 @@ class RunFacts:
     leased: bool
     state: str | None
     state_age: timedelta
+    cancel_requested: bool = False
 
 
 _REPAIR_GRACE = timedelta(seconds=30)
@@ -92,6 +94,8 @@ def repair(facts: RunFacts) -> Repair:
     """
     if facts.leased:
         return Repair.LEAVE
+    if facts.cancel_requested:
+        return Repair.CANCEL
     if facts.state is None:
         return Repair.START
     if facts.state in _WAITING or facts.state_age < _REPAIR_GRACE:

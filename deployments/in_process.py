@@ -109,7 +109,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
             self._end(flow_run_id, Ending.HANDED_BACK)
         if left:
             await asyncio.wait({task for task, _, _ in left.values()}, timeout=_ENDING_SECONDS)
-        for flow_run_id in self._running:
+        for flow_run_id in list(self._running):
             # Held by a call in a thread, which ends with the process.
             await self.client.set_flow_run_state(
                 flow_run_id,

@@ -21,14 +21,14 @@ from certrail.model import Workflow
 from certrail.store import requests
 from certrail.store.requests import Request
 from certrail.tracker import SUCCESSFUL, Status
-from tasks._threads import in_thread
+from tasks._threads import in_lease_thread
 
 StepTask = Callable[[str], Awaitable[State[Any]]]
 
 _LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
 
 _cancelled: set[UUID] = set()
-_owners: dict[UUID, str] = {}
+_owners: dict[UUID, set[str]] = {}
 
 
 async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTask]) -> State[Any]:
@@ -39,24 +39,24 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
     """
     log = get_run_logger()
     try:
-        async with _held(UUID(request_id)) as request:
+        async with _held(UUID(request_id)) as (request, owner):
             if request.workflow is not workflow:
                 raise InvalidRequest(f"this is a {request.workflow} request, not {workflow}")
             _emit("certrail.request.started", request)
             for step in steps:
                 state = await step(request_id)
                 if state.is_cancelled():
-                    await _end(request, Status.CANCELLED)
+                    await _end(request, owner, Status.CANCELLED)
                     return Cancelled(message=state.message)
                 if not state.is_completed():
-                    await _end(request, Status.AUTOMATION_FAILED)
+                    await _end(request, owner, Status.AUTOMATION_FAILED)
                     return Failed(message=state.message)
             done = (
                 Status.CERTIFICATE_DELIVERED
                 if workflow is Workflow.DELIVERY
                 else Status.AUTOMATION_SUCCESSFUL
             )
-            await _end(request, done)
+            await _end(request, owner, done)
             return Completed(message=f"{request.location}: {done.text.lower()}")
     except CertrailError as exc:
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
@@ -73,28 +73,40 @@ def emit_step(event: str, request: Request, **payload: Any) -> None:
     _emit(event, request, **payload)
 
 
+def must_hold(request: Request) -> None:
+    """Check that this process's run still has the request.
+
+    Raises:
+        JournalConflict: the lease ran out meanwhile and another run took over.
+    """
+    if request.lease_owner is None or request.lease_owner not in _owners.get(request.id, ()):
+        raise JournalConflict(f"{request.lease_owner or 'nobody'} holds this request now")
+
+
 @asynccontextmanager
-async def _held(request_id: UUID) -> AsyncIterator[Request]:
-    """Hold the request's lease, renewing it, until the block ends."""
+async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
+    """Hold the request's lease, renewing it, until the block ends; yields the owner too."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     request = await _take(request_id, owner)
-    _owners[request_id] = owner
+    _owners.setdefault(request_id, set()).add(owner)
     beat = asyncio.create_task(_renew(request_id, owner))
     try:
-        yield request
+        yield request, owner
     except asyncio.CancelledError as exc:
         # The step in hand has ended by now.
         if is_handed_back(exc):
-            await in_thread(requests.release, request_id, owner)
+            await in_lease_thread(requests.release, request_id, owner)
         else:
-            await in_thread(requests.finish, request_id, owner, Status.CANCELLED)
+            await in_lease_thread(requests.finish, request_id, owner, Status.CANCELLED)
         raise
     finally:
+        _owners[request_id].discard(owner)
+        if not _owners[request_id]:
+            del _owners[request_id]
+            _cancelled.discard(request_id)
         beat.cancel()
         with suppress(asyncio.CancelledError):
             await beat
-        _owners.pop(request_id, None)
-        _cancelled.discard(request_id)
 
 
 async def _take(request_id: UUID, owner: str) -> Request:
@@ -102,7 +114,7 @@ async def _take(request_id: UUID, owner: str) -> Request:
     deadline = asyncio.get_running_loop().time() + 2 * _LEASE.total_seconds()
     while True:
         try:
-            return await in_thread(requests.take, request_id, owner, _LEASE)
+            return await in_lease_thread(requests.take, request_id, owner, _LEASE)
         except JournalConflict:
             if asyncio.get_running_loop().time() > deadline:
                 raise
@@ -113,12 +125,12 @@ async def _renew(request_id: UUID, owner: str) -> None:
     while True:
         await asyncio.sleep(_LEASE.total_seconds() / 3)
         with suppress(CertrailError):
-            if await in_thread(requests.renew_leases, owner, [request_id], _LEASE):
+            if await in_lease_thread(requests.renew_leases, owner, [request_id], _LEASE):
                 _cancelled.add(request_id)
 
 
-async def _end(request: Request, status: Status) -> None:
-    await in_thread(requests.finish, request.id, _owners[request.id], status)
+async def _end(request: Request, owner: str, status: Status) -> None:
+    await in_lease_thread(requests.finish, request.id, owner, status)
     _emit(
         "certrail.request.completed"
         if status in SUCCESSFUL

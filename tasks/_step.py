@@ -20,19 +20,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.states import Cancelled, Completed, Failed
 
-from certrail.errors import CertrailError, ConnectorError
+from certrail.errors import CertrailError, ConnectorError, Unreachable
 from certrail.log import plain
 from certrail.model import Workflow
 from certrail.steps.outcome import Outcome, Work
 from certrail.store import requests, steps
 from certrail.store.requests import Request
 from certrail.tracker import STEPS, StepStatus, Title, task_run_name
-from tasks._run import StepTask, emit_step, is_cancelled
+from tasks._run import StepTask, emit_step, is_cancelled, must_hold
 from tasks._threads import in_thread
 
 _log = logging.getLogger("certrail")
 
 _PAUSE = float(os.environ.get("CERTRAIL_RETRY_SECONDS", "2"))
+_RECORD_TRIES = 6
 _LONGEST_PARK = timedelta(minutes=15)
 
 
@@ -85,8 +86,18 @@ class Step:
             if is_cancelled(request_id):
                 return await self._cancel(request_id, number)
             tried += 1
-            last = tried >= self._attempts
-            found = await in_thread(self._try, request_id, number, task_run_id, last)
+            try:
+                found = await in_thread(
+                    self._try, request_id, number, task_run_id, tried, tried >= self._attempts
+                )
+            except Unreachable as exc:
+                # Our own database was away around the try. What the try did is in
+                # the journal, so it can be made again.
+                if tried >= _RECORD_TRIES:
+                    raise
+                log.warning("%s; trying again", exc)
+                await self._sleep(request_id, _PAUSE * tried)
+                continue
             if found is None:
                 return await self._cancel(request_id, number)
             request, outcome = found
@@ -117,18 +128,19 @@ class Step:
             await self._sleep(request_id, outcome.pause)
 
     def _try(
-        self, request_id: UUID, number: int, task_run_id: UUID | None, last: bool
+        self, request_id: UUID, number: int, task_run_id: UUID | None, tried: int, last: bool
     ) -> tuple[Request, Outcome | _Failure] | None:
         """Make one try in a worker thread, with the rows before and after it.
 
         Returns None when somebody asked the request to stop.
         """
         request, status, detail = requests.with_step(request_id, number)
+        must_hold(request)
         if request.cancel_requested:
             return None
         if status in (StepStatus.COMPLETED, StepStatus.SKIPPED) and self._is_done(request):
             return request, Outcome(status, detail)
-        attempts = steps.begin(request_id, number, request.run_count, task_run_id)
+        steps.begin(request_id, number, request.run_count, task_run_id)
         try:
             outcome = self._work(Work.of(request))
         except CertrailError as exc:
@@ -139,7 +151,7 @@ class Step:
         else:
             steps.end(request_id, number, outcome.status, outcome.detail)
             return request, outcome
-        failure = _Failure.of(error, attempts=attempts, last=last)
+        failure = _Failure.of(error, attempts=tried, last=last)
         steps.fail(request_id, number, error, final=failure.final)
         return request, failure
 

@@ -16,4 +16,4 @@ from tasks._step import step
 def issue(work: Work) -> Outcome:
     """Order, prove control where asked, and keep the chain that the CA returns."""
     with CaBlock.named(work.plan.ca.reference).connect() as ca:
-        return issuing.issue(work, ca, lambda: responder(work.plan))
+        return issuing.issue(work, ca, responder)

@@ -45,10 +45,15 @@ async def repair_requests() -> dict[str, int]:
         runs = await _runs(client, [r.flow_run_id for r in unattended if r.flow_run_id])
         for request in unattended:
             run = runs.get(request.flow_run_id) if request.flow_run_id else None
-            verdict = repair(_facts(run))
+            verdict = repair(_facts(request, run))
             if verdict is Repair.LEAVE:
                 continue
-            await in_thread(_apply, request, verdict)
+            try:
+                await in_thread(_apply, request, verdict)
+            except CertrailError as exc:
+                # One request must not keep the others from being repaired.
+                log.warning("%s: %s. %s", request.location, exc, exc.remedy)
+                continue
             done[verdict] += 1
             log.warning("%s %s: %s", verdict, request.location, request.id)
     return dict(done)
@@ -64,19 +69,20 @@ async def withdraw_challenges() -> int:
     """Remove challenge records and files that requests which are over left behind."""
     left = await in_thread(requests.with_leftovers)
     for request in left:
-        plan = request.plan
         try:
-            await in_thread(validation.clean_up, Work.of(request), lambda: responder(plan))  # noqa: B023
+            await in_thread(validation.clean_up, Work.of(request), responder)
         except CertrailError as exc:
             get_run_logger().warning("%s: %s. %s", request.location, exc, exc.remedy)
     return len(left)
 
 
-def _facts(run: FlowRun | None) -> RunFacts:
+def _facts(request: Request, run: FlowRun | None) -> RunFacts:
+    asked = request.cancel_requested
     if run is None or run.state is None:
-        return RunFacts(leased=False, state=None, state_age=timedelta(0))
+        return RunFacts(False, None, timedelta(0), cancel_requested=asked)
     return RunFacts(
         leased=False,
+        cancel_requested=asked,
         state=run.state.type.value,
         state_age=datetime.now(UTC) - run.state.timestamp,
     )
@@ -87,7 +93,8 @@ def _apply(request: Request, verdict: Repair) -> None:
         requests.finish(request.id, request.lease_owner or "", Status.CANCELLED)
         return
     if verdict is Repair.RUN_AGAIN or request.flow_run_id:
-        run_id = _prefect.retry_run(request, "the worker that ran this died; another one goes on")
+        why = "the worker that ran this died; another one goes on"
+        run_id = _prefect.retry_run(request, why, at=request.scheduled_at)
     else:
         run_id = _prefect.start_run(request)
     requests.bind_run(request.id, run_id)

@@ -22,4 +22,4 @@ def _is_done(request: Request) -> bool:
 def validate_domains(work: Work) -> Outcome:
     """Open the order and prove control of what the CA still asks for."""
     with CaBlock.named(work.plan.ca.reference).connect() as ca:
-        return validation.validate(work, ca, lambda: responder(work.plan))
+        return validation.validate(work, ca, responder)

@@ -56,7 +56,7 @@ def client() -> Iterator[SyncPrefectClient]:
     with get_client(httpx_settings={"timeout": _CALL_SECONDS}, sync_client=True) as opened:
         try:
             yield opened
-        except httpx.RequestError as exc:
+        except httpx.HTTPError as exc:
             raise _unreachable(exc) from exc
 
 
@@ -69,10 +69,10 @@ def start_run(request: Request) -> UUID:
     return _make_run(request, idempotency_key=str(request.id), at=request.scheduled_at)
 
 
-def retry_run(request: Request, why: str) -> UUID:
+def retry_run(request: Request, why: str, *, at: datetime | None = None) -> UUID:
     """Let a worker take the request's flow run again; a new one if it is gone.
 
-    *why* is what the run's state says in Prefect.
+    *why* is what the run's state says in Prefect; *at* is when a new run begins, None for now.
 
     Raises:
         Unreachable: see :func:`start_run`.
@@ -94,7 +94,7 @@ def retry_run(request: Request, why: str) -> UUID:
                 return request.flow_run_id
     # The first key would bring back the run that was deleted, so it is another one.
     key = f"{request.id}-{request.run_count}-{request.flow_run_id}"
-    return _make_run(request, idempotency_key=key, at=None)
+    return _make_run(request, idempotency_key=key, at=at)
 
 
 def cancel_run(request: Request) -> None:

@@ -27,7 +27,7 @@ def generate_csr(work: Work, open_target: OpenAny) -> Outcome:
         InvalidRequest: the target does not take this key algorithm or name.
     """
     plan = work.plan
-    record = orders.begin(work.request.id, plan.ca.name)
+    record = orders.begin(work.request.id, plan.ca.name, plan.names, plan.key_algorithm)
     if record.csr is not None:
         return Outcome.completed(_detail(work, record, "kept from the run before"))
     with open_target() as (target, site):

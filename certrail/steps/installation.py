@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from certrail import log
 from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
-from certrail.model import Bundle, Site, Staged
+from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.policy import Undo, undo_installation
 from certrail.steps import serving
 from certrail.steps.outcome import Outcome, Work
@@ -17,7 +19,6 @@ from certrail.store import certificates, keys, requests
 from certrail.store.certificates import Certificate
 from certrail.store.database import locked, transaction
 from certrail.tls.findings import Reason
-from certrail.tls.probe import ProbeReport
 
 OpenTarget = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
 
@@ -35,6 +36,14 @@ _NOT_SWITCHED = frozenset(
         Reason.STARTTLS_REFUSED,
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was put back: a line for people, and what to do where that did not work."""
+
+    line: str
+    remedy: str = ""
 
 
 def install(work: Work, open_target: OpenTarget) -> Outcome:
@@ -56,7 +65,8 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
         if wrong:
             told = _undo(work, target, staged)
             raise ActivationRefused(
-                f"{line}, but {wrong[0].message}; {told}", remedy=wrong[0].remedy
+                f"{line}, but {wrong[0].message}; {told.line}",
+                remedy=told.remedy or wrong[0].remedy,
             )
     return Outcome.completed(line)
 
@@ -67,24 +77,22 @@ def accept(work: Work, open_target: OpenTarget) -> None:
     if staged is None:
         return
     with open_target() as (target, _), locked(lock_name(work, target)):
-        try:
-            target.discard(staged)
-        except CertrailError as exc:
-            # Leftovers do no harm and go with the next renewal.
-            log.logger.warning("install.discard failed: %s", exc)
+        _discard(target, staged)
 
 
-def undo(work: Work, open_target: OpenTarget, report: ProbeReport) -> str:
-    """Put back what served before, if that is better than what serves now.
+def _discard(target: InstallTarget, staged: Staged) -> None:
+    try:
+        target.discard(staged)
+    except CertrailError as exc:
+        # Leftovers do no harm and go with the next renewal.
+        log.logger.warning("install.discard failed: %s", exc)
 
-    Returns one line for people about what was done and what serves.
-    """
+
+def undo(work: Work, open_target: OpenTarget) -> Told:
+    """Put back what served before, if that is better than what serves now."""
     staged = _staged(work)
     if staged is None:
-        return "nothing was changed"
-    verdict = undo_installation(_previous(work), datetime.now(UTC))
-    if verdict.code is Undo.KEEP:
-        return f"the new certificate stays, since {verdict.message}"
+        return Told("nothing was changed")
     with open_target() as (target, _), locked(lock_name(work, target)):
         return _undo(work, target, staged)
 
@@ -93,7 +101,10 @@ def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Sta
     fingerprint = bundle.chain.fingerprint
     with work.journal.effect(_STAGE, fingerprint, {"site": site.id}) as effect:
         if effect.outcome is None:
-            staged = target.stage(site, bundle, target.serving(site))
+            present = target.serving(site)
+            if present is not None:
+                _keep_previous(work, present)
+            staged = target.stage(site, bundle, present)
             effect.record(
                 {"summary": staged.summary},
                 lambda connection: requests.keep_staged(
@@ -118,38 +129,58 @@ def _activate(work: Work, target: InstallTarget, staged: Staged) -> str:
             # A clear no: what is staged is stale. Otherwise nobody knows how far
             # it got, and the next try goes on with the same staged files.
             if not exc.retryable:
-                _forget(work, target, staged)
+                _forget(work, staged)
+                _discard(target, staged)
             raise
         effect.record({"line": line})
         log.effect(_ACTIVATE, request=work.request.id, site=staged.site, what=line)
         return line
 
 
-def _undo(work: Work, target: InstallTarget, staged: Staged) -> str:
-    with work.journal.effect(_RESTORE, f"{staged.fingerprint}:{work.request.run_count}") as effect:
-        line = target.restore(staged)
-        effect.record({"line": line})
-    log.effect(_RESTORE, request=work.request.id, site=staged.site, what=line)
-    _forget(work, target, staged)
-    now = serving.served(work.plan)
-    if staged.replaces is None:
-        return f"{line}; nothing was served there before"
-    if now == staged.replaces:
-        return f"{line}; the previous certificate serves again"
-    seen = f"{now[:16]}…" if now else "nothing"
-    return f"{line}; a client now sees {seen} instead of the previous certificate"
+def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
+    """Put back what served before, unless clients refuse it anyway.
 
-
-def _forget(work: Work, target: InstallTarget, staged: Staged) -> None:
-    """Make the next run stage and activate anew: what was done is undone."""
+    Either way the next run installs anew. That is noted first: a run that is
+    killed here must not take the installation for done.
+    """
+    _forget(work, staged)
+    previous = certificates.by_fingerprint(staged.replaces) if staged.replaces else None
+    verdict = undo_installation(previous, datetime.now(UTC))
+    if verdict.code is Undo.KEEP:
+        return Told(f"the new certificate stays, since {verdict.message}")
+    key = f"{staged.fingerprint}:{uuid4().hex[:12]}"
     try:
+        with work.journal.effect(_RESTORE, key) as effect:
+            line = target.restore(staged)
+            effect.record({"line": line})
+        log.effect(_RESTORE, request=work.request.id, site=staged.site, what=line)
         target.discard(staged)
     except CertrailError as exc:
-        log.logger.warning("install.discard failed: %s", exc)
-    work.journal.forget(_STAGE, staged.fingerprint)
-    work.journal.forget(_ACTIVATE, staged.fingerprint)
+        return Told(f"putting back the previous certificate failed: {exc}", exc.remedy)
+    now = serving.served(work.plan)
+    if staged.replaces is None:
+        return Told(f"{line}; nothing was served there before")
+    if now == staged.replaces:
+        return Told(f"{line}; the previous certificate serves again")
+    seen = f"{now[:16]}…" if now else "nothing"
+    return Told(f"{line}; a client now sees {seen} instead of the previous certificate")
+
+
+def _forget(work: Work, staged: Staged) -> None:
+    """Make the next run stage and activate anew."""
     with transaction() as connection:
+        for action in (_STAGE, _ACTIVATE):
+            work.journal.forget(connection, action, staged.fingerprint)
         requests.keep_staged(connection, work.request.id, None)
+
+
+def _keep_previous(work: Work, fingerprint: Fingerprint) -> None:
+    """Put what serves now into the inventory: its dates decide whether it may come back."""
+    if certificates.by_fingerprint(fingerprint) is not None:
+        return
+    if (chain := serving.presented(work.plan, fingerprint)) is not None:
+        with transaction() as connection:
+            certificates.save(connection, chain)
 
 
 def issued(work: Work) -> Certificate:
@@ -182,13 +213,6 @@ def bundle_for(certificate: Certificate, target: object) -> Bundle:
     bundle = Bundle(certificate.chain, keys.load(certificate.key_id))
     bundle.must_match()
     return bundle
-
-
-def _previous(work: Work) -> Certificate | None:
-    staged = _staged(work)
-    if staged is None or staged.replaces is None:
-        return None
-    return certificates.by_fingerprint(staged.replaces)
 
 
 def _staged(work: Work) -> Staged | None:

@@ -8,12 +8,13 @@ from certrail import log
 from certrail.connectors import CertificateAuthority
 from certrail.errors import (
     CertrailError,
+    ConnectorError,
     InvalidRequest,
     NotFound,
     NotIssued,
     Rejected,
 )
-from certrail.model import Chain, Csr, key_text, serial_text
+from certrail.model import Chain, Csr, OrderStatus, key_text, serial_text
 from certrail.steps.csr import with_csr
 from certrail.steps.outcome import Outcome, Work, day
 from certrail.store import certificates, orders, requests
@@ -44,9 +45,7 @@ def issue(work: Work, ca: CertificateAuthority) -> Outcome:
     try:
         chain = _obtain(work, ca, record, csr)
     except (Rejected, NotFound) as exc:
-        # An order in this state never yields a certificate (RFC 8555 section
-        # 7.1.6), so only now may a retry open another.
-        orders.bury(work.request.id, str(exc))
+        _bury_if_dead(work, ca, record, exc)
         raise
     chain.must_answer(csr, work.plan.names)
     with transaction() as connection:
@@ -60,6 +59,27 @@ def issue(work: Work, ca: CertificateAuthority) -> Outcome:
         f"serial {serial_text(leaf)}, {key_text(leaf)}, valid to "
         f"{day(leaf.not_valid_after_utc)}, chain of {len(chain.pems)}"
     )
+
+
+def _bury_if_dead(
+    work: Work, ca: CertificateAuthority, record: OrderRecord, cause: ConnectorError
+) -> None:
+    """Give up the order if the CA has; a refusal alone does not end it."""
+    assert record.order is not None
+    try:
+        present = ca.reopen(record.order)
+    except NotFound:
+        orders.bury(work.request.id, str(cause))
+        return
+    except CertrailError as exc:
+        log.logger.warning("the state of order %s is not known: %s", record.order.remote_id, exc)
+        return
+    if present.status is OrderStatus.INVALID:
+        # Such an order never yields a certificate (RFC 8555 section 7.1.6),
+        # so only now may a retry open another.
+        orders.bury(work.request.id, str(cause))
+    elif cause.code.endswith(":badCSR"):
+        orders.drop_csr(record)
 
 
 def _obtain(work: Work, ca: CertificateAuthority, record: OrderRecord, csr: Csr) -> Chain:

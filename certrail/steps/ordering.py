@@ -12,6 +12,7 @@ from certrail.connectors import (
     ListsOrders,
     OffersRenewalInfo,
 )
+from certrail.errors import InvalidRequest, Rejected
 from certrail.model import Action, Order, OrderSpec
 from certrail.steps.outcome import Work
 from certrail.store import certificates, orders
@@ -27,7 +28,7 @@ def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order
     asked nor reuses an unfinished order may end up with a second, unused one.
     """
     plan = work.plan
-    record = orders.begin(work.request.id, plan.ca.name)
+    record = orders.begin(work.request.id, plan.ca.name, plan.names, plan.key_algorithm)
     # One at a time for each set of names: whoever looks for a lost order must
     # not take the one that another request is just opening.
     with locked(f"order:{plan.ca.name}:{_digest(plan.names)}"):
@@ -41,7 +42,7 @@ def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order
         with work.journal.effect("order.open", record.key, intent) as effect:
             if effect.outcome is None:
                 order = _lost(ca, record, spec) if effect.is_repeated else None
-                order = order or ca.open_order(spec)
+                order = order or _opened(work, ca, spec)
                 effect.record(
                     {"remote_id": order.remote_id},
                     lambda connection: orders.keep(connection, record, order),
@@ -52,6 +53,15 @@ def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order
     assert stored is not None
     assert stored.order is not None
     return stored, stored.order
+
+
+def _opened(work: Work, ca: CertificateAuthority, spec: OrderSpec) -> Order:
+    try:
+        return ca.open_order(spec)
+    except (Rejected, InvalidRequest) as exc:
+        # A clear no: there is no order, so a retry may ask for other names.
+        orders.bury(work.request.id, str(exc))
+        raise
 
 
 def _lost(ca: CertificateAuthority, record: OrderRecord, spec: OrderSpec) -> Order | None:

@@ -66,6 +66,13 @@ def settled(plan: Plan, chain: Chain) -> ProbeReport:
         return last[0]
 
 
+def presented(plan: Plan, fingerprint: Fingerprint) -> Chain | None:
+    """Return the chain with that leaf as a client gets it now, None if no address serves it."""
+    report = probe(probe_target(plan, None))
+    seen = (result.presented for result in report.results)
+    return next((one.chain for one in seen if one.fingerprint == fingerprint), None)
+
+
 def served(plan: Plan) -> Fingerprint | None:
     """Return the leaf served at the first address that answers, None if none does."""
     report = probe(probe_target(plan, None))

@@ -22,6 +22,6 @@ def test_installation(work: Work, open_target: OpenTarget) -> Outcome:
     if report.ok:
         installation.accept(work, open_target)
         return Outcome.completed(report.detail)
-    told = installation.undo(work, open_target, report)
+    told = installation.undo(work, open_target)
     first = report.failures[0]
-    raise ProbeFailed(f"{report.detail}; {told}", remedy=first.remedy)
+    raise ProbeFailed(f"{report.detail}; {told.line}", remedy=told.remedy or first.remedy)

@@ -38,8 +38,10 @@ _FIRST_POLL = timedelta(milliseconds=100)
 _SLOWEST_POLL = timedelta(seconds=5)
 _PUBLISH = "challenge.publish"
 _RESPOND = "challenge.respond"
+_PLACE = {"validation", "dns", "target"}
 
-OpenResponder = Callable[[], AbstractContextManager[ChallengeResponder]]
+OpenResponder = Callable[[Plan], AbstractContextManager[ChallengeResponder]]
+"""Opens the place where the challenges of a plan are published."""
 
 
 def validate(work: Work, ca: CertificateAuthority, responder: OpenResponder) -> Outcome:
@@ -59,8 +61,10 @@ def validate(work: Work, ca: CertificateAuthority, responder: OpenResponder) -> 
         return Outcome.skipped(f"{work.plan.ca.name} issues without domain validation")
     order = _current(work, ca, order)
     authorizations = ca.authorizations(order)
-    pending = [a for a in authorizations if _is_open(a)]
-    if failed := [a for a in authorizations if not _is_open(a) and not _is_valid(a)]:
+    # Once the order is past this, what became of its authorizations is of no matter.
+    is_open = order.status is OrderStatus.PENDING
+    pending = [a for a in authorizations if is_open and _is_open(a)]
+    if is_open and (failed := [a for a in authorizations if not _is_open(a) and not _is_valid(a)]):
         raise _refusal(work, failed)
     if not pending:
         earlier = {intent["authorization"] for intent in work.journal.intents(_RESPOND)}
@@ -68,10 +72,13 @@ def validate(work: Work, ca: CertificateAuthority, responder: OpenResponder) -> 
             return Outcome.completed(_detail(work.plan, proven, authorizations))
         return Outcome.skipped(_nothing_to_do(work.plan, authorizations))
     chosen = choose(work.plan, pending)
-    published = {"challenges": [asdict(challenge) for challenge in chosen]}
+    published = {
+        "challenges": [asdict(challenge) for challenge in chosen],
+        "place": work.plan.model_dump(mode="json", include=_PLACE),
+    }
     # The row stays open until the proofs are withdrawn; each try has its own.
     key = f"{order.key}:{uuid4().hex[:12]}"
-    with responder() as place, work.journal.effect(_PUBLISH, key, published) as effect:
+    with responder(work.plan) as place, work.journal.effect(_PUBLISH, key, published) as effect:
         try:
             log.effect(_PUBLISH, request=work.request.id, where=place.publish(chosen))
             _prove(work, ca, order, chosen)
@@ -111,8 +118,13 @@ def clean_up(work: Work, responder: OpenResponder) -> None:
     """Withdraw what an earlier run published and did not withdraw."""
     for key, intent in work.journal.unfinished(_PUBLISH):
         challenges = [_challenge(data) for data in intent["challenges"]]
-        with responder() as place, work.journal.effect(_PUBLISH, key) as effect:
-            _withdraw(effect, place, challenges)
+        # Where it was published then, which may not be where it would be now.
+        plan = Plan.model_validate({**work.plan.model_dump(), **intent.get("place", {})})
+        try:
+            with responder(plan) as place, work.journal.effect(_PUBLISH, key) as effect:
+                _withdraw(effect, place, challenges)
+        except CertrailError as exc:
+            log.logger.warning("challenge.withdraw failed, will be tried again: %s", exc)
 
 
 def _withdraw(effect: Effect, place: ChallengeResponder, challenges: list[Challenge]) -> None:

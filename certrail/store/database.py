@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import NullPool
 
 from certrail.errors import InvalidRequest, Unreachable
@@ -49,6 +49,8 @@ def engine() -> Engine:
                 # No ping before each transaction, which would be a fifth of its cost: a
                 # connection that broke meanwhile is reported as retryable and replaced.
                 pool_recycle=1800,
+                # An error must not carry what was to be stored.
+                hide_parameters=True,
                 connect_args={"connect_timeout": 10, "application_name": "certrail"},
             )
         return _engines[url]
@@ -64,7 +66,7 @@ def transaction() -> Iterator[Connection]:
     try:
         with engine().begin() as connection:
             yield connection
-    except OperationalError as exc:
+    except (OperationalError, InterfaceError, TimeoutError) as exc:
         raise unreachable(exc) from exc
 
 
@@ -120,9 +122,10 @@ def is_current(connection: Connection) -> bool:
     return _present_revision(connection) == head
 
 
-def unreachable(exc: OperationalError) -> Unreachable:
+def unreachable(exc: SQLAlchemyError) -> Unreachable:
     """Turn a connection failure into an error for people, without the password."""
-    first_line = str(exc.orig).strip().splitlines()[0] if exc.orig else "no answer"
+    cause = str(getattr(exc, "orig", None) or exc).strip()
+    first_line = cause.splitlines()[0] if cause else "no answer"
     return Unreachable(
         f"the inventory database does not answer: {first_line}",
         remedy="Start it with `certrail up`, or correct CERTRAIL_DATABASE_URL.",

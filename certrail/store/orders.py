@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from certrail.private_key import PrivateKeyPem
 from certrail.store import keys
 from certrail.store.database import transaction
 from certrail.store.schema import orders
+from certrail.x509.csr import read_csr
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,11 @@ def live(request_id: UUID) -> OrderRecord | None:
     return _read(row) if row is not None else None
 
 
-def begin(request_id: UUID, ca: str) -> OrderRecord:
+def begin(request_id: UUID, ca: str, names: Sequence[str], algorithm: KeyAlgorithm) -> OrderRecord:
     """Return the live order, reserving a reference for a new one if there is none.
 
-    CSR and key of a dead order are taken over: the key may be on a device
-    that would have to make another.
+    CSR and key of a dead order are taken over if they ask for *names* with an
+    *algorithm* key: the key may be on a device that would have to make another.
 
     Raises:
         JournalConflict: another run reserved one at this moment.
@@ -78,14 +80,16 @@ def begin(request_id: UUID, ca: str) -> OrderRecord:
             if (row := connection.execute(_LIVE, this).first()) is not None:
                 return _read(row)
             dead = connection.execute(_DEAD, this).all()
+            fits = dead and dead[-1].csr_pem and _asks_for(dead[-1].csr_pem, names, algorithm)
+            kept = dead[-1] if fits else None
             row = connection.execute(
                 insert(orders)
                 .values(
                     request_id=request_id,
                     key=f"{request_id}-{len(dead) + 1}",
                     ca=ca,
-                    csr_pem=dead[-1].csr_pem if dead else None,
-                    key_id=dead[-1].key_id if dead else None,
+                    csr_pem=kept.csr_pem if kept else None,
+                    key_id=kept.key_id if kept else None,
                 )
                 .returning(*_COLUMNS)
             ).one()
@@ -106,6 +110,9 @@ def keep_csr(
     """Store CSR and sealed key in one transaction; *key* is None where the target holds it.
 
     Returns the record with both.
+
+    Raises:
+        JournalConflict: there is a CSR already, made by another run meanwhile.
     """
     with transaction() as connection:
         key_id = (
@@ -113,12 +120,25 @@ def keep_csr(
             if key is not None
             else None
         )
+        stored = connection.execute(
+            update(orders)
+            .where(orders.c.id == record.id, orders.c.csr_pem.is_(None))
+            .values(csr_pem=csr.pem, key_id=key_id, updated_at=func.now())
+            .returning(orders.c.id)
+        ).first()
+        if stored is None:
+            raise JournalConflict("another run made the key of this order")
+    return replace(record, csr=csr, key_id=key_id)
+
+
+def drop_csr(record: OrderRecord) -> None:
+    """Forget a CSR that the CA refused; the order lives on and gets another."""
+    with transaction() as connection:
         connection.execute(
             update(orders)
             .where(orders.c.id == record.id)
-            .values(csr_pem=csr.pem, key_id=key_id, updated_at=func.now())
+            .values(csr_pem=None, key_id=None, updated_at=func.now())
         )
-    return replace(record, csr=csr, key_id=key_id)
 
 
 def bury(request_id: UUID, why: str) -> None:
@@ -143,6 +163,11 @@ def known_at(ca: str) -> set[str]:
             )
         )
         return {remote_id for (remote_id,) in rows}
+
+
+def _asks_for(csr_pem: str, names: Sequence[str], algorithm: KeyAlgorithm) -> bool:
+    asked = read_csr(Csr(csr_pem))
+    return set(asked.names) == set(names) and asked.algorithm is algorithm
 
 
 def _read(row: Any) -> OrderRecord:

@@ -432,18 +432,20 @@ def ask_to_cancel(request_id: UUID, actor: str) -> Request:
             update(requests)
             .where(requests.c.id == request_id, requests.c.status.in_(ACTIVE))
             .values(cancel_requested=True)
-            .returning(requests.c.status, requests.c.lease_until < func.now())
+            .returning(
+                requests.c.lease_owner,
+                (requests.c.lease_until > func.now()).label("is_held"),
+            )
         ).first()
         if row is None:
             raise InvalidRequest(
                 "the request is over already", remedy="There is nothing to cancel."
             )
         audit.note(connection, actor, "request.cancel", str(request_id))
-    request = get(request_id)
-    if request.status is not Status.IN_PROGRESS:
-        finish(request_id, "", Status.CANCELLED)
-        request = get(request_id)
-    return request
+    if not row.is_held:
+        # Not begun, or left by a worker that died: nobody else would end it.
+        finish(request_id, row.lease_owner or "", Status.CANCELLED)
+    return get(request_id)
 
 
 def is_cancel_requested(request_id: UUID) -> bool:

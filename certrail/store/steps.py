@@ -117,10 +117,11 @@ _END = text(
         retryable = :retryable, error = :error,
         ended_at = case when :is_final then now() end
       where request_id = :request_id and number = :number
+        and (cast(:status as text) <> 'cancelled' or status not in ('completed', 'skipped'))
       returning title
     ), noted as (
       update step_attempts set status = :tried, detail = :detail, cause = :cause, ended_at = now()
-      where id = (
+      where ended_at is null and id = (
         select max(id) from step_attempts where request_id = :request_id and number = :number
       )
     )

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from certrail.errors import InvalidRequest
-from certrail.model import Csr, SubjectSpec
+from certrail.model import Csr, KeyAlgorithm, SubjectSpec
 from certrail.names import Name, parse_names
 from certrail.private_key import PrivateKeyPem
 
@@ -41,12 +41,14 @@ class CsrContent:
         subject: the subject as RFC 4514 text.
         names: DNS names and IP addresses of the subject alternative names.
         signature_valid: whether the CSR is signed by the key it carries.
+        algorithm: of its key, None if it is none of those that Certrail makes.
     """
 
     common_name: str
     subject: str
     names: tuple[str, ...]
     signature_valid: bool
+    algorithm: KeyAlgorithm | None
 
 
 def build_csr(subject: SubjectSpec, key_pem: PrivateKeyPem) -> Csr:
@@ -87,11 +89,22 @@ def read_csr(csr: Csr) -> CsrContent:
             subject=parsed.subject.rfc4514_string(),
             names=_alternative_names(parsed),
             signature_valid=parsed.is_signature_valid,
+            algorithm=_algorithm(parsed.public_key()),
         )
     except ValueError as exc:
         raise InvalidRequest(
             f"not a certificate signing request: {exc}", remedy="Give a PKCS #10 request in PEM."
         ) from exc
+
+
+def _algorithm(key: object) -> KeyAlgorithm | None:
+    if isinstance(key, rsa.RSAPublicKey):
+        text = f"rsa-{key.key_size}"
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        text = f"ecdsa-p{key.curve.key_size}"
+    else:
+        return None
+    return KeyAlgorithm(text) if text in set(KeyAlgorithm) else None
 
 
 def _alternative_names(parsed: x509.CertificateSigningRequest) -> tuple[str, ...]:

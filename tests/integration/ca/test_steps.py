@@ -105,7 +105,7 @@ def again(request_id: object) -> Work:
 
 def issue(work: Work, block: Opens, responder: ChallengeResponder) -> Outcome:
     with block.connect() as ca:
-        return issuing.issue(work, ca, lambda: opened(responder))
+        return issuing.issue(work, ca, lambda _: opened(responder))
 
 
 def test_a_request_gets_its_certificate(database_url: str, world: World) -> None:
@@ -195,7 +195,7 @@ def test_certcentral_proofs_go_through_our_dns_connectors(
         with ns.connect() as provider, block.connect() as ca:
             assert isinstance(ca, ValidatesDomains)
             responder = Dns01Responder(provider, lock=locked, resolver=ns.resolver())
-            outcome = issuing.issue(work, ca, lambda: opened(responder))
+            outcome = issuing.issue(work, ca, lambda _: opened(responder))
 
         asked = [path for method, path in api.calls if method == "PUT"]
         assert "dns-01 through ns" in outcome.detail

@@ -27,6 +27,7 @@ from certrail.model import (
 )
 from certrail.store import keys, orders, requests, steps
 from certrail.store.database import locked, migrate, transaction
+from certrail.store.orders import OrderRecord
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import endpoints, outbox
 from certrail.store.schema import orders as orders_table
@@ -68,6 +69,10 @@ def start(endpoint: UUID) -> Request:
         reason=Reason("requested", "by a test"),
         actor="tester",
     )
+
+
+def begin(request: Request) -> OrderRecord:
+    return orders.begin(request.id, "ca", PLAN.names, KeyAlgorithm.ECDSA_P256)
 
 
 def test_migrating_twice_changes_nothing(database_url: str) -> None:
@@ -122,7 +127,8 @@ def test_an_undone_effect_can_be_done_again(request_: Request) -> None:
     with journal.effect("install.stage", "f") as effect:
         effect.record({})
 
-    journal.forget("install.stage", "f")
+    with transaction() as connection:
+        journal.forget(connection, "install.stage", "f")
 
     with journal.effect("install.stage", "f") as effect:
         assert not effect.is_repeated
@@ -189,7 +195,7 @@ def test_a_worker_that_lost_its_lease_cannot_end_the_request(request_: Request) 
 
 def test_a_request_has_one_live_order(request_: Request) -> None:
     """The database refuses what no code path should try."""
-    orders.begin(request_.id, "ca")
+    begin(request_)
 
     with pytest.raises(IntegrityError), transaction() as connection:
         connection.execute(
@@ -199,17 +205,17 @@ def test_a_request_has_one_live_order(request_: Request) -> None:
 
 def test_only_a_dead_order_makes_room_for_another(request_: Request) -> None:
     """An invalid order never yields a certificate (RFC 8555 section 7.1.6)."""
-    first = orders.begin(request_.id, "ca")
-    assert orders.begin(request_.id, "ca").id == first.id
+    first = begin(request_)
+    assert begin(request_).id == first.id
 
     orders.bury(request_.id, "invalid")
 
-    assert orders.begin(request_.id, "ca").key == f"{request_.id}-2"
+    assert begin(request_).key == f"{request_.id}-2"
 
 
 def test_csr_and_sealed_key_are_stored_together(request_: Request) -> None:
     """They are there before the CA sees the CSR, so what it issues can be installed."""
-    record = orders.begin(request_.id, "ca")
+    record = begin(request_)
     key = generate(KeyAlgorithm.ECDSA_P256)
     csr = build_csr(SubjectSpec(names=("www.example.test",)), key)
 
@@ -342,3 +348,50 @@ def test_a_named_lock_excludes_other_processes(database_url: str) -> None:
         ).fetchone()
 
     assert taken == (False,)
+
+
+def test_the_csr_of_a_dead_order_is_taken_over_if_it_still_fits(request_: Request) -> None:
+    """The key may be on a device; but a CSR for other names would be refused for ever."""
+    key = generate(KeyAlgorithm.ECDSA_P256)
+    csr = build_csr(SubjectSpec(names=PLAN.names), key)
+    orders.keep_csr(begin(request_), csr, key, KeyAlgorithm.ECDSA_P256)
+    orders.bury(request_.id, "invalid")
+
+    assert begin(request_).csr == csr
+
+    orders.bury(request_.id, "invalid")
+    other = orders.begin(request_.id, "ca", ("other.example.test",), KeyAlgorithm.ECDSA_P256)
+    assert other.csr is None
+
+
+def test_a_second_run_cannot_replace_the_key_of_an_order(request_: Request) -> None:
+    """The CA may have the first CSR by now; its certificate needs the first key."""
+    record = begin(request_)
+    key = generate(KeyAlgorithm.ECDSA_P256)
+    csr = build_csr(SubjectSpec(names=PLAN.names), key)
+    orders.keep_csr(record, csr, key, KeyAlgorithm.ECDSA_P256)
+
+    with pytest.raises(JournalConflict):
+        orders.keep_csr(record, csr, key, KeyAlgorithm.ECDSA_P256)
+
+
+def test_cancelling_what_a_dead_worker_left_ends_it_at_once(
+    endpoint: UUID, request_: Request
+) -> None:
+    """Otherwise the endpoint would be blocked: nobody runs it, and nobody may take it."""
+    requests.take(request_.id, "dead", EXPIRED)
+
+    assert Status.CANCELLED is requests.ask_to_cancel(request_.id, "tester").status
+    assert start(endpoint)
+
+
+def test_a_cancel_does_not_rewrite_what_a_step_had_done(request_: Request) -> None:
+    """A finished step stays finished, and the history keeps its causes."""
+    requests.take(request_.id, "me", LEASE)
+    steps.begin(request_.id, 1, 1, None)
+    steps.end(request_.id, 1, StepStatus.COMPLETED, "account found")
+
+    steps.end(request_.id, 1, StepStatus.CANCELLED, "cancelled on request")
+
+    assert StepStatus.COMPLETED is steps.of_request(request_.id)[0].status
+    assert [attempt.detail for attempt in steps.history(request_.id)] == ["account found"]

@@ -49,6 +49,8 @@ MINUTE = timedelta(minutes=1)
         pytest.param(RunFacts(False, "PENDING", MINUTE), Repair.RUN_AGAIN, id="died at the start"),
         pytest.param(RunFacts(False, "CRASHED", MINUTE), Repair.RUN_AGAIN, id="called crashed"),
         pytest.param(RunFacts(False, "RUNNING", timedelta(0)), Repair.LEAVE, id="just beginning"),
+        pytest.param(RunFacts(False, "CRASHED", MINUTE, True), Repair.CANCEL, id="asked to stop"),
+        pytest.param(RunFacts(True, "RUNNING", MINUTE, True), Repair.LEAVE, id="is stopping"),
         pytest.param(RunFacts(False, "CANCELLED", MINUTE), Repair.CANCEL, id="called off"),
     ],
 )
