@@ -1,70 +1,28 @@
-"""A10 Thunder (ACOS) through aXAPI v3.
-
-Calls (A10 "aXAPI v3" reference, pages "slb template client-ssl" of ACOS 5.2.1 and
-6.0.1; A10's own ``acos-client`` 2.10, modules ``session``, ``file.ssl_cert``,
-``file.ssl_key``, ``responses``; the certificate orchestrator of Keyfactor for A10
-vThunder; looked up November 2026):
-
-* ``POST auth`` gives a signature for ``Authorization: A10 …``; ``POST logoff`` ends it;
-* ``POST file/ssl-cert`` and ``file/ssl-key`` take a form with a part ``json`` and a part
-  ``file``; ``GET file/ssl-cert/NAME`` answers with the PEM text;
-* ``PUT slb/template/client-ssl/NAME/certificate`` replaces the template's list of
-  certificates (``cert``, ``key``, ``chain-cert``) in one call, since ACOS 5.2;
-* ``POST pki/delete`` removes files; ``POST write/memory`` saves.
-
-No device was at hand: this was tried against a fake made from these sources only.
-Not verified: that ``PUT`` of the list is refused as a whole for a key that does not fit
-(whatever it does, the list is read back), whether file names may be longer than 63,
-L3V partitions other than the shared one, and the roles of VRRP-A (address the active
-device).
-"""
+"""The client-SSL templates of one A10."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 from cryptography import x509
-from pydantic import Field, SecretStr
 
-from blocks._base import TargetBlock, open_secret
-from blocks._target import (
-    is_ours,
-    must_be_https,
-    must_replace,
-    must_take,
-    object_name,
-    short,
-)
+from blocks._target import is_ours, must_replace, must_take, object_name, short
+from blocks.targets.a10.session import AxapiSession
 from certrail.connectors import InstallTarget, Traits
 from certrail.errors import (
     ActivationRefused,
-    AuthenticationFailed,
     Conflict,
-    ConnectorError,
     InvalidRequest,
     NotFound,
-    PermissionRefused,
     Rejected,
     UnexpectedReply,
 )
-from certrail.log import effect, logger, plain
-from certrail.model import (
-    Bundle,
-    Fingerprint,
-    Site,
-    Staged,
-    fingerprint,
-    key_text,
-    subject_names,
-)
-from certrail.remote import http
+from certrail.log import effect, plain
+from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint, key_text, subject_names
 
 _LONGEST_NAME = 63
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,63}")
@@ -72,116 +30,6 @@ _PARTS = ("cert", "key", "chain-cert")
 # What a list entry is made of besides; the device adds links and ids of its own.
 _KEPT = (*_PARTS, "passphrase", "shared")
 _OLDEST = (5, 2)
-
-
-class A10(TargetBlock):
-    """Replace the certificate of client-SSL templates on an A10 Thunder.
-
-    The site is the template in the shared partition. Of several certificates in it
-    (one for each kind of key), `cert` of the endpoint's server names the one to
-    replace at first. In a VRRP-A set, address the active device.
-    """
-
-    _block_type_slug = "target-a10"
-    _block_type_name = "Install target: A10 Thunder"
-
-    url: str = Field(description="Management address, such as https://adc1.example.com.")
-    username: str = Field(min_length=1, description="Account that may change certificates.")
-    password: SecretStr = Field(description="Its password, or a reference to it.")
-    ca_bundle: str = Field(
-        default="", description="CA certificates (path or PEM) for the address; empty: system."
-    )
-    timeout: int = Field(default=30, ge=1, le=300, description="Seconds a call may take.")
-
-    @contextmanager
-    def connect(self) -> Iterator[InstallTarget]:
-        """Open the target."""
-        must_be_https(self.url, "the device")
-        with http.client(
-            self.url, ca_bundle=self.ca_bundle, timeout=timedelta(seconds=self.timeout)
-        ) as client:
-            session = AxapiSession(client, self.label, self.username, open_secret(self.password))
-            try:
-                yield A10Target(session)
-            finally:
-                session.close()
-
-
-class AxapiSession:
-    """Calls with a session, which is asked for at the first call and given back at the end."""
-
-    def __init__(self, client: httpx.Client, label: str, username: str, password: str) -> None:
-        self._client = client
-        self.label = label
-        self._credentials = {"username": username, "password": password}
-        self._signature = ""
-
-    def call(self, method: str, path: str, **more: Any) -> httpx.Response:
-        """Send one call.
-
-        Raises:
-            Rejected: the device failed it, whatever the HTTP status; ``code`` is its own.
-        """
-        if not self._signature:
-            self._signature = self._log_in()
-        headers = {"Authorization": f"A10 {self._signature}"}
-        try:
-            reply = http.send(
-                self._client, self.label, method, f"/axapi/v3/{path}", headers=headers, **more
-            )
-        except AuthenticationFailed:
-            self._signature = ""
-            raise
-        except PermissionRefused as exc:
-            exc.remedy = "Give the account write access to slb, file and pki in the partition."
-            raise
-        if reply.content.lstrip()[:1] == b"{":
-            answer = http.json_of(reply, dict).get("response")
-            if isinstance(answer, dict) and answer.get("status") == "fail":
-                error = answer.get("err") or {}
-                raise Rejected(
-                    f"{self.label}: {method} {path}: {plain(error.get('msg', 'failed'))[:300]}",
-                    connector=self.label,
-                    code=str(error.get("code", "")),
-                )
-        return reply
-
-    def read(self, path: str) -> dict[str, Any]:
-        """Return the object at *path*; nothing there (204) is an empty one."""
-        reply = self.call("GET", path)
-        return http.json_of(reply, dict) if reply.content.strip() else {}
-
-    def close(self) -> None:
-        """End the session; a device has room for few of them."""
-        if self._signature:
-            try:
-                self.call("POST", "logoff")
-            except ConnectorError as exc:
-                logger.warning("a10.logoff failed: %s", exc)
-            self._signature = ""
-
-    def _log_in(self) -> str:
-        try:
-            reply = http.send(
-                self._client,
-                self.label,
-                "POST",
-                "/axapi/v3/auth",
-                json={"credentials": self._credentials},
-                hide=[self._credentials["password"]],
-            )
-        except PermissionRefused as exc:
-            # A wrong password is a 403 here.
-            raise AuthenticationFailed(
-                f"{self.label}: the device refused user name or password",
-                connector=self.label,
-                code=exc.code,
-            ) from exc
-        answer = http.json_of(reply, dict).get("authresponse")
-        signature = answer.get("signature") if isinstance(answer, dict) else None
-        if not isinstance(signature, str) or not signature.isalnum():
-            raise UnexpectedReply(f"{self.label}: a login without signature", connector=self.label)
-        return signature
 
 
 class A10Target(InstallTarget):

@@ -1,49 +1,22 @@
-"""F5 BIG-IP through iControl REST.
-
-Calls (F5 "iControl REST User Guide" for 14.1: "Transactions", "Working with
-large files"; F5's own modules ``bigip_ssl_key_cert`` and ``bigip_profile_client_ssl``
-of F5Networks/f5-ansible; looked up November 2026):
-
-* ``POST /mgmt/shared/authn/login`` gives a token for ``X-F5-Auth-Token``, good for
-  1200 seconds; ``DELETE /mgmt/shared/authz/tokens/…`` ends it;
-* ``POST /mgmt/shared/file-transfer/uploads/NAME`` with ``Content-Range``, at most
-  1 MiB at a time, then ``POST /mgmt/tm/sys/file/ssl-cert`` and ``ssl-key`` with
-  ``sourcePath``;
-* ``PATCH /mgmt/tm/ltm/profile/client-ssl/…`` with the whole ``certKeyChain``, because
-  certificate and key set in two calls do not match in between;
-* ``POST /mgmt/tm/transaction``, calls with ``X-F5-REST-Coordination-Id``, and
-  ``PATCH {"state": "VALIDATING"}``, which does all or nothing;
-* ``POST /mgmt/tm/sys/config {"command": "save"}``, and ``POST /mgmt/tm/cm`` with
-  ``config-sync to-group``.
-
-No device was at hand: this was tried against a fake made from these sources only.
-Not verified: the longest object name; that ``fingerprint`` of ``ssl-cert`` is there
-before 14.1 (F5's fixture of 13.0 lacks it, so such a device is refused).
-"""
+"""The client-SSL profiles of one BIG-IP."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
-import httpx
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel
 
-from blocks._base import TargetBlock, open_secret
-from blocks._target import is_ours, must_be_https, must_replace, must_take, object_name, short
+from blocks._target import is_ours, must_replace, must_take, object_name, short
+from blocks.targets.bigip.session import Session
 from certrail.connectors import InstallTarget, Traits
 from certrail.errors import (
     ActivationRefused,
-    AuthenticationFailed,
-    Busy,
     Conflict,
     ConnectorError,
     InvalidRequest,
     NotFound,
-    PermissionRefused,
     Rejected,
     UnexpectedReply,
 )
@@ -56,59 +29,6 @@ _DOWNLOADS = "/var/config/rest/downloads"
 _LONGEST_NAME = 128
 _PROFILE = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){1,2}")
 _KEPT = ("name", "cert", "key", "chain", "usage", "passphrase")
-
-
-class BigIp(TargetBlock):
-    """Replace the certificate of client-SSL profiles on a BIG-IP.
-
-    The site is the profile: `/Common/www_ssl`, or `www_ssl` in the connector's
-    partition; an entry of its certificate key chain other than the only one
-    is named by `cert_key_chain` of the endpoint's server. The account needs the role
-    Administrator: uploads are open to no other.
-    """
-
-    _block_type_slug = "target-bigip"
-    _block_type_name = "Install target: F5 BIG-IP"
-
-    url: str = Field(description="Management address, such as https://bigip1.example.com.")
-    username: str = Field(min_length=1, description="Account with the role Administrator.")
-    password: SecretStr = Field(description="Its password, or a reference to it.")
-    login_provider: str = Field(
-        default="tmos", description="Where the account is known: tmos, or a remote directory."
-    )
-    ca_bundle: str = Field(
-        default="", description="CA certificates (path or PEM) for the address; empty: system."
-    )
-    partition: str = Field(
-        default="Common",
-        pattern=r"^[A-Za-z0-9_.-]+$",
-        description="Where profiles named without one are, and new objects are made.",
-    )
-    sync_group: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9_./-]*$",
-        description="Device group to synchronise to after a change; empty: none, or automatic.",
-    )
-    timeout: int = Field(default=30, ge=1, le=300, description="Seconds a call may take.")
-
-    @contextmanager
-    def connect(self) -> Iterator[InstallTarget]:
-        """Open the target."""
-        must_be_https(self.url, "the device")
-        with http.client(
-            self.url, ca_bundle=self.ca_bundle, timeout=timedelta(seconds=self.timeout)
-        ) as client:
-            session = Session(
-                client,
-                self.label,
-                self.username,
-                open_secret(self.password),
-                provider=self.login_provider,
-            )
-            try:
-                yield BigIpTarget(session, partition=self.partition, sync_group=self.sync_group)
-            finally:
-                session.close()
 
 
 class _Named(BaseModel):
@@ -154,117 +74,6 @@ class _Device(BaseModel):
 class _Group(_Named):
     type: str = ""
     autoSync: str = ""  # noqa: N815
-
-
-class _Items(BaseModel):
-    items: list[dict[str, Any]] = []
-
-
-class Session:
-    """Calls with a token, which is asked for at the first call and given back at the end."""
-
-    def __init__(
-        self,
-        client: httpx.Client,
-        label: str,
-        username: str,
-        password: str,
-        *,
-        provider: str = "tmos",
-    ) -> None:
-        self._client = client
-        self.label = label
-        self._login = {
-            "username": username,
-            "password": password,
-            "loginProviderName": provider,
-        }
-        self._token = ""
-
-    def call(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any
-    ) -> httpx.Response:
-        """Send one call.
-
-        Raises:
-            PermissionRefused: the account's role does not allow it.
-        """
-        if not self._token:
-            self._token = self._log_in()
-        given = {"X-F5-Auth-Token": self._token, **(headers or {})}
-        try:
-            return http.send(self._client, self.label, method, path, headers=given, **more)
-        except AuthenticationFailed as exc:
-            # The device says 401 for a role that is too small, too.
-            if "Authorization failed" in str(exc):
-                raise PermissionRefused(
-                    str(exc),
-                    remedy="Give the account the role Administrator on all partitions.",
-                    connector=self.label,
-                    code=exc.code,
-                ) from exc
-            self._token = ""
-            raise
-
-    def items(self, path: str, **more: Any) -> list[dict[str, Any]]:
-        """Return a collection; an empty one has no ``items``."""
-        return http.json_of(self.call("GET", path, **more), _Items).items
-
-    @contextmanager
-    def transaction(self) -> Iterator[Mapping[str, str]]:
-        """Do all calls with the headers that this gives, or none of them.
-
-        What is begun and not committed is forgotten by the device after two minutes.
-        """
-        reply = http.json_of(self.call("POST", "/mgmt/tm/transaction", json={}), dict)
-        number = reply.get("transId")
-        if not isinstance(number, int):
-            raise UnexpectedReply(
-                f"{self.label}: a transaction without a number", connector=self.label
-            )
-        yield {"X-F5-REST-Coordination-Id": str(number)}
-        try:
-            done = self.call(
-                "PATCH", f"/mgmt/tm/transaction/{number}", json={"state": "VALIDATING"}
-            )
-        except NotFound as exc:
-            raise Busy(
-                f"{self.label}: the device gave the transaction up before it was complete",
-                remedy="Retry: nothing of it was done.",
-                connector=self.label,
-                code=exc.code,
-            ) from exc
-        state = http.json_of(done, dict).get("state")
-        if state != "COMPLETED":
-            raise Rejected(
-                f"{self.label}: the transaction ended as {plain(state)}",
-                connector=self.label,
-                code=plain(state),
-            )
-
-    def close(self) -> None:
-        """Give the token back; devices allow a hundred of them for an account."""
-        if self._token:
-            try:
-                self.call("DELETE", f"/mgmt/shared/authz/tokens/{self._token}")
-            except ConnectorError as exc:
-                logger.warning("bigip.logout failed: %s", exc)
-            self._token = ""
-
-    def _log_in(self) -> str:
-        reply = http.send(
-            self._client,
-            self.label,
-            "POST",
-            "/mgmt/shared/authn/login",
-            json=self._login,
-            hide=[self._login["password"]],
-        )
-        token = http.json_of(reply, dict).get("token")
-        text = token.get("token") if isinstance(token, dict) else None
-        if not isinstance(text, str) or not text.isalnum():
-            raise UnexpectedReply(f"{self.label}: a login without token", connector=self.label)
-        return text
 
 
 class BigIpTarget(InstallTarget):
