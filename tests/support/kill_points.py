@@ -17,8 +17,8 @@ from tests.support.process import wait_for
 _LOCK = 4711
 
 _TRIGGER = f"""
-create table kill_point (action text not null, phase text not null);
-create function wait_at_kill_point() returns trigger language plpgsql as $$
+create table if not exists kill_point (action text not null, phase text not null);
+create or replace function wait_at_kill_point() returns trigger language plpgsql as $$
 begin
   if exists (
     select 1 from kill_point
@@ -29,7 +29,7 @@ begin
   end if;
   return new;
 end $$;
-create trigger wait_at_kill_point before insert or update on journal
+create or replace trigger wait_at_kill_point before insert or update on journal
   for each row execute function wait_at_kill_point();
 """
 
@@ -46,7 +46,7 @@ class KillPoint:
 
 
 def install(database_url: str) -> None:
-    """Put the trigger into the database; it does nothing until a point is armed."""
+    """Put the trigger into the database; it does nothing until a point is armed. Twice is quiet."""
     with psycopg.connect(database_url) as connection:
         connection.execute(_TRIGGER)
 
