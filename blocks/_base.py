@@ -30,7 +30,7 @@ from certrail.dns.lookup import Resolver
 from certrail.errors import InvalidRequest, KeyUnavailable, NotFound, Unreachable
 from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 
-_CACHE_SECONDS = 30.0
+_CACHE_SECONDS = 5.0
 
 
 class ConnectorBlock(Block):
@@ -77,7 +77,7 @@ class ConnectorBlock(Block):
     def named(cls, reference: str) -> Self:
         """Load the connector stored as ``<slug>/<name>``.
 
-        Blocks are kept for half a minute, so that a bulk job does not ask
+        Blocks are kept for some seconds, so that a bulk job does not ask
         Prefect's API for the same connector for every endpoint.
 
         Raises:
@@ -185,6 +185,12 @@ def open_reference(text: str) -> str:
                 remedy="Create the file on the worker, readable by its account only.",
             ) from exc
     return text
+
+
+def forget_connectors() -> None:
+    """Load every connector anew: somebody may have just corrected one."""
+    with _cache_lock:
+        _cache.clear()
 
 
 _cache: dict[str, tuple[float, ConnectorBlock]] = {}

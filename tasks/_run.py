@@ -15,6 +15,7 @@ from prefect import State, get_run_logger
 from prefect.events import emit_event
 from prefect.states import Cancelled, Completed, Failed
 
+from blocks._base import forget_connectors
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
 from certrail.handover import is_handed_back
 from certrail.model import Workflow
@@ -89,6 +90,8 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     request = await _take(request_id, owner)
     _owners.setdefault(request_id, set()).add(owner)
+    if request.run_count > 1:
+        forget_connectors()
     beat = asyncio.create_task(_renew(request_id, owner))
     try:
         yield request, owner

@@ -62,10 +62,13 @@ def faulty_proxy(upstream: int) -> Iterator[Proxy]:
             self.close_connection = True
             if fault is Fault.REFUSED_AFTER:
                 self.send_response(502)
+                self.send_header("Connection", "close")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             elif fault is Fault.NONE:
                 self.send_response(reply.status)
+                # Said, because a client that keeps the connection would lose its next request.
+                self.send_header("Connection", "close")
                 for name, value in reply.getheaders():
                     if name.lower() not in (
                         *("content-length", "transfer-encoding", "connection"),
