@@ -225,7 +225,7 @@ class VaultWorld(World):
         self.intruder = VaultKv(**{**self._fields, **wrong}).connect
 
     def at(self, port: int) -> Open:
-        return VaultKv(**{**self._fields, "url": f"http://127.0.0.1:{port}", "timeout": 4}).connect
+        return VaultKv(**{**self._fields, "url": f"http://127.0.0.1:{port}", "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "POST" and "/data/" in path
@@ -281,7 +281,7 @@ class WebDavWorld(World):
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}/certs"
-        return HttpPut(**{**self._fields, "url": url, "timeout": 4}).connect
+        return HttpPut(**{**self._fields, "url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "PUT"
@@ -337,7 +337,7 @@ class S3World(World):
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        return S3Bucket(**{**self._fields, "endpoint_url": url, "timeout": 4}).connect
+        return S3Bucket(**{**self._fields, "endpoint_url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "PUT"
@@ -390,7 +390,7 @@ class SecretsManagerWorld(World):
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        return AwsSecretsManager(**{**self._fields, "endpoint_url": url, "timeout": 4}).connect
+        return AwsSecretsManager(**{**self._fields, "endpoint_url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return path.endswith(("CreateSecret", "UpdateSecretVersionStage"))
@@ -439,7 +439,7 @@ class KubernetesWorld(World):
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        return KubernetesSecret(**{**self._fields, "url": url, "timeout": 4}).connect
+        return KubernetesSecret(**{**self._fields, "url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method in ("POST", "PATCH")
@@ -491,7 +491,7 @@ class KeyVaultWorld(World):
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        there = {"vault_url": url, "authority_url": url, "timeout": 4}
+        there = {"vault_url": url, "authority_url": url, "timeout": 2}
         return AzureKeyVault(**{**self._fields, **there}).connect
 
     def writes(self, method: str, path: str) -> bool:
