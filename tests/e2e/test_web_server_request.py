@@ -19,7 +19,11 @@ from tests.support.process import free_port, wait_for
 from tests.support.stack import Stack
 from tests.support.world import World, world
 
-NAMES = [f"{name}.example.test" for name in ("steps", "webroot", "listener", "killed", "cancelled")]
+# One name for each test: authorizations are reused, so a second order differs from the first.
+NAMES = [
+    f"{name}.example.test"
+    for name in ("steps", "webroot", "listener", "killed", "cancelled", "redeploy", "twice")
+]
 LISTENER = free_port()
 
 
@@ -110,9 +114,9 @@ def test_a_step_that_was_not_needed_is_skipped_in_prefect_too(
     installation: Stack, outside: World, api: PrefectApi
 ) -> None:
     """A redeploy orders nothing; completed without a word would be a lie."""
-    started(installation, "steps.example.test")
+    started(installation, "redeploy.example.test")
 
-    request = started(installation, "steps.example.test", "--action", "redeploy")
+    request = started(installation, "redeploy.example.test", "--action", "redeploy")
 
     skipped = [step for step in request["steps"] if step["status"] == "skipped"]
     assert [step["number"] for step in skipped] == [1, 2, 3]
@@ -209,7 +213,7 @@ def test_two_starts_at_once_make_one_request(installation: Stack, outside: World
     codes: list[int] = []
 
     def go() -> None:
-        codes.append(installation.cli("request", "start", "steps.example.test:443").returncode)
+        codes.append(installation.cli("request", "start", "twice.example.test:443").returncode)
 
     threads = [threading.Thread(target=go) for _ in range(3)]
     for thread in threads:
@@ -221,12 +225,12 @@ def test_two_starts_at_once_make_one_request(installation: Stack, outside: World
     with psycopg.connect(installation.database_url) as connection:
         row = connection.execute(
             "select count(*) from requests r join endpoints e on e.id = r.endpoint_id"
-            " where e.location = 'steps.example.test:443'"
+            " where e.location = 'twice.example.test:443'"
             " and r.status in ('automation-requested', 'in-progress')"
         ).fetchone()
     assert row in {(0,), (1,)}
     wait_for(
-        lambda: shown(installation, "steps.example.test")["status"] == "automation-successful",
+        lambda: shown(installation, "twice.example.test")["status"] == "automation-successful",
         "the one request ends",
         within=60,
     )
