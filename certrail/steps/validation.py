@@ -61,9 +61,11 @@ def validate(work: Work, ca: CertificateAuthority, responder: OpenResponder) -> 
         return Outcome.skipped(f"{work.plan.ca.name} issues without domain validation")
     order = _current(work, ca, order)
     authorizations = ca.authorizations(order)
-    # Once the order is past this, what became of its authorizations is of no matter.
+    # Once the CA has the CSR, what became of the authorizations is of no matter. An
+    # order can be ready with some still open, where domains are proven beside orders.
+    is_over = order.status in (OrderStatus.PROCESSING, OrderStatus.VALID)
+    pending = [a for a in authorizations if not is_over and _is_open(a)]
     is_open = order.status is OrderStatus.PENDING
-    pending = [a for a in authorizations if is_open and _is_open(a)]
     if is_open and (failed := [a for a in authorizations if not _is_open(a) and not _is_valid(a)]):
         raise _refusal(work, failed)
     if not pending:
