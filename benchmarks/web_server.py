@@ -23,9 +23,9 @@ from tests.support.process import free_port, running
 from tests.support.stack import Stack, stack
 
 # Requests in one measured run, by concurrency.
-COUNTS = {1: 20, 10: 100, 50: 150}
-ROUNDS = 2
-CERTBOT_COUNT = 6
+COUNTS = {1: 20, 10: 80, 50: 100}
+ROUNDS = 1
+CERTBOT_COUNT = 5
 NAMES = [f"s{number}.example.test" for number in range(max(COUNTS.values()) + 2)]
 
 

@@ -53,7 +53,7 @@ def test_schedules_make_runs(installation: Stack, api: PrefectApi) -> None:
     """With SQLAlchemy 2.1 Prefect's scheduler fails at each turn and only its log tells."""
     reconcile = _deployments(api)["flows.reconcile.reconcile"]["id"]
 
-    wait_for(lambda: bool(api.runs_of(reconcile)), "runs of the minute job", within=30)
+    wait_for(lambda: bool(api.runs_of(reconcile)), "runs of the minute job", within=150)
 
 
 def test_pools_are_of_our_type(installation: Stack, api: PrefectApi) -> None:
