@@ -19,7 +19,7 @@ from blocks._base import forget_connectors
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
 from certrail.handover import is_handed_back
 from certrail.model import Workflow
-from certrail.store import requests
+from certrail.store import request_runs
 from certrail.store.requests import Request
 from certrail.tracker import SUCCESSFUL, Status
 from tasks._threads import in_lease_thread
@@ -98,9 +98,9 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
     except asyncio.CancelledError as exc:
         # The step in hand has ended by now.
         if is_handed_back(exc):
-            await in_lease_thread(requests.release, request_id, owner)
+            await in_lease_thread(request_runs.release, request_id, owner)
         else:
-            await in_lease_thread(requests.finish, request_id, owner, Status.CANCELLED)
+            await in_lease_thread(request_runs.finish, request_id, owner, Status.CANCELLED)
         raise
     finally:
         _owners[request_id].discard(owner)
@@ -117,7 +117,7 @@ async def _take(request_id: UUID, owner: str) -> Request:
     deadline = asyncio.get_running_loop().time() + 2 * _LEASE.total_seconds()
     while True:
         try:
-            return await in_lease_thread(requests.take, request_id, owner, _LEASE)
+            return await in_lease_thread(request_runs.take, request_id, owner, _LEASE)
         except JournalConflict:
             if asyncio.get_running_loop().time() > deadline:
                 raise
@@ -128,12 +128,12 @@ async def _renew(request_id: UUID, owner: str) -> None:
     while True:
         await asyncio.sleep(_LEASE.total_seconds() / 3)
         with suppress(CertrailError):
-            if await in_lease_thread(requests.renew_leases, owner, [request_id], _LEASE):
+            if await in_lease_thread(request_runs.renew_leases, owner, [request_id], _LEASE):
                 _cancelled.add(request_id)
 
 
 async def _end(request: Request, owner: str, status: Status) -> None:
-    await in_lease_thread(requests.finish, request.id, owner, status)
+    await in_lease_thread(request_runs.finish, request.id, owner, status)
     _emit(
         "certrail.request.completed"
         if status in SUCCESSFUL

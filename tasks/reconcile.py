@@ -17,7 +17,7 @@ from certrail.errors import CertrailError
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
 from certrail.steps.outcome import Work
-from certrail.store import requests
+from certrail.store import request_runs, requests
 from certrail.store.requests import Request
 from certrail.tracker import Status
 from tasks._connections import responder
@@ -41,7 +41,7 @@ async def repair_requests() -> dict[str, int]:
     log = get_run_logger()
     done: Counter[str] = Counter()
     async with get_client() as client:
-        unattended = await in_thread(requests.unattended, _YOUNG)
+        unattended = await in_thread(request_runs.unattended, _YOUNG)
         runs = await _runs(client, [r.flow_run_id for r in unattended if r.flow_run_id])
         for request in unattended:
             run = runs.get(request.flow_run_id) if request.flow_run_id else None
@@ -90,7 +90,7 @@ def _facts(request: Request, run: FlowRun | None) -> RunFacts:
 
 def _apply(request: Request, verdict: Repair) -> None:
     if verdict is Repair.CANCEL:
-        requests.finish(request.id, request.lease_owner or "", Status.CANCELLED)
+        request_runs.finish(request.id, request.lease_owner or "", Status.CANCELLED)
         return
     if verdict is Repair.RUN_AGAIN or request.flow_run_id:
         why = "the worker that ran this died; another one goes on"

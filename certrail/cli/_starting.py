@@ -8,7 +8,7 @@ from certrail.cli import _prefect
 from certrail.configuration import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.model import Action
-from certrail.store import audit, orders, plans, requests
+from certrail.store import audit, orders, plans, request_runs, requests
 from certrail.store.requests import Reason, Request
 
 
@@ -73,7 +73,7 @@ def retry(text: str) -> Request:
     """
     found = requests.find(text)
     plan = refreshed_plan(found, plans.for_location(found.location).plan_for(found.action))
-    request = requests.reopen(found.id, plan, audit.local_actor())
+    request = request_runs.reopen(found.id, plan, audit.local_actor())
     try:
         run_id = _prefect.retry_run(request, f"retry asked by {audit.local_actor()}")
     except CertrailError as exc:
@@ -116,7 +116,7 @@ def cancel(text: str) -> Request:
         Unreachable: it is noted, but Prefect could not be told.
     """
     found = requests.find(text)
-    request = requests.ask_to_cancel(found.id, audit.local_actor())
+    request = request_runs.ask_to_cancel(found.id, audit.local_actor())
     try:
         _prefect.cancel_run(request)
     except CertrailError as exc:

@@ -1,10 +1,12 @@
-"""Automation requests and their step rows: the one record that every tracker reads."""
+"""Automation requests and their step rows: the one record that every tracker reads.
+
+How a request is run, ended and opened again is in :mod:`certrail.store.request_runs`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,19 +19,18 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    or_,
     select,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from certrail.configuration import Plan
-from certrail.errors import Conflict, InvalidRequest, JournalConflict, NotFound
+from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.model import Action, Workflow
 from certrail.store import audit, outbox
 from certrail.store.database import transaction
 from certrail.store.schema import endpoints, journal, requests, steps
-from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status, StepStatus
+from certrail.tracker import ACTIVE, STEPS, Status, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def create(
                     scheduled_at=scheduled_at.isoformat(),
                 )
     except IntegrityError as exc:
-        raise _conflict(exc, plan.location) from exc
+        raise conflict(exc, plan.location) from exc
     return get(request_id)
 
 
@@ -156,7 +157,7 @@ def get(request_id: UUID) -> Request:
         row = connection.execute(_BY_ID, {"request_id": request_id}).first()
     if row is None:
         raise NotFound(f"there is no request {request_id}")
-    return _read(row)
+    return read(row)
 
 
 def with_step(request_id: UUID, number: int) -> tuple[Request, StepStatus, str]:
@@ -169,7 +170,7 @@ def with_step(request_id: UUID, number: int) -> tuple[Request, StepStatus, str]:
         row = connection.execute(_WITH_STEP, {"request_id": request_id, "number": number}).first()
     if row is None:
         raise NotFound(f"there is no request {request_id}")
-    return _read(row), StepStatus(row.step_status), row.step_detail or ""
+    return read(row), StepStatus(row.step_status), row.step_detail or ""
 
 
 def find(text: str) -> Request:
@@ -181,14 +182,14 @@ def find(text: str) -> Request:
     """
     with transaction() as connection:
         by_location = (
-            _select()
+            selected()
             .where(endpoints.c.location == text.lower())
             .order_by(requests.c.created_at.desc())
             .limit(1)
         )
         found = connection.execute(by_location).all()
         if not found:
-            by_id = _select().where(
+            by_id = selected().where(
                 cast(requests.c.id, Text).startswith(text.lower(), autoescape=True)
             )
             found = connection.execute(by_id.limit(2)).all()
@@ -199,20 +200,20 @@ def find(text: str) -> Request:
         )
     if len(found) > 1:
         raise InvalidRequest(f"several requests start with {text}", remedy="Give more of the id.")
-    return _read(found[0])
+    return read(found[0])
 
 
 def newest(
     *, status: Status | None = None, location: str | None = None, limit: int = 50
 ) -> list[Request]:
     """Return requests, newest first."""
-    query = _select().order_by(requests.c.created_at.desc()).limit(limit)
+    query = selected().order_by(requests.c.created_at.desc()).limit(limit)
     if status:
         query = query.where(requests.c.status == status)
     if location:
         query = query.where(endpoints.c.location == location.lower())
     with transaction() as connection:
-        return [_read(row) for row in connection.execute(query)]
+        return [read(row) for row in connection.execute(query)]
 
 
 def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
@@ -223,24 +224,9 @@ def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
         )
 
 
-def unattended(older_than: timedelta) -> list[Request]:
-    """Return active requests that no living worker holds: waiting, or left by a dead one.
-
-    Those made within *older_than* are left out: their maker may be just
-    about to start the run.
-    """
-    query = _select().where(
-        requests.c.status.in_(ACTIVE),
-        or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
-        requests.c.created_at < func.now() - older_than,
-    )
-    with transaction() as connection:
-        return [_read(row) for row in connection.execute(query)]
-
-
 def with_leftovers() -> list[Request]:
     """Return requests that are over although a published challenge was never withdrawn."""
-    query = _select().where(
+    query = selected().where(
         requests.c.status.not_in(ACTIVE),
         exists().where(
             journal.c.request_id == requests.c.id,
@@ -249,213 +235,7 @@ def with_leftovers() -> list[Request]:
         ),
     )
     with transaction() as connection:
-        return [_read(row) for row in connection.execute(query)]
-
-
-def release(request_id: UUID, owner: str) -> None:
-    """Give the lease back without ending the request: another worker goes on with it."""
-    with transaction() as connection:
-        connection.execute(
-            update(requests)
-            .where(requests.c.id == request_id, requests.c.lease_owner == owner)
-            .values(lease_owner=None, lease_until=None)
-        )
-
-
-def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
-    """Begin a run: take the lease, set the request in progress and count the run.
-
-    Raises:
-        JournalConflict: another run holds the lease.
-        InvalidRequest: the request is already over.
-    """
-    with transaction() as connection:
-        row = connection.execute(
-            update(requests)
-            .where(
-                requests.c.id == request_id,
-                requests.c.status.in_(ACTIVE),
-                ~requests.c.cancel_requested,
-                or_(
-                    requests.c.lease_until.is_(None),
-                    requests.c.lease_until < func.now(),
-                    requests.c.lease_owner == owner,
-                ),
-            )
-            .values(
-                status=Status.IN_PROGRESS,
-                lease_owner=owner,
-                lease_until=func.now() + lease,
-                run_count=requests.c.run_count + 1,
-                started_at=func.coalesce(requests.c.started_at, func.now()),
-                ended_at=None,
-            )
-            .returning(requests.c.run_count)
-        ).first()
-        if row is not None and row.run_count == 1:
-            _announce(connection, request_id, "certrail.request.started")
-    request = get(request_id)
-    if row is not None:
-        return request
-    if request.cancel_requested or request.status not in ACTIVE:
-        raise InvalidRequest(
-            f"the request is {request.status.text.lower()}",
-            remedy="Start a new request, or `certrail request retry` a failed one.",
-        )
-    raise JournalConflict(f"{request.lease_owner} holds this request")
-
-
-def renew_leases(owner: str, request_ids: Sequence[UUID], lease: timedelta) -> set[UUID]:
-    """Extend the leases that *owner* still holds; returns those asked to be cancelled."""
-    if not request_ids:
-        return set()
-    with transaction() as connection:
-        rows = connection.execute(
-            update(requests)
-            .where(requests.c.id.in_(request_ids), requests.c.lease_owner == owner)
-            .values(lease_until=func.now() + lease)
-            .returning(requests.c.id, requests.c.cancel_requested)
-        )
-        return {row.id for row in rows if row.cancel_requested}
-
-
-def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None:
-    """End a run: set the final status, free the lease, note the event. Twice is quiet."""
-    event = {
-        Status.AUTOMATION_SUCCESSFUL: "certrail.request.completed",
-        Status.CERTIFICATE_DELIVERED: "certrail.request.completed",
-        Status.CANCELLED: "certrail.request.cancelled",
-    }.get(status, "certrail.request.failed")
-    with transaction() as connection:
-        row = connection.execute(
-            update(requests)
-            .where(
-                requests.c.id == request_id,
-                requests.c.status.in_(ACTIVE),
-                or_(requests.c.lease_owner == owner, requests.c.lease_owner.is_(None)),
-            )
-            .values(
-                status=status,
-                lease_owner=None,
-                lease_until=None,
-                ended_at=func.now(),
-            )
-            .returning(requests.c.endpoint_id, requests.c.certificate_id)
-        ).first()
-        if row is None:
-            return
-        if status in SUCCESSFUL:
-            connection.execute(
-                update(endpoints)
-                .where(endpoints.c.id == row.endpoint_id)
-                .values(certificate_id=row.certificate_id, last_success_at=func.now())
-            )
-        else:
-            connection.execute(
-                update(steps)
-                .where(
-                    steps.c.request_id == request_id,
-                    steps.c.status.in_((StepStatus.PENDING, StepStatus.RUNNING)),
-                )
-                .values(
-                    status=StepStatus.CANCELLED
-                    if status is Status.CANCELLED
-                    else StepStatus.PENDING,
-                )
-            )
-        _announce(connection, request_id, event, status=str(status), **payload)
-
-
-def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
-    """Make a failed or cancelled request active again; finished steps stay finished.
-
-    Raises:
-        Conflict: the endpoint has another active request.
-        InvalidRequest: the request is not over, or it succeeded.
-    """
-    try:
-        with transaction() as connection:
-            row = connection.execute(
-                update(requests)
-                .where(
-                    requests.c.id == request_id,
-                    requests.c.status.in_(
-                        (Status.AUTOMATION_FAILED, Status.ACTION_REQUIRED, Status.CANCELLED)
-                    ),
-                )
-                .values(
-                    status=Status.AUTOMATION_REQUESTED,
-                    cancel_requested=False,
-                    plan=plan.model_dump(mode="json"),
-                    ended_at=None,
-                    scheduled_at=None,
-                )
-                .returning(requests.c.id)
-            ).first()
-            if row is None:
-                raise InvalidRequest(
-                    "only a failed or cancelled request can be retried",
-                    remedy="Start a new one with `certrail request start`.",
-                )
-            connection.execute(
-                update(steps)
-                .where(
-                    steps.c.request_id == request_id,
-                    steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
-                )
-                .values(
-                    status=StepStatus.PENDING,
-                    cause=None,
-                    remedy=None,
-                    retryable=None,
-                    error=None,
-                    detail=None,
-                    ended_at=None,
-                )
-            )
-            audit.note(
-                connection, actor, "request.retry", plan.location, {"request_id": str(request_id)}
-            )
-    except IntegrityError as exc:
-        raise _conflict(exc, plan.location) from exc
-    return get(request_id)
-
-
-def ask_to_cancel(request_id: UUID, actor: str) -> Request:
-    """Cancel a request that has not begun; ask one in progress to stop at its next safe point.
-
-    Raises:
-        InvalidRequest: it is over already.
-    """
-    with transaction() as connection:
-        row = connection.execute(
-            update(requests)
-            .where(requests.c.id == request_id, requests.c.status.in_(ACTIVE))
-            .values(cancel_requested=True)
-            .returning(
-                requests.c.lease_owner,
-                (requests.c.lease_until > func.now()).label("is_held"),
-            )
-        ).first()
-        if row is None:
-            raise InvalidRequest(
-                "the request is over already", remedy="There is nothing to cancel."
-            )
-        audit.note(connection, actor, "request.cancel", str(request_id))
-    if not row.is_held:
-        # Not begun, or left by a worker that died: nobody else would end it.
-        finish(request_id, row.lease_owner or "", Status.CANCELLED)
-    return get(request_id)
-
-
-def is_cancel_requested(request_id: UUID) -> bool:
-    """Return whether somebody asked this request to stop."""
-    with transaction() as connection:
-        return bool(
-            connection.execute(
-                select(requests.c.cancel_requested).where(requests.c.id == request_id)
-            ).scalar()
-        )
+        return [read(row) for row in connection.execute(query)]
 
 
 def keep_certificate(connection: Connection, request_id: UUID, certificate_id: UUID) -> None:
@@ -480,7 +260,8 @@ def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
         )
 
 
-def _announce(connection: Connection, request_id: UUID, event: str, **payload: Any) -> None:
+def announce(connection: Connection, request_id: UUID, event: str, **payload: Any) -> None:
+    """Put *event* about the request into the outbox, in the caller's transaction."""
     row = connection.execute(
         select(endpoints.c.location, requests.c.action)
         .select_from(requests.join(endpoints))
@@ -489,7 +270,8 @@ def _announce(connection: Connection, request_id: UUID, event: str, **payload: A
     outbox.put(connection, event, row.location, request_id=request_id, action=row.action, **payload)
 
 
-def _conflict(exc: IntegrityError, location: str) -> Exception:
+def conflict(exc: IntegrityError, location: str) -> Exception:
+    """Return what to raise for a broken constraint: a clear error where it is a known one."""
     if "uq_requests_one_active_for_each_endpoint" in str(exc.orig):
         return Conflict(
             f"{location} has an active request already",
@@ -516,11 +298,13 @@ _WITH_STEP = (
 )
 
 
-def _select() -> Any:
+def selected() -> Any:
+    """Return the query whose rows :func:`read` takes, for others to narrow down."""
     return select(requests, endpoints.c.location).select_from(_JOINED)
 
 
-def _read(row: Row[Any]) -> Request:
+def read(row: Row[Any]) -> Request:
+    """Return the request in a row of :func:`selected`."""
     fields = row._mapping
     return Request(
         id=fields["id"],

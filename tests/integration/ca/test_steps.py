@@ -19,7 +19,7 @@ from certrail.errors import NotIssued, Rejected, Unreachable
 from certrail.model import Action, Challenge, ChallengeKind, Workflow
 from certrail.steps import issuing
 from certrail.steps.outcome import Outcome, Work
-from certrail.store import certificates, orders, requests
+from certrail.store import certificates, orders, request_runs, requests
 from certrail.store.database import locked, transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -100,7 +100,7 @@ def start(name: str, **changes: object) -> Work:
 
 def again(request_id: object) -> Work:
     """Begin the next run, as a retry does."""
-    return Work.of(requests.take(request_id, "worker", LEASE))  # type: ignore[arg-type]
+    return Work.of(request_runs.take(request_id, "worker", LEASE))  # type: ignore[arg-type]
 
 
 def issue(work: Work, block: Opens, responder: ChallengeResponder) -> Outcome:

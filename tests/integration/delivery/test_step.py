@@ -21,7 +21,7 @@ from certrail.model import Action, Bundle, Site, Workflow
 from certrail.remote.local import LocalHost
 from certrail.steps import delivery
 from certrail.steps.outcome import Work
-from certrail.store import certificates, keys, requests
+from certrail.store import certificates, keys, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -59,7 +59,7 @@ def work(database_url: str, tmp_path: Path, bundle: Bundle) -> Work:
     request = requests.create(
         endpoint, action=Action.ENROLL, plan=plan, reason=Reason("requested", "by test"), actor="t"
     )
-    request = requests.take(request.id, "run", LEASE)
+    request = request_runs.take(request.id, "run", LEASE)
     with transaction() as connection:
         key = keys.keep(connection, bundle.key, purpose="certificate", algorithm="ecdsa-p256")
         certificate = certificates.save(connection, bundle.chain, key_id=key, ca="ca")

@@ -25,7 +25,7 @@ from certrail.model import (
     SubjectSpec,
     Workflow,
 )
-from certrail.store import keys, orders, requests, steps
+from certrail.store import keys, orders, request_runs, requests, steps
 from certrail.store.database import locked, migrate, transaction
 from certrail.store.orders import OrderRecord
 from certrail.store.requests import Reason, Request
@@ -162,33 +162,33 @@ def test_starting_at_once_from_many_threads_makes_one_request(endpoint: UUID) ->
 
 def test_a_finished_request_frees_the_endpoint(endpoint: UUID, request_: Request) -> None:
     """A failed request must not block the next one."""
-    requests.take(request_.id, "me", LEASE)
-    requests.finish(request_.id, "me", Status.AUTOMATION_FAILED)
+    request_runs.take(request_.id, "me", LEASE)
+    request_runs.finish(request_.id, "me", Status.AUTOMATION_FAILED)
 
     assert start(endpoint).id != request_.id
 
 
 def test_the_lease_keeps_a_second_run_out(request_: Request) -> None:
     """Two workers on one request would install over each other."""
-    requests.take(request_.id, "first", LEASE)
+    request_runs.take(request_.id, "first", LEASE)
 
     with pytest.raises(JournalConflict, match="first holds"):
-        requests.take(request_.id, "second", LEASE)
+        request_runs.take(request_.id, "second", LEASE)
 
 
 def test_an_expired_lease_can_be_taken_over(request_: Request) -> None:
     """A killed worker never gives its lease back."""
-    requests.take(request_.id, "dead", EXPIRED)
+    request_runs.take(request_.id, "dead", EXPIRED)
 
-    assert requests.take(request_.id, "next", LEASE).run_count == 2
+    assert request_runs.take(request_.id, "next", LEASE).run_count == 2
 
 
 def test_a_worker_that_lost_its_lease_cannot_end_the_request(request_: Request) -> None:
     """It comes back from a pause and knows nothing of the run that took over."""
-    requests.take(request_.id, "paused", EXPIRED)
-    requests.take(request_.id, "next", LEASE)
+    request_runs.take(request_.id, "paused", EXPIRED)
+    request_runs.take(request_.id, "next", LEASE)
 
-    requests.finish(request_.id, "paused", Status.AUTOMATION_FAILED)
+    request_runs.finish(request_.id, "paused", Status.AUTOMATION_FAILED)
 
     assert Status.IN_PROGRESS is requests.get(request_.id).status
 
@@ -262,10 +262,10 @@ def test_a_destroyed_key_says_so(database_url: str) -> None:
 
 def test_state_changes_and_their_events_are_one_transaction(request_: Request) -> None:
     """An event that is written later is lost by a crash in between."""
-    requests.take(request_.id, "me", LEASE)
+    request_runs.take(request_.id, "me", LEASE)
     steps.begin(request_.id, 1, 1, None)
     steps.end(request_.id, 1, StepStatus.COMPLETED, "account found")
-    requests.finish(request_.id, "me", Status.AUTOMATION_SUCCESSFUL)
+    request_runs.finish(request_.id, "me", Status.AUTOMATION_SUCCESSFUL)
 
     with transaction() as connection:
         events = list(connection.execute(select(outbox.c.event).order_by(outbox.c.id)).scalars())
@@ -290,14 +290,14 @@ def test_a_failed_step_must_say_why(request_: Request) -> None:
 
 def test_a_retry_keeps_finished_steps(request_: Request) -> None:
     """Nothing is ordered again because an installation failed."""
-    requests.take(request_.id, "me", LEASE)
+    request_runs.take(request_.id, "me", LEASE)
     steps.begin(request_.id, 1, 1, None)
     steps.end(request_.id, 1, StepStatus.COMPLETED, "account found")
     steps.begin(request_.id, 2, 1, None)
     steps.fail(request_.id, 2, Conflict("x"), final=True)
-    requests.finish(request_.id, "me", Status.AUTOMATION_FAILED)
+    request_runs.finish(request_.id, "me", Status.AUTOMATION_FAILED)
 
-    requests.reopen(request_.id, PLAN, "tester")
+    request_runs.reopen(request_.id, PLAN, "tester")
 
     rows = steps.of_request(request_.id)
     assert (rows[0].status, rows[1].status) == (StepStatus.COMPLETED, StepStatus.PENDING)
@@ -307,16 +307,16 @@ def test_a_retry_keeps_finished_steps(request_: Request) -> None:
 
 def test_cancelling_before_it_began_ends_it_at_once(endpoint: UUID, request_: Request) -> None:
     """Nobody runs it, so nobody else could end it."""
-    assert Status.CANCELLED is requests.ask_to_cancel(request_.id, "tester").status
+    assert Status.CANCELLED is request_runs.ask_to_cancel(request_.id, "tester").status
     assert start(endpoint)
 
 
 def test_cancelling_in_progress_waits_for_a_safe_point(request_: Request) -> None:
     """An installation is finished or undone, never left half."""
-    requests.take(request_.id, "me", LEASE)
+    request_runs.take(request_.id, "me", LEASE)
 
-    assert Status.IN_PROGRESS is requests.ask_to_cancel(request_.id, "tester").status
-    assert {request_.id} == requests.renew_leases("me", [request_.id], LEASE)
+    assert Status.IN_PROGRESS is request_runs.ask_to_cancel(request_.id, "tester").status
+    assert {request_.id} == request_runs.renew_leases("me", [request_.id], LEASE)
 
 
 def test_a_named_lock_excludes_other_threads(database_url: str) -> None:
@@ -379,15 +379,15 @@ def test_cancelling_what_a_dead_worker_left_ends_it_at_once(
     endpoint: UUID, request_: Request
 ) -> None:
     """Otherwise the endpoint would be blocked: nobody runs it, and nobody may take it."""
-    requests.take(request_.id, "dead", EXPIRED)
+    request_runs.take(request_.id, "dead", EXPIRED)
 
-    assert Status.CANCELLED is requests.ask_to_cancel(request_.id, "tester").status
+    assert Status.CANCELLED is request_runs.ask_to_cancel(request_.id, "tester").status
     assert start(endpoint)
 
 
 def test_a_cancel_does_not_rewrite_what_a_step_had_done(request_: Request) -> None:
     """A finished step stays finished, and the history keeps its causes."""
-    requests.take(request_.id, "me", LEASE)
+    request_runs.take(request_.id, "me", LEASE)
     steps.begin(request_.id, 1, 1, None)
     steps.end(request_.id, 1, StepStatus.COMPLETED, "account found")
 

@@ -6,7 +6,7 @@ import json
 from uuid import uuid4
 
 from certrail.errors import ProbeFailed
-from certrail.store import request_view, requests, steps
+from certrail.store import request_runs, request_view, requests, steps
 from certrail.tracker import Status, StepStatus
 from tests.integration.store.conftest import Inventory, issue
 
@@ -68,7 +68,7 @@ def test_a_failed_step_says_why_and_every_try_is_in_the_history(inventory: Inven
     steps.fail(made.id, 1, ProbeFailed("seen another", remedy="look"), final=False)
     steps.begin(made.id, 1, 1, None)
     steps.fail(made.id, 1, ProbeFailed("seen another again", remedy="look"), final=True)
-    requests.finish(made.id, "", Status.AUTOMATION_FAILED)
+    request_runs.finish(made.id, "", Status.AUTOMATION_FAILED)
 
     view = request_view.find(str(made.id)[:8], ui_url=UI, history=True)
 

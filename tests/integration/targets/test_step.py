@@ -21,7 +21,7 @@ from certrail.model import Action, Bundle, Fingerprint, Site, Workflow
 from certrail.remote import http
 from certrail.steps import installation
 from certrail.steps.outcome import Work
-from certrail.store import certificates, keys, requests
+from certrail.store import certificates, keys, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -101,7 +101,7 @@ def request_for(device: Device, bundle: Bundle, location: str = "lb/www") -> UUI
     request = requests.create(
         endpoint, action=Action.RENEW, plan=plan, reason=Reason("requested", "by test"), actor="t"
     )
-    requests.take(request.id, "run", timedelta(seconds=60))
+    request_runs.take(request.id, "run", timedelta(seconds=60))
     with transaction() as connection:
         key = keys.keep(connection, bundle.key, purpose="certificate", algorithm="ecdsa-p256")
         certificate = certificates.save(connection, bundle.chain, key_id=key, ca="ca")

@@ -1,0 +1,230 @@
+"""The life of a request: taken by a run under a lease, ended, cancelled, opened again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, update
+from sqlalchemy.exc import IntegrityError
+
+from certrail.configuration import Plan
+from certrail.errors import InvalidRequest, JournalConflict
+from certrail.store import audit
+from certrail.store.database import transaction
+from certrail.store.requests import Request, announce, conflict, get, read, selected
+from certrail.store.schema import endpoints, requests, steps
+from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
+
+
+def unattended(older_than: timedelta) -> list[Request]:
+    """Return active requests that no living worker holds: waiting, or left by a dead one.
+
+    Those made within *older_than* are left out: their maker may be just
+    about to start the run.
+    """
+    query = selected().where(
+        requests.c.status.in_(ACTIVE),
+        or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
+        requests.c.created_at < func.now() - older_than,
+    )
+    with transaction() as connection:
+        return [read(row) for row in connection.execute(query)]
+
+
+def release(request_id: UUID, owner: str) -> None:
+    """Give the lease back without ending the request: another worker goes on with it."""
+    with transaction() as connection:
+        connection.execute(
+            update(requests)
+            .where(requests.c.id == request_id, requests.c.lease_owner == owner)
+            .values(lease_owner=None, lease_until=None)
+        )
+
+
+def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
+    """Begin a run: take the lease, set the request in progress and count the run.
+
+    Raises:
+        JournalConflict: another run holds the lease.
+        InvalidRequest: the request is already over.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(
+                requests.c.id == request_id,
+                requests.c.status.in_(ACTIVE),
+                ~requests.c.cancel_requested,
+                or_(
+                    requests.c.lease_until.is_(None),
+                    requests.c.lease_until < func.now(),
+                    requests.c.lease_owner == owner,
+                ),
+            )
+            .values(
+                status=Status.IN_PROGRESS,
+                lease_owner=owner,
+                lease_until=func.now() + lease,
+                run_count=requests.c.run_count + 1,
+                started_at=func.coalesce(requests.c.started_at, func.now()),
+                ended_at=None,
+            )
+            .returning(requests.c.run_count)
+        ).first()
+        if row is not None and row.run_count == 1:
+            announce(connection, request_id, "certrail.request.started")
+    request = get(request_id)
+    if row is not None:
+        return request
+    if request.cancel_requested or request.status not in ACTIVE:
+        raise InvalidRequest(
+            f"the request is {request.status.text.lower()}",
+            remedy="Start a new request, or `certrail request retry` a failed one.",
+        )
+    raise JournalConflict(f"{request.lease_owner} holds this request")
+
+
+def renew_leases(owner: str, request_ids: Sequence[UUID], lease: timedelta) -> set[UUID]:
+    """Extend the leases that *owner* still holds; returns those asked to be cancelled."""
+    if not request_ids:
+        return set()
+    with transaction() as connection:
+        rows = connection.execute(
+            update(requests)
+            .where(requests.c.id.in_(request_ids), requests.c.lease_owner == owner)
+            .values(lease_until=func.now() + lease)
+            .returning(requests.c.id, requests.c.cancel_requested)
+        )
+        return {row.id for row in rows if row.cancel_requested}
+
+
+def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None:
+    """End a run: set the final status, free the lease, note the event. Twice is quiet."""
+    event = {
+        Status.AUTOMATION_SUCCESSFUL: "certrail.request.completed",
+        Status.CERTIFICATE_DELIVERED: "certrail.request.completed",
+        Status.CANCELLED: "certrail.request.cancelled",
+    }.get(status, "certrail.request.failed")
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(
+                requests.c.id == request_id,
+                requests.c.status.in_(ACTIVE),
+                or_(requests.c.lease_owner == owner, requests.c.lease_owner.is_(None)),
+            )
+            .values(
+                status=status,
+                lease_owner=None,
+                lease_until=None,
+                ended_at=func.now(),
+            )
+            .returning(requests.c.endpoint_id, requests.c.certificate_id)
+        ).first()
+        if row is None:
+            return
+        if status in SUCCESSFUL:
+            connection.execute(
+                update(endpoints)
+                .where(endpoints.c.id == row.endpoint_id)
+                .values(certificate_id=row.certificate_id, last_success_at=func.now())
+            )
+        else:
+            connection.execute(
+                update(steps)
+                .where(
+                    steps.c.request_id == request_id,
+                    steps.c.status.in_((StepStatus.PENDING, StepStatus.RUNNING)),
+                )
+                .values(
+                    status=StepStatus.CANCELLED
+                    if status is Status.CANCELLED
+                    else StepStatus.PENDING,
+                )
+            )
+        announce(connection, request_id, event, status=str(status), **payload)
+
+
+def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
+    """Make a failed or cancelled request active again; finished steps stay finished.
+
+    Raises:
+        Conflict: the endpoint has another active request.
+        InvalidRequest: the request is not over, or it succeeded.
+    """
+    try:
+        with transaction() as connection:
+            row = connection.execute(
+                update(requests)
+                .where(
+                    requests.c.id == request_id,
+                    requests.c.status.in_(
+                        (Status.AUTOMATION_FAILED, Status.ACTION_REQUIRED, Status.CANCELLED)
+                    ),
+                )
+                .values(
+                    status=Status.AUTOMATION_REQUESTED,
+                    cancel_requested=False,
+                    plan=plan.model_dump(mode="json"),
+                    ended_at=None,
+                    scheduled_at=None,
+                )
+                .returning(requests.c.id)
+            ).first()
+            if row is None:
+                raise InvalidRequest(
+                    "only a failed or cancelled request can be retried",
+                    remedy="Start a new one with `certrail request start`.",
+                )
+            connection.execute(
+                update(steps)
+                .where(
+                    steps.c.request_id == request_id,
+                    steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
+                )
+                .values(
+                    status=StepStatus.PENDING,
+                    cause=None,
+                    remedy=None,
+                    retryable=None,
+                    error=None,
+                    detail=None,
+                    ended_at=None,
+                )
+            )
+            audit.note(
+                connection, actor, "request.retry", plan.location, {"request_id": str(request_id)}
+            )
+    except IntegrityError as exc:
+        raise conflict(exc, plan.location) from exc
+    return get(request_id)
+
+
+def ask_to_cancel(request_id: UUID, actor: str) -> Request:
+    """Cancel a request that has not begun; ask one in progress to stop at its next safe point.
+
+    Raises:
+        InvalidRequest: it is over already.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(requests.c.id == request_id, requests.c.status.in_(ACTIVE))
+            .values(cancel_requested=True)
+            .returning(
+                requests.c.lease_owner,
+                (requests.c.lease_until > func.now()).label("is_held"),
+            )
+        ).first()
+        if row is None:
+            raise InvalidRequest(
+                "the request is over already", remedy="There is nothing to cancel."
+            )
+        audit.note(connection, actor, "request.cancel", str(request_id))
+    if not row.is_held:
+        # Not begun, or left by a worker that died: nobody else would end it.
+        finish(request_id, row.lease_owner or "", Status.CANCELLED)
+    return get(request_id)
