@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
 import click
 
 from certrail.cli._checks import Finding, Verdict, examine
 from certrail.cli._errors import DONE, FAILED, NOT_REACHABLE
 from certrail.cli._output import echo_json, examples
+from certrail.cli._times import Span
+from certrail.errors import InvalidRequest
+from certrail.log import plain
+from certrail.settings import adopt
+from certrail.store.recorded import Scope
 
 _MARKS = {
     Verdict.OK: ("ok", "green"),
@@ -15,16 +23,53 @@ _MARKS = {
 }
 
 
-@click.command(epilog=examples("certrail doctor", "certrail doctor --json"))
+@click.command(
+    epilog=examples(
+        "certrail doctor",
+        "certrail doctor --json",
+        "certrail doctor --runs",
+        "certrail doctor --runs --job 'spring renewal'",
+    )
+)
+@click.option(
+    "--runs",
+    is_flag=True,
+    help="Compare Prefect's flow runs and task runs with the requests and steps of the inventory.",
+)
+@click.option("--job", help="With --runs: only the requests of this bulk job, of any age.")
+@click.option(
+    "--location", "locations", multiple=True, help="With --runs: only those of this endpoint."
+)
+@click.option(
+    "--since",
+    type=Span(),
+    help="With --runs: only requests younger than this.  [default: 7d]",
+)
+@click.option(
+    "--settle",
+    type=Span(),
+    default="10s",
+    show_default=True,
+    help="With --runs: how long what differs is looked at again, since records arrive late.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array of findings.")
-def doctor(as_json: bool) -> int:
+def doctor(
+    runs: bool,
+    job: str | None,
+    locations: tuple[str, ...],
+    since: timedelta | None,
+    settle: timedelta,
+    as_json: bool,
+) -> int:
     """Check versions, database, server, pools, key and connectors.
 
     Each finding comes with its remedy. Exit code 0: nothing failed; 1:
     something did; 3: something does not answer at all.
     """
+    if not runs and (job or locations or since):
+        raise InvalidRequest("--job, --location and --since go with --runs", remedy="Add --runs.")
     findings: list[Finding] = []
-    for finding in examine():
+    for finding in _compared(job, locations, since, settle) if runs else examine():
         findings.append(finding)
         if not as_json:
             _print(finding)
@@ -33,6 +78,31 @@ def doctor(as_json: bool) -> int:
     if any(finding.unreachable for finding in findings):
         return NOT_REACHABLE
     return FAILED if any(f.status is Verdict.FAILED for f in findings) else DONE
+
+
+def _compared(
+    job: str | None, locations: tuple[str, ...], since: timedelta | None, settle: timedelta
+) -> Iterator[Finding]:
+    from certrail.cli._runs import compare
+
+    # Prefect forgets runs in time, so that old requests have none by right.
+    oldest = None if job and not since else datetime.now(UTC) - (since or timedelta(days=7))
+    compared = compare(adopt(), Scope(since=oldest, job=job, locations=locations), settle=settle)
+    for one in compared.found:
+        yield Finding(
+            str(one.code),
+            Verdict.FAILED,
+            plain(f"{one.location}: {one.message} (request {one.request_id})"),
+            "The inventory is right. If a worker died, the repair that runs every minute corrects "
+            "what it left; otherwise `certrail request show` has the truth.",
+        )
+    if not compared.found:
+        yield Finding(
+            "runs",
+            Verdict.OK,
+            f"{compared.requests} requests, {compared.task_runs} task runs: "
+            "Prefect shows what the inventory has",
+        )
 
 
 def _print(finding: Finding) -> None:

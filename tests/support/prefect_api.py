@@ -31,6 +31,10 @@ class PrefectApi:
         """PATCH *path* with *body*."""
         self._client.patch(path, json=body).raise_for_status()
 
+    def delete(self, path: str) -> None:
+        """DELETE *path*."""
+        self._client.delete(path).raise_for_status()
+
     @contextmanager
     def idle_pool(self) -> Iterator[str]:
         """Make a work pool that no worker serves; yield its name, delete it afterwards."""

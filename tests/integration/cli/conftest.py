@@ -15,7 +15,7 @@ from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.stack import Stack, cli
 from tests.support.world import World, world
 
-NAMES = [f"{name}.cli.example.test" for name in ("www", "bad", "cancelled", "wait")]
+NAMES = [f"{name}.cli.example.test" for name in ("www", "bad", "cancelled", "wait", "agree")]
 
 
 class Shell:

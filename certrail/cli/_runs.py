@@ -1,0 +1,180 @@
+"""Reading Prefect's records and comparing them with the inventory's, over both APIs."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from certrail.agreement import Disagreement, RequestRow, RunRecord, TaskRecord, disagreements
+from certrail.errors import Unreachable
+from certrail.log import plain
+from certrail.model import Workflow
+from certrail.settings import Installation
+from certrail.store import recorded
+from certrail.store.recorded import Scope
+
+_PAGE = 200  # the server's own limit
+_CALL_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 0.5
+
+
+class Comparison:
+    """What was compared: counts, and every disagreement that did not pass by itself."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.task_runs = 0
+        self.found: list[Disagreement] = []
+
+
+def compare(found: Installation, scope: Scope, *, settle: timedelta) -> Comparison:
+    """Compare the flow runs of all requests in *scope* with their rows.
+
+    What Prefect records arrives there a moment late, and requests go on while
+    they are read: whatever differs is looked at again until *settle* is over.
+
+    Raises:
+        Unreachable: Prefect's API or the database does not answer.
+    """
+    result = Comparison()
+    with _Records(found) as records:
+        doubtful: list[UUID] = []
+        for page in recorded.pages(scope, _PAGE):
+            differences = _differences(page, records, result)
+            result.requests += len(page)
+            doubtful += {one.request_id for one in differences}
+        deadline = time.monotonic() + settle.total_seconds()
+        while doubtful:
+            result.found = []
+            for start in range(0, len(doubtful), _PAGE):
+                rows = recorded.rows(doubtful[start : start + _PAGE])
+                result.found += _differences(rows, records)
+            doubtful = list(dict.fromkeys(one.request_id for one in result.found))
+            if not doubtful or time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    return result
+
+
+def _differences(
+    rows: Sequence[RequestRow], records: _Records, count: Comparison | None = None
+) -> list[Disagreement]:
+    runs = records.of(rows)
+    if count is not None:
+        count.task_runs += sum(len(run.tasks) for of_one in runs.values() for run in of_one)
+    return [one for row in rows for one in disagreements(row, runs[str(row.id)])]
+
+
+class _Records:
+    """Prefect's flow runs and task runs, read in pages by its REST API."""
+
+    def __init__(self, found: Installation) -> None:
+        user, _, password = found.api_auth.partition(":")
+        self._client = httpx.Client(
+            base_url=found.api_url,
+            timeout=_CALL_SECONDS,
+            auth=(user, password) if user else None,
+            trust_env=False,
+        )
+        self._flows: dict[str, str] = {}
+
+    def __enter__(self) -> _Records:
+        flows = self._post("/flows/filter", flows={"name": {"any_": [str(w) for w in Workflow]}})
+        self._flows = {flow["id"]: flow["name"] for flow in flows}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def of(self, rows: Sequence[RequestRow]) -> dict[str, list[RunRecord]]:
+        """Return by request id the runs that its row names or that name it."""
+        owners = {str(row.flow_run_id): str(row.id) for row in rows if row.flow_run_id}
+        names = sorted({f"{row.action} {row.location}" for row in rows})
+        raw: dict[str, dict[str, Any]] = {}
+        for ids in _slices(list(owners)):
+            raw |= {run["id"]: run for run in self._runs(id={"any_": ids})}
+        for some in _slices(names):
+            raw |= {run["id"]: run for run in self._runs(name={"any_": some})}
+        wanted = {str(row.id) for row in rows}
+        kept: dict[str, str] = {}
+        for run in raw.values():
+            owner = owners.get(run["id"]) or _request_of(run)
+            if owner in wanted:
+                kept[run["id"]] = owner
+        tasks = self._tasks(list(kept))
+        found: dict[str, list[RunRecord]] = defaultdict(list)
+        for run_id, owner in kept.items():
+            found[owner].append(self._record(raw[run_id], tasks[run_id]))
+        return found
+
+    def _runs(self, **which: Any) -> Iterator[dict[str, Any]]:
+        flows = {"id": {"any_": list(self._flows)}}
+        yield from self._pages("/flow_runs/filter", flows=flows, flow_runs=which)
+
+    def _tasks(self, runs: list[str]) -> dict[str, list[TaskRecord]]:
+        found: dict[str, list[TaskRecord]] = defaultdict(list)
+        for some in _slices(runs):
+            which = {"id": {"any_": some}}
+            for task in self._pages("/task_runs/filter", flow_runs=which):
+                state = task["state"] or {}
+                record = TaskRecord(
+                    id=UUID(task["id"]),
+                    name=task["name"],
+                    attempt=task["flow_run_run_count"],
+                    kind=task["state_type"] or "PENDING",
+                    state=task["state_name"] or "Pending",
+                    message=state.get("message") or "",
+                )
+                found[task["flow_run_id"]].append(record)
+        return found
+
+    def _record(self, run: dict[str, Any], tasks: Iterable[TaskRecord]) -> RunRecord:
+        return RunRecord(
+            id=UUID(run["id"]),
+            name=run["name"],
+            flow=self._flows.get(run["flow_id"], "another one"),
+            kind=run["state_type"] or "SCHEDULED",
+            state=run["state_name"] or "Scheduled",
+            run_count=run["run_count"],
+            tags=frozenset(run["tags"]),
+            labels={key: str(value) for key, value in (run["labels"] or {}).items()},
+            request_id=_request_of(run),
+            created_at=datetime.fromisoformat(run["created"]),
+            tasks=tuple(tasks),
+        )
+
+    def _pages(self, path: str, **which: Any) -> Iterator[dict[str, Any]]:
+        offset = 0
+        while True:
+            page = self._post(path, sort="ID_DESC", limit=_PAGE, offset=offset, **which)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            offset += _PAGE
+
+    def _post(self, path: str, **body: Any) -> list[dict[str, Any]]:
+        try:
+            reply = self._client.post(path, json=body).raise_for_status()
+        except httpx.TransportError as exc:
+            raise Unreachable(
+                f"the Prefect server at {self._client.base_url} does not answer: {plain(exc)}",
+                remedy="Start it with `certrail up`, or correct PREFECT_API_URL.",
+            ) from exc
+        answer: list[dict[str, Any]] = reply.json()
+        return answer
+
+
+def _request_of(run: dict[str, Any]) -> str | None:
+    named = (run["labels"] or {}).get("certrail.request") or run["parameters"].get("request_id")
+    return str(named) if named else None
+
+
+def _slices(items: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), _PAGE):
+        yield items[start : start + _PAGE]

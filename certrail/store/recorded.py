@@ -1,0 +1,120 @@
+"""Requests and steps as they are compared with Prefect's records; read in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, any_, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import UUID as UUID_
+
+from certrail.agreement import RequestRow, StepRow
+from certrail.model import Action, Workflow
+from certrail.store.database import transaction
+from certrail.store.schema import endpoints, jobs, requests, steps
+from certrail.tracker import Status, StepStatus, Title
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which requests are looked at.
+
+    Attributes:
+        since: those that were made after it.
+        job: name of a bulk job, None for all.
+        locations: of endpoints; empty for all.
+    """
+
+    since: datetime | None = None
+    job: str | None = None
+    locations: tuple[str, ...] = ()
+
+
+def pages(scope: Scope, size: int) -> Iterator[list[RequestRow]]:
+    """Yield the requests of *scope*, *size* at a time."""
+    last: UUID | None = None
+    while True:
+        query = _query().order_by(requests.c.id).limit(size)
+        if scope.since:
+            query = query.where(requests.c.created_at >= scope.since)
+        if scope.job:
+            query = query.where(jobs.c.name == scope.job)
+        if scope.locations:
+            query = query.where(endpoints.c.location.in_([x.lower() for x in scope.locations]))
+        if last:
+            query = query.where(requests.c.id > last)
+        found = _rows(query)
+        if not found:
+            return
+        yield found
+        last = found[-1].id
+
+
+def rows(ids: Sequence[UUID]) -> list[RequestRow]:
+    """Return the requests with these ids."""
+    return _rows(_query().where(requests.c.id == any_(literal(list(ids), ARRAY(UUID_)))))
+
+
+def _query() -> Any:
+    listed = (
+        select(
+            func.json_agg(
+                aggregate_order_by(
+                    func.json_build_array(
+                        steps.c.number,
+                        steps.c.title,
+                        steps.c.status,
+                        steps.c.detail,
+                        steps.c.cause,
+                    ),
+                    steps.c.number,
+                )
+            )
+        )
+        .where(steps.c.request_id == requests.c.id)
+        .correlate(requests)
+        .scalar_subquery()
+    )
+    return select(
+        requests.c.id,
+        requests.c.workflow,
+        requests.c.action,
+        requests.c.status,
+        requests.c.run_count,
+        requests.c.flow_run_id,
+        requests.c.started_at,
+        endpoints.c.location,
+        jobs.c.name.label("job_name"),
+        listed.label("steps"),
+    ).select_from(
+        requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id).outerjoin(
+            jobs, requests.c.job_id == jobs.c.id
+        )
+    )
+
+
+def _rows(query: Any) -> list[RequestRow]:
+    with transaction() as connection:
+        return [_read(row) for row in connection.execute(query)]
+
+
+def _read(row: Row[Any]) -> RequestRow:
+    return RequestRow(
+        id=row.id,
+        location=row.location,
+        workflow=Workflow(row.workflow),
+        action=Action(row.action),
+        status=Status(row.status),
+        run_count=row.run_count,
+        flow_run_id=row.flow_run_id,
+        job_name=row.job_name,
+        started_at=row.started_at,
+        steps=tuple(
+            StepRow(number, Title(title), StepStatus(status), detail, cause)
+            for number, title, status, detail, cause in row.steps or ()
+        ),
+    )
