@@ -8,7 +8,7 @@ from typing import Any
 
 from certrail.errors import InvalidRequest
 from certrail.store.inventory import COLUMNS, Endpoint
-from certrail.store.inventory_query import ALIASES
+from certrail.store.inventory_query import ALIASES, UNSORTED
 from certrail.store.request_view import run_url, time_text
 
 DEFAULT = (
@@ -61,6 +61,20 @@ def chosen(columns: str | None, added: Sequence[str], default: Sequence[str]) ->
     wanted = [part.strip() for part in columns.split(",")] if columns else list(default)
     wanted += [part.strip() for one in added for part in one.split(",")]
     return list(dict.fromkeys(_known(name) for name in wanted if name))
+
+
+def sorting(text: str) -> str:
+    """Return the name of a column to sort by as it is known, with its ``-``.
+
+    Raises:
+        InvalidRequest: there is no such column, or it has no order.
+    """
+    name = _known(text.removeprefix("-"))
+    if name in UNSORTED:
+        raise InvalidRequest(
+            f"the inventory cannot be sorted by {name}", remedy="Choose another column."
+        )
+    return f"-{name}" if text.startswith("-") else name
 
 
 def plain_row(endpoint: Endpoint, ui_url: str) -> dict[str, Any]:

@@ -13,13 +13,9 @@ from certrail import settings
 from certrail.cli import _columns
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import console, echo_csv, echo_json, echo_table, examples, is_terminal
-from certrail.cli._times import Span
+from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest
 from certrail.store import inventory, request_view
-from certrail.store.filters import Clause, Operator
-from certrail.tracker import Status
-
-_EVERY = "Several are joined by `and`."
 
 
 @click.group(
@@ -42,75 +38,25 @@ def endpoint() -> None:
         "certrail endpoint list --expires-within 30d --csv > expiring.csv",
     ),
 )
-@click.option(
-    "--filter",
-    "expressions",
-    multiple=True,
-    metavar="EXPR",
-    help="Clauses like status=automation-failed, names~shop, days_left<30, tag=a,b, profile= "
-    f"(empty), joined by `and`. {_EVERY}",
-)
-@click.option("--status", type=click.Choice([s.value for s in Status]), help="Automation status.")
-@click.option("--job", help="Name of the bulk job of the last request.")
-@click.option("--profile", help="Name of the profile.")
-@click.option("--target", help="Name of the connector that reaches it.")
-@click.option("--tag", multiple=True, help=f"A tag that it has. {_EVERY}")
-@click.option("--expires-within", type=Span(), metavar="30d", help="Certificate ends until then.")
-@click.option("--columns", metavar="A,B,C", help="Exactly these columns.")
-@click.option("--add-column", multiple=True, metavar="NAME", help="One column more.")
-@click.option("--sort", metavar="COLUMN", help="Sort by it; -COLUMN for descending.")
+@selection_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows.")
-@click.option(
-    "--view",
-    type=click.Choice(list(inventory.SYSTEM_VIEWS)),
-    help="A prepared selection with its columns.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with all columns.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def list_(
-    expressions: Sequence[str],
-    status: str | None,
-    job: str | None,
-    profile: str | None,
-    target: str | None,
-    tag: Sequence[str],
-    expires_within: timedelta | None,
-    columns: str | None,
-    add_column: Sequence[str],
-    sort: str | None,
-    limit: int | None,
-    view: str | None,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
+def list_(limit: int | None, as_json: bool, as_csv: bool, **chosen: Any) -> None:
     """List endpoints with certificate, status and last request."""
     if as_json and as_csv:
         raise InvalidRequest("--json and --csv exclude each other", remedy="Give one of them.")
-    selection = inventory.SYSTEM_VIEWS[view] if view else inventory.View(())
-    filters = [
-        c for text in (*selection.filters, *expressions) for c in inventory.parse_filter(text)
-    ]
-    given = {"automation_status": status, "job_name": job, "profile": profile, "target": target}
-    filters += [
-        Clause(name, Operator.EQUAL, (value,) if value else ())
-        for name, value in given.items()
-        if value is not None
-    ]
-    filters += [Clause("tags", Operator.EQUAL, (one,)) for one in tag]
-    if expires_within is not None:
-        days = expires_within / timedelta(days=1)
-        filters.append(Clause("days_left", Operator.LESS, (days,)))
-    shown = _columns.chosen(columns, add_column, selection.columns or _columns.DEFAULT)
-    installation = settings.adopt()
-    found = inventory.find(filters, sort=sort or selection.sort, limit=limit)
-    ui_url = installation.ui_url
+    ui_url = settings.adopt().ui_url
+    selection = selected(**chosen)
+    view = selection.view
+    found = inventory.find(view.clauses(), sort=view.sort, limit=limit)
     if as_json:
         echo_json([_columns.plain_row(row, ui_url) for row in found])
     elif as_csv:
-        keys = shown if columns or add_column else list(inventory.COLUMNS)
+        keys = selection.columns if selection.has_columns else list(inventory.COLUMNS)
         echo_csv(keys, (_columns.plain_row(row, ui_url) for row in found))
     else:
-        _table(found, shown, ui_url, filtered=bool(filters))
+        _table(found, selection.columns, ui_url, filtered=bool(view.filters))
 
 
 @endpoint.command(

@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": ("certrail.cli.doctor:doctor", "Check the installation; say what to do."),
     "apply": ("certrail.cli.apply:apply", "Create or update what a configuration file says."),
     "endpoint": ("certrail.cli.endpoint:endpoint", "List, show, import and scan endpoints."),
+    "view": ("certrail.cli.view:view", "Save, list and delete selections of endpoints."),
     "request": ("certrail.cli.request:request", "Start, follow, retry and cancel requests."),
     "connector": ("certrail.cli.connector:connector", "List, check and add connectors."),
 }

@@ -29,6 +29,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
+_PLAIN = re.compile(r"""^[^\s"'=!~<>,]+$""")
+
 
 class Operator(StrEnum):
     """How a field is compared; ``~`` is "contains", without regard to case."""
@@ -99,6 +101,29 @@ def parse(text: str, fields: Mapping[str, Kind], aliases: Mapping[str, str]) -> 
     if not clauses:
         raise _wrong(text, "it is empty")
     return clauses
+
+
+def render(clause: Clause) -> str:
+    """Return *clause* as it would be typed; :func:`parse` reads it back.
+
+    Raises:
+        InvalidRequest: a value holds both kinds of quotes, which cannot be written.
+    """
+    return f"{clause.field}{clause.operator}{','.join(_rendered(v) for v in clause.values)}"
+
+
+def _rendered(value: str | float | datetime) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float | int):
+        return f"{value:.10g}"
+    if _PLAIN.match(value) and value.lower() != "and":
+        return value
+    if '"' not in value:
+        return f'"{value}"'
+    if "'" not in value:
+        return f"'{value}'"
+    raise InvalidRequest(f"a filter cannot hold both kinds of quotes: {value}")
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:

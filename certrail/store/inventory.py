@@ -27,59 +27,6 @@ COLUMNS = (*FIELDS, "flow_run_url")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A named selection of endpoints.
-
-    Attributes:
-        filters: expressions, all of which must hold.
-        sort: column, with ``-`` for descending.
-        columns: what a table shows.
-        help: what it is for, for people.
-    """
-
-    filters: tuple[str, ...]
-    sort: str = "location"
-    columns: tuple[str, ...] = ()
-    help: str = ""
-
-
-SYSTEM_VIEWS: Mapping[str, View] = {
-    "needs-attention": View(
-        ("status=automation-failed,action-required,approval-pending,automation-at-risk",),
-        sort="days_left",
-        columns=("location", "automation_status", "days_left", "profile", "target", "request_id"),
-        help="somebody has to do something",
-    ),
-    "scheduled": View(
-        ("status=automation-scheduled,auto-renew-scheduled",),
-        sort="next_renewal_at",
-        columns=("location", "automation_status", "next_renewal_at", "days_left", "job_name"),
-        help="will run at a known time",
-    ),
-    "in-progress": View(
-        ("status=in-progress,automation-requested",),
-        columns=("location", "automation_status", "job_name", "request_id", "profile"),
-        help="running now or queued",
-    ),
-    "expiring": View(
-        ("days_left<30",),
-        sort="days_left",
-        help="certificate ends within 30 days, or has ended",
-    ),
-    "failed": View(
-        ("status=automation-failed,action-required",),
-        columns=("location", "automation_status", "request_id", "job_name", "days_left"),
-        help="the last request failed",
-    ),
-    "unmanaged": View(
-        ("profile=",),
-        columns=("location", "common_name", "issuer", "days_left", "security_findings"),
-        help="seen, but no profile automates it",
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One row of the inventory."""
 

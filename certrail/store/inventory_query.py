@@ -50,7 +50,10 @@ FIELDS: Mapping[str, Kind] = {
     "next_renewal_at": Kind.TIME,
     "security_findings": Kind.LIST,
 }
-"""What can be filtered and, but for the findings, sorted by."""
+"""What can be filtered and, but for a few, sorted by."""
+
+UNSORTED = ("security_findings", "flow_run_url")
+"""Columns without an order."""
 
 ALIASES: Mapping[str, str] = {
     "status": "automation_status",
@@ -295,8 +298,8 @@ def _findings_condition(relation: Subquery, clause: Clause) -> ColumnElement[boo
 def order(relation: Subquery, sort: str) -> list[Any]:
     name = sort.removeprefix("-")
     name = ALIASES.get(name, name)
-    if name not in FIELDS or name == "security_findings":
-        known = ", ".join(n for n in FIELDS if n != "security_findings")
+    if name not in FIELDS or name in UNSORTED:
+        known = ", ".join(n for n in FIELDS if n not in UNSORTED)
         raise InvalidRequest(
             f"the inventory cannot be sorted by {name!r}", remedy=f"Sort by one of: {known}"
         )

@@ -315,3 +315,17 @@ audit = Table(
     Column("detail", JSONB, nullable=False, server_default="{}"),
     Index(None, "object"),
 )
+
+views = Table(
+    "views",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("filters", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("sort", Text, nullable=False),
+    Column("columns", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("help", Text, nullable=False, server_default=""),
+    Column("saved_by", Text, nullable=False),
+    _created(),
+    _at("updated_at"),
+    comment="Selections of endpoints that people named.",
+)

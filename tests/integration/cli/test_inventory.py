@@ -216,3 +216,40 @@ def test_a_connector_is_added_without_a_file(shell: Shell) -> None:
     assert "no type of connector" in shell("connector", "add", "ca-x", "cli-x", code=2).stderr
     names = [one["name"] for one in shell.json("connector", "list")]
     assert names.count("cli-added") == 1
+
+
+def test_a_view_is_saved_listed_used_and_deleted(shell: Shell) -> None:
+    """What people look for every day they want under a name."""
+    said = shell(
+        "view", "save", "cli-two", "--filter", "location~cli.example", "--target", "cli-web01",
+        "--filter", f"location={shell.location('www')},{shell.location('bad')}",
+        "--sort", "-location", "--columns", "location,profile", "--describe", "two of them",
+    ).stdout  # fmt: skip
+    assert said == "view cli-two saved: 2 endpoints at present\n"
+
+    table = shell("endpoint", "list", "--view", "cli-two").stdout.splitlines()
+    assert table[0].split() == ["Location", "Profile"]
+    assert [line.split()[0] for line in table[1:]] == [
+        shell.location("www"),
+        shell.location("bad"),
+    ]
+    (row,) = shell.json("endpoint", "list", "--view", "cli-two", "--filter", "location~bad")
+    assert row["location"] == shell.location("bad")
+    listed = {one["name"]: one for one in shell.json("view", "list")}
+    assert listed["cli-two"]["endpoints"] == 2
+    assert listed["cli-two"]["filters"][-1] == "target=cli-web01"
+    assert listed["failed"]["system"] is True
+    assert "two of them" in shell("view", "list").stdout
+
+    for wrong in (
+        ["save", "failed", "--tag", "x"],
+        ["save", "cli-x", "--sort", "nothing"],
+        ["save", "cli-x", "--filter", "nothing"],
+        ["delete", "failed"],
+        ["delete", "cli-nothing"],
+    ):
+        assert "Remedy" in shell("view", *wrong, code=2).stderr
+    shell("view", "delete", "cli-two")
+    assert (
+        "there is no view cli-two" in shell("endpoint", "list", "--view", "cli-two", code=2).stderr
+    )

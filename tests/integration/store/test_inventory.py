@@ -12,6 +12,7 @@ from certrail.errors import InvalidRequest, NotFound
 from certrail.store import inventory as query
 from certrail.store.database import transaction
 from certrail.store.inventory_query import status_column
+from certrail.store.views import SYSTEM_VIEWS
 from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status, endpoint_status
 from tests.integration.store.conftest import Inventory, issue
 
@@ -161,7 +162,7 @@ def test_what_makes_an_endpoint_at_risk(risk: str, inventory: Inventory) -> None
         inventory.set("a.test:443", next_renewal_at=NOW - timedelta(days=2))
 
     assert only("a.test:443").automation_status is Status.AUTOMATION_AT_RISK
-    assert locations(*query.SYSTEM_VIEWS["needs-attention"].filters) == ["a.test:443"]
+    assert locations(*SYSTEM_VIEWS["needs-attention"].filters) == ["a.test:443"]
     inventory.set("a.test:443", last_success_at=NOW + timedelta(seconds=1))
     if risk != "expired":
         assert only("a.test:443").automation_status is not Status.AUTOMATION_AT_RISK
@@ -314,7 +315,7 @@ def test_system_views(inventory: Inventory) -> None:
 
     found = {
         name: {one.split(".")[0] for one in locations(*view.filters, sort=view.sort)}
-        for name, view in query.SYSTEM_VIEWS.items()
+        for name, view in SYSTEM_VIEWS.items()
     }
 
     assert found == {

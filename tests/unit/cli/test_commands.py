@@ -91,7 +91,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["frobnicate"], ["endpoint", "list", "--frob"], ["request", "start"], ["apply"],
-     ["endpoint", "list", "--limit", "0"], ["endpoint", "list", "--view", "nothing"]],
+     ["endpoint", "list", "--limit", "0"], ["endpoint", "list", "--status", "nothing"]],
 )  # fmt: skip
 def test_a_wrong_call_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Scripts tell a typing error from work that failed."""

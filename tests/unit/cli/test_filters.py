@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from certrail.errors import InvalidRequest
-from certrail.store.filters import Clause, Operator
+from certrail.store.filters import Clause, Operator, render
 from certrail.store.inventory import parse_filter
 
 
@@ -77,3 +79,43 @@ def test_what_cannot_be_read_is_told(text: str, why: str) -> None:
     """A filter that is silently understood otherwise would start jobs on the wrong endpoints."""
     with pytest.raises(InvalidRequest, match=why):
         parse_filter(text)
+
+
+_TEXTS = st.text(st.characters(exclude_characters='"', exclude_categories=["Cs"]), min_size=1)
+_FIELDS = st.sampled_from(["location", "tags", "profile", "issuer"])
+_CLAUSES = st.one_of(
+    st.builds(
+        Clause,
+        _FIELDS,
+        st.sampled_from([Operator.EQUAL, Operator.NOT_EQUAL, Operator.CONTAINS]),
+        st.lists(_TEXTS, min_size=1, max_size=3).map(tuple),
+    ),
+    st.builds(Clause, _FIELDS, st.just(Operator.EQUAL), st.just(())),
+    st.builds(
+        Clause,
+        st.just("days_left"),
+        st.sampled_from([Operator.LESS, Operator.AT_LEAST]),
+        st.integers(-(10**6), 10**6).map(lambda days: (float(days),)),
+    ),
+    st.builds(
+        Clause,
+        st.just("not_after"),
+        st.just(Operator.GREATER),
+        st.datetimes(timezones=st.just(UTC)).map(lambda moment: (moment,)),
+    ),
+)
+
+
+@given(st.lists(_CLAUSES, min_size=1, max_size=3))
+def test_what_is_written_is_read_back(clauses: list[Clause]) -> None:
+    """Saved views and the dashboard hold filters as text; they must select the same rows."""
+    text = " and ".join(render(clause) for clause in clauses)
+    assume(len(text) <= 2000)
+
+    assert parse_filter(text) == clauses
+
+
+def test_a_value_with_both_quotes_cannot_be_written() -> None:
+    """Nothing else is saved in its place."""
+    with pytest.raises(InvalidRequest):
+        render(Clause("issuer", Operator.EQUAL, ("a\"b'c",)))
