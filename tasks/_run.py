@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect import State, get_run_logger
-from prefect.events import emit_event
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks._base import forget_connectors
@@ -21,7 +20,8 @@ from certrail.handover import is_handed_back
 from certrail.model import Workflow
 from certrail.store import request_runs
 from certrail.store.requests import Request
-from certrail.tracker import SUCCESSFUL, Status
+from certrail.tracker import Status
+from tasks._outbox import nudge
 from tasks._threads import in_lease_thread
 
 StepTask = Callable[[str], Awaitable[State[Any]]]
@@ -43,7 +43,7 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
         async with _held(UUID(request_id)) as (request, owner):
             if request.workflow is not workflow:
                 raise InvalidRequest(f"this is a {request.workflow} request, not {workflow}")
-            _emit("certrail.request.started", request)
+            nudge()
             for step in steps:
                 state = await step(request_id)
                 if state.is_cancelled():
@@ -67,11 +67,6 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
 def is_cancelled(request_id: UUID) -> bool:
     """Return whether this process has heard that the request is to stop."""
     return request_id in _cancelled
-
-
-def emit_step(event: str, request: Request, **payload: Any) -> None:
-    """Emit a Prefect event about a step of *request*."""
-    _emit(event, request, **payload)
 
 
 def must_hold(request: Request) -> None:
@@ -134,28 +129,4 @@ async def _renew(request_id: UUID, owner: str) -> None:
 
 async def _end(request: Request, owner: str, status: Status) -> None:
     await in_lease_thread(request_runs.finish, request.id, owner, status)
-    _emit(
-        "certrail.request.completed"
-        if status in SUCCESSFUL
-        else "certrail.request.cancelled"
-        if status is Status.CANCELLED
-        else "certrail.request.failed",
-        request,
-        status=str(status),
-    )
-
-
-def _emit(event: str, request: Request, **payload: Any) -> None:
-    emit_event(
-        event,
-        resource={
-            "prefect.resource.id": f"certrail.endpoint.{request.location}",
-            "prefect.resource.name": request.location,
-        },
-        payload={
-            "request_id": str(request.id),
-            "workflow": str(request.workflow),
-            "action": str(request.action),
-            **payload,
-        },
-    )
+    nudge()

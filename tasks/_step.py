@@ -27,7 +27,8 @@ from certrail.steps.outcome import Outcome, Work
 from certrail.store import requests, steps
 from certrail.store.requests import Request
 from certrail.tracker import STEPS, StepStatus, Title, task_run_name
-from tasks._run import StepTask, emit_step, is_cancelled, must_hold
+from tasks._outbox import nudge
+from tasks._run import StepTask, is_cancelled, must_hold
 from tasks._threads import in_thread
 
 _log = logging.getLogger("certrail")
@@ -100,36 +101,21 @@ class Step:
                 continue
             if found is None:
                 return await self._cancel(request_id, number)
-            request, outcome = found
-            if isinstance(outcome, Outcome):
-                log.info("%s: %s", self.title, outcome.detail)
-                emit_step(
-                    f"certrail.step.{outcome.status}",
-                    request,
-                    step=str(self.title),
-                    number=number,
-                    detail=outcome.detail,
-                )
-                name = "Skipped" if outcome.status is StepStatus.SKIPPED else None
-                return Completed(name=name, message=outcome.detail)
-            if outcome.final:
-                error = outcome.error
-                emit_step(
-                    "certrail.step.failed",
-                    request,
-                    step=str(self.title),
-                    number=number,
-                    cause=str(error),
-                    remedy=error.remedy,
-                    retryable=error.retryable,
-                )
+            if isinstance(found, Outcome):
+                log.info("%s: %s", self.title, found.detail)
+                nudge()
+                name = "Skipped" if found.status is StepStatus.SKIPPED else None
+                return Completed(name=name, message=found.detail)
+            if found.final:
+                error = found.error
+                nudge()
                 return Failed(message=f"{number}. {self.title}: {error}. {error.remedy}")
-            log.warning("%s: %s; trying again in %.0f s", self.title, outcome.error, outcome.pause)
-            await self._sleep(request_id, outcome.pause)
+            log.warning("%s: %s; trying again in %.0f s", self.title, found.error, found.pause)
+            await self._sleep(request_id, found.pause)
 
     def _try(
         self, request_id: UUID, number: int, task_run_id: UUID | None, tried: int, last: bool
-    ) -> tuple[Request, Outcome | _Failure] | None:
+    ) -> Outcome | _Failure | None:
         """Make one try in a worker thread, with the rows before and after it.
 
         Returns None when somebody asked the request to stop.
@@ -139,7 +125,7 @@ class Step:
         if request.cancel_requested:
             return None
         if status in (StepStatus.COMPLETED, StepStatus.SKIPPED) and self._is_done(request):
-            return request, Outcome(status, detail)
+            return Outcome(status, detail)
         steps.begin(request_id, number, request.run_count, task_run_id)
         try:
             outcome = self._work(Work.of(request))
@@ -150,10 +136,10 @@ class Step:
             error = _Defect(f"unexpected {type(exc).__name__}: {plain(exc)}")
         else:
             steps.end(request_id, number, outcome.status, outcome.detail)
-            return request, outcome
+            return outcome
         failure = _Failure.of(error, attempts=tried, last=last)
         steps.fail(request_id, number, error, final=failure.final)
-        return request, failure
+        return failure
 
     async def _cancel(self, request_id: UUID, number: int) -> State[Any]:
         detail = "cancelled on request"

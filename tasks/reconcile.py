@@ -17,7 +17,7 @@ from certrail.errors import CertrailError
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
 from certrail.steps.outcome import Work
-from certrail.store import request_runs, requests
+from certrail.store import audit, request_runs, requests
 from certrail.store.requests import Request
 from certrail.tracker import Status
 from tasks._connections import responder
@@ -89,6 +89,12 @@ def _facts(request: Request, run: FlowRun | None) -> RunFacts:
 
 
 def _apply(request: Request, verdict: Repair) -> None:
+    audit.note_now(
+        "reconcile",
+        f"request.repair.{verdict}",
+        request.location,
+        {"request_id": str(request.id), "why": "no living worker held it"},
+    )
     if verdict is Repair.CANCEL:
         request_runs.finish(request.id, request.lease_owner or "", Status.CANCELLED)
         return

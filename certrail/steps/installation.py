@@ -152,7 +152,12 @@ def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
     try:
         with work.journal.effect(_RESTORE, key) as effect:
             line = target.restore(staged)
-            effect.record({"line": line})
+            effect.record(
+                {"line": line},
+                lambda connection: requests.announce(
+                    connection, work.request.id, "certrail.request.rolled-back", detail=line
+                ),
+            )
         log.effect(_RESTORE, request=work.request.id, site=staged.site, what=line)
         target.discard(staged)
     except CertrailError as exc:

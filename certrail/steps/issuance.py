@@ -53,6 +53,15 @@ def issue(work: Work, ca: CertificateAuthority) -> Outcome:
             connection, chain, key_id=record.key_id, ca=work.plan.ca.name
         )
         requests.keep_certificate(connection, work.request.id, certificate_id)
+        requests.announce(
+            connection,
+            work.request.id,
+            "certrail.certificate.issued",
+            once=f"issued:{work.request.id}:{chain.fingerprint}",
+            fingerprint=chain.fingerprint,
+            serial=serial_text(chain.leaf),
+            not_after=chain.leaf.not_valid_after_utc.isoformat(),
+        )
     leaf = chain.leaf
     log.effect("certificate.kept", request=work.request.id, serial=serial_text(leaf))
     return Outcome.completed(

@@ -14,7 +14,15 @@ from certrail.configuration import Plan
 from certrail.errors import InvalidRequest, JournalConflict
 from certrail.store import audit
 from certrail.store.database import transaction
-from certrail.store.requests import Request, announce, conflict, get, read, selected
+from certrail.store.requests import (
+    Request,
+    announce,
+    conflict,
+    get,
+    location_of,
+    read,
+    selected,
+)
 from certrail.store.schema import endpoints, requests, steps
 from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
 
@@ -132,6 +140,8 @@ def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None
                 .where(endpoints.c.id == row.endpoint_id)
                 .values(certificate_id=row.certificate_id, last_success_at=func.now())
             )
+            reached = "delivered" if status is Status.CERTIFICATE_DELIVERED else "installed"
+            announce(connection, request_id, f"certrail.certificate.{reached}")
         else:
             connection.execute(
                 update(steps)
@@ -146,6 +156,13 @@ def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None
                 )
             )
         announce(connection, request_id, event, status=str(status), **payload)
+        audit.note(
+            connection,
+            f"worker {owner}" if owner else "reconcile",
+            "request.end",
+            location_of(connection, request_id),
+            {"request_id": str(request_id), "status": str(status)},
+        )
 
 
 def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:

@@ -270,6 +270,16 @@ def announce(connection: Connection, request_id: UUID, event: str, **payload: An
     outbox.put(connection, event, row.location, request_id=request_id, action=row.action, **payload)
 
 
+def location_of(connection: Connection, request_id: UUID) -> str:
+    """Return the location of a request's endpoint."""
+    query = (
+        select(endpoints.c.location)
+        .select_from(requests.join(endpoints))
+        .where(requests.c.id == request_id)
+    )
+    return str(connection.execute(query).scalar_one())
+
+
 def conflict(exc: IntegrityError, location: str) -> Exception:
     """Return what to raise for a broken constraint: a clear error where it is a known one."""
     if "uq_requests_one_active_for_each_endpoint" in str(exc.orig):

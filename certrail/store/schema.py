@@ -292,16 +292,62 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
+    Column(
+        "event_id",
+        UUID(as_uuid=True),
+        nullable=False,
+        unique=True,
+        server_default=text("gen_random_uuid()"),
+        comment="what Prefect, webhooks and e-mails call this event; it never changes",
+    ),
     Column("event", Text, nullable=False),
     Column("resource", Text, nullable=False),
     Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id")),
     Column("payload", JSONB, nullable=False),
+    Column("once", Text, unique=True, comment="what may be told one time only, such as an expiry"),
     _created(),
-    _at("sent_at"),
+    _at("emitted_at"),
+    _at("routed_at"),
+    Index("ix_outbox_unemitted", "id", postgresql_where=text("emitted_at is null")),
+    Index("ix_outbox_unrouted", "id", postgresql_where=text("routed_at is null")),
+    comment="Lifecycle events: emitted to Prefect, and routed to those who want to hear of them.",
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("outbox_id", BigInteger, ForeignKey("outbox.id"), nullable=False),
+    Column("channel", Text, nullable=False, comment="connector that carries it"),
+    Column("recipient", Text, nullable=False, comment="an address, or empty: the channel's own"),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("digest", Text, comment="messages of one digest, channel and recipient go as one"),
+    Column("held_because", Text, comment="quiet hours or digest"),
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=_Now),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    _at("next_attempt_at"),
+    Column("claimed_by", Text),
+    _at("claimed_until"),
+    Column("message_id", Text, comment="the same at each attempt, so that receivers can tell"),
+    Column("subject", Text),
+    Column("answer", Text, comment="what the receiving server said"),
     Column("last_error", Text),
-    Index("ix_outbox_unsent", "id", postgresql_where=text("sent_at is null")),
+    Column("remedy", Text),
+    _created(),
+    _at("ended_at"),
+    CheckConstraint("status in ('pending', 'sent', 'failed', 'dropped')", name="status"),
+    UniqueConstraint("outbox_id", "channel", "recipient"),
+    Index("ix_notifications_pending", "due_at", postgresql_where=text("status = 'pending'")),
+    comment="The delivery log: one row for each event and recipient.",
+)
+
+notification_settings = Table(
+    "notification_settings",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default="true"),
+    Column("settings", JSONB, nullable=False),
+    _at("updated_at"),
+    CheckConstraint("is_only", name="is_only"),
+    comment="The account-wide rules, as applied; one row.",
 )
 
 audit = Table(
@@ -313,7 +359,10 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("object", Text, nullable=False),
     Column("detail", JSONB, nullable=False, server_default="{}"),
+    Column("seq", BigInteger, unique=True, comment="place in the chain, in order of commit"),
+    Column("hash", Text, comment="SHA-256 over the hash before and this entry"),
     Index(None, "object"),
+    comment="Append-only and hash-chained, by triggers of the migration.",
 )
 
 views = Table(

@@ -126,10 +126,13 @@ _END = text(
       )
     )
     insert into outbox (event, resource, request_id, payload)
-    select cast(:event as text), 'certrail.endpoint.' || e.location, r.id, jsonb_build_object(
+    select cast(:event as text), 'certrail.endpoint.' || e.location, r.id,
+      jsonb_strip_nulls(jsonb_build_object(
         'location', e.location, 'step', ended.title, 'number', cast(:number as int),
-        'detail', coalesce(cast(:detail as text), cast(:cause as text))
-      )
+        'detail', coalesce(cast(:detail as text), cast(:cause as text)),
+        'cause', cast(:cause as text), 'remedy', cast(:remedy as text),
+        'retryable', cast(:retryable as boolean)
+      ))
     from ended, requests r join endpoints e on e.id = r.endpoint_id
     where r.id = :request_id and cast(:event as text) is not null
     """

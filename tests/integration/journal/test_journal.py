@@ -272,6 +272,7 @@ def test_state_changes_and_their_events_are_one_transaction(request_: Request) -
     assert events == [
         "certrail.request.started",
         "certrail.step.completed",
+        "certrail.certificate.installed",
         "certrail.request.completed",
     ]
 
