@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from certrail.connectors import Host, InstallTarget
 from certrail.errors import InvalidRequest
 from certrail.model import Site
+from certrail.servers.apache import ApacheSettings, ApacheTarget
 from certrail.servers.command import CommandSettings, CommandTarget
 from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
 from certrail.servers.nginx import NginxSettings, NginxTarget
@@ -23,6 +24,10 @@ class _Kind:
 
 
 _KINDS = {
+    "apache": _Kind(
+        ApacheSettings.parse,
+        lambda host, server: ApacheTarget(host, ApacheSettings.parse(server)),
+    ),
     "command": _Kind(
         CommandSettings.parse,
         lambda host, server: CommandTarget(host, CommandSettings.parse(server)),

@@ -19,6 +19,7 @@ import json
 import posixpath
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from certrail.connectors import Host
 from certrail.errors import CertrailError, Conflict, InvalidRequest, NotFound
@@ -69,10 +70,21 @@ class KeyFile:
     group: str = ""
 
 
+class Form(StrEnum):
+    """How chain and key are laid out in files."""
+
+    PAIR = "pair"
+    """Two files."""
+    CHAIN_FIRST = "chain-first"
+    """One file: HAProxy's ``crt``."""
+    KEY_FIRST = "key-first"
+    """One file with the key before its chain: Postfix's ``smtpd_tls_chain_files``."""
+
+
 class Versions:
     """The versions of one site's certificate on one host.
 
-    With *combined*, chain and key are one file: HAProxy's ``crt``.
+    With *combined*, chain and key are one file, the chain first.
     """
 
     def __init__(
@@ -82,10 +94,11 @@ class Versions:
         *,
         key_file: KeyFile | None = None,
         combined: bool = False,
+        form: Form = Form.PAIR,
     ) -> None:
         self._host = host
         self._key_file = key_file or KeyFile()
-        self._combined = combined
+        self._form = Form.CHAIN_FIRST if combined else form
         self.directory = directory
 
     @property
@@ -226,9 +239,12 @@ class Versions:
         chain = bundle.chain.text.encode()
         if bundle.key is None:
             return {CHAIN: chain}
-        if self._combined:
-            return {COMBINED: chain + bundle.key.reveal().strip() + b"\n"}
-        return {KEY: bundle.key.reveal(), CHAIN: chain}
+        key = bundle.key.reveal()
+        if self._form is Form.CHAIN_FIRST:
+            return {COMBINED: chain + key.strip() + b"\n"}
+        if self._form is Form.KEY_FIRST:
+            return {COMBINED: key.strip() + b"\n" + chain}
+        return {KEY: key, CHAIN: chain}
 
     def _write(self, path: str, content: bytes, *, secret: bool) -> None:
         mode = self._key_file.mode if secret else 0o644

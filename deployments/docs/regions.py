@@ -15,6 +15,7 @@ from certrail.delivery.fields import FieldSettings
 from certrail.delivery.objects import ObjectSettings
 from certrail.delivery.settings import DirectorySettings
 from certrail.errors import InvalidRequest
+from certrail.servers.apache import ApacheSettings
 from certrail.servers.command import CommandSettings
 from certrail.servers.haproxy import HaproxySettings
 from certrail.servers.nginx import NginxSettings
@@ -31,6 +32,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "endpoint": configuration.EndpointConfig,
 }
 SERVERS: dict[str, type[BaseModel]] = {
+    "apache": ApacheSettings,
     "command": CommandSettings,
     "haproxy": HaproxySettings,
     "nginx": NginxSettings,

@@ -21,6 +21,7 @@ from certrail.remote.local import LocalHost
 from certrail.servers.registry import open_target, site_of
 from certrail.servers.versions import Versions, version_of
 from certrail.x509.chain import must_be_installable
+from tests.support.apache import Apache
 from tests.support.haproxy import Haproxy
 from tests.support.nginx import ONE_SITE, Nginx, TestCa
 
@@ -154,6 +155,43 @@ class HaproxyWorld(World):
         return self._haproxy.download(SITE)
 
 
+class ApacheWorld(World):
+    """A real Apache on this machine."""
+
+    def __init__(self, apache: Apache) -> None:
+        self._apache = apache
+        self._server = {**apache.server, "site": SITE}
+        self.ca = apache.ca
+        self.site = site_of(self._server)
+        self.old = apache.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return open_target(LocalHost("here"), self._server)
+
+    def served(self) -> Fingerprint:
+        return self._apache.served(SITE)
+
+    def snapshot(self) -> dict[str, bytes]:
+        return files_below(self._apache.directory)
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        # A key that does not fit would pass its test and end it; one that cannot be read does not.
+        key = Path(staged.data["directory"], "versions", staged.data["version"], "privkey.pem")
+        good = key.read_bytes()
+        key.unlink()
+        yield
+        key.write_bytes(good)
+        key.chmod(0o600)
+
+    def key_modes(self) -> list[int]:
+        found = (self._apache.directory / "certrail").rglob("privkey.pem")
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        return self._apache.download(SITE)
+
+
 # nginx -s returns at once; a reload command is done when the old workers take no more clients.
 _RELOAD = """\
 master=$1; shift
@@ -224,7 +262,7 @@ def staged_chain(combined: bytes) -> bytes:
 
 def files_below(directory: Path) -> dict[str, bytes]:
     """Return configuration and certificates; not what a server writes while it runs."""
-    own = {"error.log", "output.log", "nginx.pid", "haproxy.pid"}
+    own = {"error.log", "output.log", "nginx.pid", "haproxy.pid", "apache2.pid", "slow"}
     return {
         str(path.relative_to(directory)): path.readlink().as_posix().encode()
         if path.is_symlink()
@@ -238,6 +276,12 @@ def files_below(directory: Path) -> dict[str, bytes]:
 def _nginx(directory: Path) -> Iterator[World]:
     with Nginx.started(directory) as nginx:
         yield NginxWorld(nginx)
+
+
+@contextmanager
+def _apache(directory: Path) -> Iterator[World]:
+    with Apache.started(directory) as apache:
+        yield ApacheWorld(apache)
 
 
 @contextmanager
@@ -259,6 +303,7 @@ def _command(directory: Path) -> Iterator[World]:
 
 
 CASES = (
+    Case("apache", "apache", _apache),
     Case("nginx", "nginx", _nginx),
     Case("haproxy", "haproxy", _haproxy),
     Case("command", "command", _command),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from certrail.servers.nginx.plan import Plan
 from certrail.servers.nginx.settings import NginxSettings
 from certrail.servers.nginx.target import NginxTarget
+from certrail.servers.plan import Plan
 
 __all__ = ["NginxSettings", "NginxTarget", "Plan"]

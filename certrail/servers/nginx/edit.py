@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
 from certrail.errors import InvalidRequest
 from certrail.servers.nginx.config import Configuration, Pair, ServerBlock, interpret
 from certrail.servers.nginx.lexer import quote
 from certrail.servers.nginx.listen import parse_wanted
 from certrail.servers.nginx.tree import Directive
 from certrail.servers.splice import Splice, splice
+from certrail.servers.target import kind_of_key
 
 _REST_IS_BLANK = re.compile(rb"[ \t]*(?:#[^\n]*)?\r?\n")
 
@@ -87,13 +86,6 @@ def key_kind(configuration: Configuration, pair: Pair) -> str:
     """Return ``RSA`` or ``ECDSA`` for the certificate configured, "" if it cannot be told."""
     leaf = configuration.leaf(pair)
     return kind_of_key(leaf.public_key()) if leaf else ""
-
-
-def kind_of_key(key: object) -> str:
-    """Return the kind of a public key as TLS tells certificates apart."""
-    if isinstance(key, rsa.RSAPublicKey):
-        return "RSA"
-    return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
 
 
 def _to_replace(

@@ -12,11 +12,12 @@ from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_
 from certrail.names import matches
 from certrail.servers.nginx.config import Configuration, ServerBlock, read_configuration
 from certrail.servers.nginx.control import NginxControl
-from certrail.servers.nginx.edit import Edit, Wanted, kind_of_key, plan_edit
+from certrail.servers.nginx.edit import Edit, Wanted, plan_edit
 from certrail.servers.nginx.match import Matcher
-from certrail.servers.nginx.plan import Plan
 from certrail.servers.nginx.settings import NginxSettings
+from certrail.servers.plan import Plan
 from certrail.servers.splice import replacements
+from certrail.servers.target import kind_of_key
 from certrail.servers.transaction import FileChange, State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
 from certrail.x509.chain import must_be_installable

@@ -1,0 +1,314 @@
+"""What installing on a server is, whatever the server: survey, stage, check, switch, reload.
+
+A kind of server says where a site's certificate is configured and which bytes
+have to change (:meth:`FileTarget.survey`); everything else is here.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from certrail.connectors import Host, InstallTarget
+from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
+from certrail.log import effect
+from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
+from certrail.servers.plan import Plan
+from certrail.servers.program import Program
+from certrail.servers.settings import ServerSettings
+from certrail.servers.splice import Splice, replacements, splice
+from certrail.servers.transaction import Control, FileChange, State, Transaction
+from certrail.servers.versions import Form, Versions, slug, version_of
+from certrail.x509.chain import must_be_installable
+
+_NO_RIGHT = ("Permission denied", "not permitted")
+
+
+class ProgramControl(Control):
+    """A :class:`Control` with the program it speaks to."""
+
+    program: Program
+
+    @abstractmethod
+    def version(self) -> str:
+        """Return the program's name and version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A certificate that is to be configured.
+
+    Attributes:
+        key_kind: ``RSA`` or ``ECDSA``.
+        names: what it is valid for.
+    """
+
+    key_kind: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A site as it is, and the bytes that make it name our certificate.
+
+    Attributes:
+        place: ``file:line``, for people.
+        directory: where the site's certificates are kept.
+        configured: what is configured now, the one that counts first.
+        files: content of each file to be changed, by path.
+        splices: the change of each file.
+    """
+
+    place: str
+    directory: str
+    configured: tuple[Fingerprint, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    splices: Mapping[str, tuple[Splice, ...]] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """The change, for people."""
+        after = {path: splice(self.files[path], made) for path, made in self.splices.items()}
+        changed = {path: data for path, data in after.items() if data != self.files[path]}
+        all_made = [one for path in changed for one in self.splices[path]]
+        added = sum(one.start == one.end for one in all_made)
+        return Plan(
+            self.place,
+            self.directory,
+            {path: self.files[path] for path in changed},
+            changed,
+            len(all_made) - added,
+            added,
+        )
+
+
+class FileTarget(InstallTarget):
+    """A server program on a host that reads certificates from files."""
+
+    server: ClassVar[str]
+    """Its name, for people."""
+    form: ClassVar[Form] = Form.PAIR
+    """How chain and key are laid out in files."""
+    test_command: ClassVar[str]
+    """How a person tests the configuration."""
+
+    def __init__(self, host: Host, settings: ServerSettings, control: ProgramControl) -> None:
+        self.host = host
+        self.settings = settings
+        self.control = control
+
+    @property
+    @abstractmethod
+    def base(self) -> str:
+        """Directory that holds the certificates of all sites."""
+
+    @abstractmethod
+    def survey(self, site: Site, wanted: Wanted | None) -> Survey:
+        """Find *site*, and what has to change so that it names the certificate *wanted*.
+
+        Without *wanted* only what is configured now is asked for.
+
+        Raises:
+            InvalidRequest: it cannot be found or changed safely; the remedy says which
+                lines a person would change.
+        """
+
+    def examine(self) -> str:
+        """Return "" if the configuration is fit to be changed, else what is wrong with it."""
+        return self.control.test()
+
+    def serving(self, site: Site) -> Fingerprint | None:
+        return next(iter(self.survey(site, None).configured), None)
+
+    def plan(self, site: Site, bundle: Bundle) -> Plan:
+        """Return what installing *bundle* would change; nothing is changed.
+
+        Raises:
+            InvalidRequest: the configuration cannot be changed safely.
+        """
+        self._must_be_takable(bundle)
+        self._must_be_sound()
+        return self.survey(site, wanted_of(bundle)).plan
+
+    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
+        self._must_be_takable(bundle)
+        self._must_be_sound()
+        wanted = wanted_of(bundle)
+        survey = self.survey(site, wanted)
+        new = bundle.chain.fingerprint
+        configured = survey.configured
+        if replaces is not None and not {replaces, new} & set(configured):
+            raise Conflict(
+                f"{site.id} is configured with {_short(configured)}, not with {replaces[:16]}…",
+                connector=self.host.name,
+            )
+        version = self.versions(survey.directory).stage(bundle)
+        return Staged(
+            site=site.id,
+            fingerprint=new,
+            replaces=replaces or (configured[0] if configured else None),
+            summary=f"{self.server}: {survey.plan.summary} "
+            f"({key_text(bundle.chain.leaf)} for {survey.place})",
+            data={
+                "site": self.site_name(site),
+                "listen": self.site_listen(site),
+                "directory": survey.directory,
+                "version": version,
+                "key_kind": wanted.key_kind,
+                "names": list(wanted.names),
+                "configured": [str(one) for one in configured],
+            },
+        )
+
+    def activate(self, staged: Staged) -> str:
+        transaction, versions = self._transaction(staged)
+        Transaction.begin_again(self.host, versions, server=self.server)
+        site = Site(staged.site, settings=dict(staged.data))
+        wanted = Wanted(str(staged.data["key_kind"]), tuple(staged.data["names"]))
+        survey = self.survey(site, wanted)
+        plan = survey.plan
+        if versions.live() == version_of(staged.fingerprint) and not plan.after:
+            return f"{self.server}: {staged.fingerprint[:16]}… was live already, nothing changed"
+        expected = {*staged.data["configured"], staged.fingerprint}
+        if survey.configured and not set(survey.configured) & expected:
+            raise Conflict(
+                f"{staged.site} is configured with {_short(survey.configured)}: another "
+                "certificate was installed since this one was staged",
+                connector=self.host.name,
+            )
+        if plan.directory != versions.directory:
+            raise ActivationRefused(
+                f"the certificates of {staged.site} were rearranged since this one was staged, "
+                f"so it belongs into {plan.directory} now",
+                remedy="Retry: the certificate is staged again, no new order is made.",
+            )
+        changes = [
+            FileChange(
+                self.host.real_path(path),
+                plan.before[path],
+                after,
+                replacements(plan.before[path], survey.splices[path]),
+            )
+            for path, after in plan.after.items()
+        ]
+        try:
+            transaction.switch(changes, self.control)
+        except ActivationRefused:
+            # Said by someone who broke it between staging and now?
+            self._must_be_sound()
+            raise
+        effect("site.activate", host=self.host.name, site=staged.site)
+        return f"{self.server}: {plan.summary}, {self._tested}{self.control.program.told}"
+
+    def restore(self, staged: Staged) -> str:
+        transaction, _ = self._transaction(staged)
+        if not transaction.restore(self.control):
+            return f"{self.server}: nothing to put back"
+        effect("site.restore", host=self.host.name, site=staged.site)
+        was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
+        return f"{self.server}: {was} put back, {self._tested}{self.control.program.told}"
+
+    def discard(self, staged: Staged) -> None:
+        transaction, versions = self._transaction(staged)
+        if transaction.state() is State.PREPARED:
+            transaction.restore(self.control)
+        version = version_of(staged.fingerprint)
+        if versions.live() == version:
+            for old in versions.prune(self.settings.keep_versions):
+                Transaction(self.host, versions, old, server=self.server).forget()
+            return
+        transaction.forget()
+        versions.remove(version)
+
+    def site_name(self, site: Site) -> str:
+        """Return the name of *site*.
+
+        Raises:
+            InvalidRequest: it has none.
+        """
+        name = str(site.settings.get("site", "")) or self.settings.site
+        if not name and "site" not in site.settings:
+            raise InvalidRequest(
+                "no site given", remedy="Set `site` of the endpoint's server to the server name."
+            )
+        return name
+
+    def site_listen(self, site: Site) -> str:
+        """Return the address of *site*, "" for any."""
+        return str(site.settings.get("listen", "") or self.settings.listen)
+
+    def directory_of(self, site: Site) -> str:
+        """Return where the certificates of *site* are kept."""
+        name, listen = self.site_name(site), self.site_listen(site)
+        return posixpath.join(self.base, slug(f"{name}@{listen}" if listen else name))
+
+    def versions(self, directory: str) -> Versions:
+        """Return the versions kept in *directory*."""
+        return Versions(self.host, directory, key_file=self.settings.key_file, form=self.form)
+
+    @property
+    def _tested(self) -> str:
+        return "configuration tested, " if self.test_command else ""
+
+    def _must_be_takable(self, bundle: Bundle) -> None:
+        must_be_installable(bundle)
+        if bundle.key is None:
+            raise InvalidRequest(
+                f"{self.server} needs the private key, and this certificate came without one",
+                remedy="Let Certrail make the key: choose an algorithm in the profile.",
+            )
+
+    def _must_be_sound(self) -> None:
+        words = self.examine()
+        if any(text in words for text in _NO_RIGHT):
+            raise PermissionRefused(
+                f"{self.server} cannot be tested with this account on {self.host.name}: {words}",
+                remedy="Log in as root, or set `sudo: true` for the host.",
+                connector=self.host.name,
+            )
+        if words:
+            raise ActivationRefused(
+                f"{self.server} on {self.host.name} refuses its configuration as it is, "
+                f"before anything was changed: {words}",
+                remedy=f"Correct the configuration until `{self.test_command}` accepts it, "
+                "then retry.",
+            )
+
+    def _transaction(self, staged: Staged) -> tuple[Transaction, Versions]:
+        directory = str(staged.data["directory"])
+        inside = posixpath.dirname(directory) == self.base
+        if not inside or posixpath.normpath(directory) != directory:
+            raise InvalidRequest(
+                f"{staged.site} was staged in {directory}, outside {self.base}",
+                remedy="Stage it again: `directory` of the endpoint's server has changed.",
+            )
+        versions = self.versions(directory)
+        version = version_of(staged.fingerprint)
+        return Transaction(self.host, versions, version, server=self.server), versions
+
+
+def wanted_of(bundle: Bundle) -> Wanted:
+    """Return what the configuration has to name for *bundle*."""
+    leaf = bundle.chain.leaf
+    return Wanted(kind_of_key(leaf.public_key()), tuple(subject_names(leaf)))
+
+
+def kind_of_key(key: object) -> str:
+    """Return the kind of a public key as TLS tells certificates apart."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RSA"
+    return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+
+def first_existing(host: Host, candidates: Iterable[str]) -> str:
+    """Return the first of *candidates* that is on *host*, "" if none is."""
+    return next((path for path in candidates if host.info(path) is not None), "")
+
+
+def _short(found: Iterable[Fingerprint]) -> str:
+    return " and ".join(f"{one[:16]}…" for one in found) or "no certificate"

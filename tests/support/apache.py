@@ -1,0 +1,167 @@
+"""A real Apache under a temporary folder, on ports from the kernel.
+
+::
+
+    with Apache.started(tmp_path) as apache:          # one TLS host, www.example.test
+        apache.served("www.example.test")             # fingerprint a client sees
+
+``hosts`` is the text of the virtual hosts; ``@port@``, ``@plain@`` and ``@dir@``
+in it become a TLS port, a second port, and the folder of apache2.conf.
+``@dir@/old.pem`` and ``@dir@/old.key`` hold a certificate for
+``www.example.test`` and ``*.example.test``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from certrail.model import Bundle, Fingerprint
+from tests.support.handshake import fingerprint_at, tls_connection
+from tests.support.nginx import TestCa, store
+from tests.support.process import accepts, binary, free_port, running
+
+ONE_HOST = """\
+<VirtualHost *:@port@>
+    ServerName www.example.test
+    # from last year
+    SSLEngine on
+    SSLCertificateFile    "@dir@/old.pem"
+    SSLCertificateKeyFile @dir@/old.key
+</VirtualHost>
+"""
+_MAIN = """\
+ServerRoot @dir@
+ServerName localhost
+DocumentRoot @dir@/htdocs
+PidFile @dir@/apache2.pid
+ErrorLog @dir@/error.log
+Mutex posixsem
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
+LoadModule rewrite_module /usr/lib/apache2/modules/mod_rewrite.so
+LoadModule socache_shmcb_module /usr/lib/apache2/modules/mod_socache_shmcb.so
+LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so
+StartServers 1
+ThreadsPerChild 8
+ThreadLimit 8
+MaxRequestWorkers 64
+MinSpareThreads 1
+MaxSpareThreads 64
+Listen 127.0.0.1:@port@
+Listen 127.0.0.1:@plain@
+"""
+
+
+@dataclass
+class Apache:
+    """A running Apache. ``server`` is the mapping for an endpoint; add ``site`` to it."""
+
+    __test__ = False
+
+    directory: Path
+    port: int
+    plain: int
+    ca: TestCa
+    old: Bundle
+
+    @property
+    def config(self) -> Path:
+        """The main configuration file."""
+        return self.directory / "apache2.conf"
+
+    @property
+    def server(self) -> dict[str, object]:
+        """Settings that reach this Apache."""
+        return {"kind": "apache", "config": str(self.config), "binary": "apache2"}
+
+    @property
+    def master(self) -> int:
+        """Process id of the parent process."""
+        return int((self.directory / "apache2.pid").read_text())
+
+    @property
+    def error_log(self) -> str:
+        """What Apache wrote about itself."""
+        return (self.directory / "error.log").read_text(errors="replace")
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the configuration, place holders replaced."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.filled(text).encode("utf-8", "surrogateescape"))
+        return path
+
+    def filled(self, text: str) -> str:
+        """Replace the place holders."""
+        values = {"@port@": self.port, "@plain@": self.plain, "@dir@": self.directory}
+        for name, value in values.items():
+            text = text.replace(name, str(value))
+        return text
+
+    def accepts_configuration(self) -> bool:
+        """Return what ``apache2 -t`` says."""
+        argv = [binary("apache2", "apache2-bin"), "-t", "-f", str(self.config)]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+    def served(self, name: str, *, port: int = 0, rsa_only: bool = False) -> Fingerprint:
+        """Return the fingerprint that a client asking for *name* sees."""
+        return fingerprint_at(port or self.port, name, rsa_only=rsa_only)
+
+    @contextmanager
+    def download(self, name: str) -> Iterator[Callable[[], bool]]:
+        """Begin a download that is too large to be sent at once; the value ends it."""
+        size = 16_000_000
+        (self.directory / "htdocs" / "slow").write_bytes(b"x" * size)
+        with tls_connection(self.port, name) as connection:
+            request = f"GET /slow HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+            connection.sendall(request.encode())
+            first = connection.recv(1024)
+            assert b" 200 " in first, first
+
+            def ends_whole() -> bool:
+                received, head = len(first), first
+                while part := connection.recv(65536):
+                    received += len(part)
+                    head = head if b"\r\n\r\n" in head else head + part
+                return received - len(head.partition(b"\r\n\r\n")[0]) - 4 == size
+
+            yield ends_whole
+
+    @classmethod
+    @contextmanager
+    def started(
+        cls,
+        directory: Path,
+        *,
+        hosts: str = ONE_HOST,
+        files: Mapping[str, str] | None = None,
+        ca: TestCa | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> Iterator[Apache]:
+        """Start Apache with *hosts* behind its own settings; *files* are written beside."""
+        ca = ca or TestCa()
+        apache = cls(
+            directory,
+            free_port(),
+            free_port(),
+            ca,
+            ca.bundle("www.example.test", "*.example.test"),
+        )
+        (directory / "htdocs").mkdir(parents=True, exist_ok=True)
+        store(directory / "old", apache.old)
+        for name, text in (files or {}).items():
+            apache.write(name, text)
+        apache.write("apache2.conf", _MAIN + hosts)
+        argv = [binary("apache2", "apache2-bin"), "-f", str(apache.config), "-DFOREGROUND"]
+
+        def ready() -> bool:
+            bound = (directory / "apache2.pid").exists()
+            return bound and accepts(apache.port) and accepts(apache.plain)
+
+        with running([*argv, *arguments], log=directory / "output.log", ready=ready):
+            yield apache
