@@ -92,11 +92,13 @@ class Program:
         return number if found.stdout.decode(errors="replace").strip() in names else 0
 
     def children(self, master: int) -> frozenset[int] | None:
-        """Return the process ids of *master*'s children, None if it is gone."""
-        result = self.host.run(["cat", f"/proc/{master}/task/{master}/children"])
-        if result.exit_code != 0:
+        """Return the process ids of *master*'s children, None if it has ended."""
+        places = [f"/proc/{master}/task/{master}/children", f"/proc/{master}/stat"]
+        text = self.host.run(["cat", *places]).stdout.decode(errors="replace")
+        found, _, stat = text.partition(f"{master} (")
+        if not stat or stat.rpartition(") ")[2].startswith(("Z", "X")):
             return None
-        return frozenset(int(word) for word in result.stdout.split() if word.isdigit())
+        return frozenset(int(word) for word in found.split() if word.isdigit())
 
     def wait_for_new_child(
         self, master: int, before: frozenset[int], within: timedelta, log: str = ""

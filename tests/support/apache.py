@@ -14,6 +14,7 @@ in it become a TLS port, a second port, and the folder of apache2.conf.
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,5 +164,8 @@ class Apache:
             bound = (directory / "apache2.pid").exists()
             return bound and accepts(apache.port) and accepts(apache.plain)
 
-        with running([*argv, *arguments], log=directory / "output.log", ready=ready):
+        log = directory / "output.log"
+        with running([*argv, *arguments], log=log, ready=ready) as process:
+            # As systemd does: one that ends must not stay as a zombie that seems to run.
+            threading.Thread(target=process.wait, daemon=True).start()
             yield apache
