@@ -7,9 +7,8 @@ dump; what a request works with is a :class:`Plan`, taken when it is made.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     BaseModel,
@@ -21,9 +20,11 @@ from pydantic import (
 )
 
 from certrail.errors import InvalidRequest
+from certrail.maintenance import Blackout, Calendar, MaintenanceWindow
 from certrail.model import KeyAlgorithm, Workflow
 from certrail.names import Name, parse_names
 
+Criticality = Literal["critical", "high", "normal", "low"]
 StartTls = Literal["smtp", "imap", "pop3", "ldap", "postgres"]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Connector names become Prefect block names, which allow these characters only."""
@@ -31,7 +32,6 @@ ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$")
 _OBJECT = re.compile(r"^[a-z0-9][a-z0-9-]*/\S+$")
 _LAST_PORT = 65535
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class _Strict(BaseModel):
@@ -80,52 +80,61 @@ class Renew(_Strict):
     at_lifetime_fraction: float = Field(
         default=0.67, gt=0, lt=1, description="Renew when this part of the lifetime has passed."
     )
+    spread: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.5,
+        description="Renewals are spread over this part of the lifetime before that moment.",
+    )
     use_ari: bool = Field(
         default=True, description="Let the CA's renewal information decide, where it has any."
     )
     auto: bool = Field(default=True, description="Renew without being asked.")
-
-
-class MaintenanceWindow(_Strict):
-    """When a certificate may be installed. A window may pass midnight."""
-
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        default=(), description="Days on which it opens; every day if empty."
+    enroll: bool = Field(
+        default=False,
+        description="Obtain a certificate without being asked where there is none of ours.",
     )
-    start: time = Field(description="When it opens, by the wall clock of its time zone.")
-    end: time = Field(description="When it closes; before `start` means on the next day.")
-    timezone: str = Field(default="UTC", description="Time zone, such as Europe/Berlin.")
+    deadline_fraction: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="The hard deadline: this part of the lifetime has passed.",
+    )
+    deadline_overrides_window: bool = Field(
+        default=False,
+        description="Install at the hard deadline even if no maintenance window is open by then.",
+    )
+    max_per_hour: int = Field(
+        default=300,
+        ge=1,
+        description="Renewals that begin in an hour; of all profiles of a CA the least counts.",
+    )
+    distrusted_issuers: tuple[str, ...] = Field(
+        default=(), description="Issuers (as shown in the inventory) that are to be replaced now."
+    )
 
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as exc:
-            raise ValueError(f"unknown time zone {value!r}") from exc
-        return value
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.deadline_fraction <= self.at_lifetime_fraction:
+            raise ValueError("`deadline_fraction` must be more than `at_lifetime_fraction`")
+        if self.spread >= self.at_lifetime_fraction:
+            raise ValueError("`spread` must be less than `at_lifetime_fraction`")
+        return self
 
-    def next_opening(self, now: datetime) -> datetime:
-        """Return when the window is open next: *now* itself while it is.
 
-        The wall clock of the window's zone counts, so that "02:00" stays
-        02:00 when the clocks change. A window without days is open every day.
+class Approval(_Strict):
+    """Who has to agree before a certificate is issued."""
 
-        Args:
-            now: aware datetime.
-        """
-        zone = ZoneInfo(self.timezone)
-        today = now.astimezone(zone).date()
-        # A window that passes midnight may have opened yesterday.
-        for offset in range(-1, 9):
-            day = today + timedelta(days=offset)
-            if self.days and _DAYS[day.weekday()] not in self.days:
-                continue
-            opens = datetime.combine(day, self.start, zone)
-            last_day = day if self.start < self.end else day + timedelta(days=1)
-            if now < datetime.combine(last_day, self.end, zone):
-                return max(now, opens.astimezone(UTC))
-        raise AssertionError("a window opens at least once a week")
+    by: Literal["anyone", "second-person"] = Field(
+        default="second-person",
+        description="Whether whoever asked for the certificate may approve it too.",
+    )
+    approvers: tuple[str, ...] = Field(
+        default=(), description="Accounts that may approve, as in the audit trail; all if empty."
+    )
+    expires_hours: float = Field(
+        default=72, gt=0, le=24 * 90, description="How long an approval is waited for."
+    )
 
 
 class Notifications(_Strict):
@@ -154,8 +163,17 @@ class ProfileConfig(_Strict):
         default=None, description="The certificates themselves; `trust` is read into it."
     )
     renew: Renew = Field(default=Renew(), description="When a certificate is renewed.")
-    maintenance_window: MaintenanceWindow | None = Field(
-        default=None, description="When certificates may be installed; at any time if omitted."
+    maintenance_window: tuple[MaintenanceWindow, ...] = Field(
+        default=(),
+        description="When certificates may be installed, one window or a list; at any time if "
+        "omitted.",
+    )
+    blackout: Blackout | None = Field(
+        default=None, description="Days on which nothing is installed, whatever the windows say."
+    )
+    approval: Approval | None = Field(
+        default=None,
+        description="Who has to agree before a certificate is issued; nobody if omitted.",
     )
     notifications: Notifications = Field(
         default=Notifications(), description="Who is told of what."
@@ -166,6 +184,18 @@ class ProfileConfig(_Strict):
     install_timeout_seconds: int = Field(
         default=30, ge=1, le=3600, description="How long the new certificate may take to appear."
     )
+
+    @field_validator("maintenance_window", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        if value is None:
+            return ()
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @property
+    def calendar(self) -> Calendar:
+        """When certificates may be installed."""
+        return Calendar(windows=self.maintenance_window, blackout=self.blackout)
 
 
 class EndpointConfig(_Strict):
@@ -194,6 +224,16 @@ class EndpointConfig(_Strict):
         default=None, description="Protocol in which TLS is asked for after connecting."
     )
     tags: tuple[str, ...] = Field(default=(), description="Words to filter by.")
+    auto_renew: bool | None = Field(
+        default=None, description="Renew without being asked; default: as the profile says."
+    )
+    criticality: Criticality = Field(
+        default="normal", description="Who goes first when a CA has all certificates replaced."
+    )
+    executor: ProfileName | None = Field(
+        default=None,
+        description="Name of the agent or sensor that reaches it; default: the target's, or any.",
+    )
 
     @field_validator("address", mode="before")
     @classmethod
@@ -253,6 +293,18 @@ class ConnectorRef(_Strict):
         return f"{self.slug}/{self.name}"
 
 
+class Hold(_Strict):
+    """When a certificate that was obtained may be installed.
+
+    Attributes:
+        calendar: the windows.
+        deadline: moment from which the windows no longer count, None if they always do.
+    """
+
+    calendar: Calendar
+    deadline: datetime | None = None
+
+
 class Plan(_Strict):
     """All that a request needs to know, frozen when it is made. No secret is in it."""
 
@@ -274,6 +326,9 @@ class Plan(_Strict):
     replaces: bool = True
     issue_timeout_seconds: int = 600
     install_timeout_seconds: int = 30
+    executor: str | None = None
+    approval: Approval | None = None
+    hold: Hold | None = None
 
     @property
     def host(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -138,13 +138,19 @@ def _automation(found: Detail) -> _Lines:
         ("renews", by_itself, ""),
         ("next renewal", local(row.next_renewal_at), ""),
         ("last success", local(row.last_success_at), ""),
-        ("window", plain(_window(settings.get("maintenance_window"))), ""),
+        ("window", plain(_windows(settings)), ""),
     ]
 
 
-def _window(window: dict[str, Any] | None) -> str:
-    if not window:
-        return ""
+def _windows(settings: Mapping[str, Any]) -> str:
+    windows = settings.get("maintenance_window") or []
+    listed = [_window(one) for one in (windows if isinstance(windows, list) else [windows])]
+    if blackout := settings.get("blackout"):
+        listed.append(f"not on {', '.join(blackout['dates'])} ({blackout.get('timezone', 'UTC')})")
+    return "; ".join(listed)
+
+
+def _window(window: dict[str, Any]) -> str:
     days = ",".join(window.get("days") or ()) or "every day"
     return f"{days} {window['start']}-{window['end']} {window.get('timezone', 'UTC')}"
 

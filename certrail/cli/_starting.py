@@ -129,12 +129,17 @@ def cancel(text: str) -> Request:
 
 
 def _window(prepared: plans.Prepared) -> datetime | None:
-    window = prepared.profile.maintenance_window
-    if window is None:
+    calendar = prepared.profile.calendar
+    if calendar.always_open:
         raise InvalidRequest(
             f"the profile {prepared.profile.name} has no maintenance window",
             remedy="Give it a `maintenance_window`, or use --at.",
         )
     now = datetime.now(UTC)
-    opens = window.next_opening(now)
+    opens = calendar.next_opening(now)
+    if opens is None:
+        raise InvalidRequest(
+            f"no maintenance window of the profile {prepared.profile.name} opens within a year",
+            remedy="Correct its `maintenance_window` or `blackout`, or use --at.",
+        )
     return opens if opens > now else None

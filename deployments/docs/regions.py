@@ -28,6 +28,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "key": configuration.Key,
     "renew": configuration.Renew,
     "maintenance_window": configuration.MaintenanceWindow,
+    "blackout": configuration.Blackout,
+    "approval": configuration.Approval,
     "notifications": configuration.Notifications,
     "endpoint": configuration.EndpointConfig,
 }
