@@ -235,6 +235,11 @@ class EndpointConfig(_Strict):
         description="Name of the agent or sensor that reaches it; default: the target's, or any.",
     )
 
+    @field_validator("criticality", mode="before")
+    @classmethod
+    def _unsaid(cls, value: object) -> object:
+        return value or "normal"
+
     @field_validator("address", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:

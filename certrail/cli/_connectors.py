@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import SecretStr
@@ -24,11 +24,21 @@ class Saving:
     Attributes:
         change: what storing it changes; never tells a secret.
         slug: its block type.
+        executor: the agent or sensor that reaches it, None for any.
     """
 
     change: Change
     slug: str
     block: Any = field(repr=False)
+    executor: str | None = None
+
+    def reached_by(self, executor: str | None, *, before: str | None) -> Saving:
+        """Return the same, reached by an agent or sensor (None: by any)."""
+        change = self.change
+        if executor != before and change.effect is not Effect.CREATED:
+            told = FieldChange("executor", before, executor)
+            change = replace(change, effect=Effect.CHANGED, fields=(*change.fields, told))
+        return replace(self, change=change, executor=executor)
 
     def save(self) -> None:
         """Store the settings, if they differ."""

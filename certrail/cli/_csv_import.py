@@ -21,7 +21,7 @@ from certrail.store.database import transaction
 _LARGEST = 32 * 1024 * 1024
 _MOST_COMPLAINTS = 20
 _LISTS = ("address", "names", "tags")
-_TEXTS = ("sni", "profile", "target", "starttls")
+_TEXTS = ("sni", "profile", "target", "starttls", "criticality", "executor")
 _SERVER = "server."
 _BETWEEN = re.compile(r"[\s;,]+")
 _ALIASES = {"addresses": "address", "tag": "tags", "name": "names"}

@@ -19,13 +19,14 @@ from certrail.cli import _references as references
 from certrail.cli._pem import expired_trust, trust_from_file, trust_from_text
 from certrail.cli._prefect import BlockType
 from certrail.cli._yaml import Document, Path_, path_text
-from certrail.configuration import EndpointConfig, ProfileConfig, Slug
+from certrail.configuration import EndpointConfig, ProfileConfig, ProfileName, Slug
 from certrail.errors import InvalidRequest
 
 _M = TypeVar("_M", bound=BaseModel)
 _SECTIONS = ("connectors", "profiles", "endpoints")
 _MOST_COMPLAINTS = 20
 _NAME: TypeAdapter[str] = TypeAdapter(Slug)
+_EXECUTOR: TypeAdapter[str] = TypeAdapter(ProfileName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class WantedConnector:
     name: str
     type: BlockType
     block: Any = field(repr=False)
+    executor: str | None = None
 
 
 @dataclass(slots=True)
@@ -192,9 +194,21 @@ def _connector(
     if block_type is None:
         complaints.add((*path, "type"), _unknown(str(entry["type"]), types, "type of connector"))
         return None
-    settings = {key: value for key, value in entry.items() if key not in ("name", "type")}
+    executor = _executor(path, entry.get("executor"), complaints)
+    settings = {k: v for k, v in entry.items() if k not in ("name", "type", "executor")}
     block = _block(path, block_type, settings, folder, complaints.add)
-    return WantedConnector(name, block_type, block) if block is not None else None
+    return WantedConnector(name, block_type, block, executor) if block is not None else None
+
+
+def _executor(path: Path_, value: Any, complaints: Complaints) -> str | None:
+    """Return the agent or sensor that reaches the connector: ours to know, not the block's."""
+    if value is None:
+        return None
+    try:
+        return _EXECUTOR.validate_python(value)
+    except ValidationError:
+        complaints.add((*path, "executor"), "the name of an agent or sensor is expected")
+        return None
 
 
 def make_block(

@@ -77,12 +77,16 @@ def apply_document(document: Document, folder: Path, *, dry_run: bool = False) -
     types = _prefect.block_types()
     wanted = check(document, types, folder)
     with transaction() as connection:
-        present = {c.name: c.slug for c in configured.all_connectors(connection)}
+        known = {c.name: c for c in configured.all_connectors(connection)}
         settings = configured.all_profiles(connection)
+    present = {name: connector.slug for name, connector in known.items()}
     stored = {name: read_profile(profile) for name, profile in settings.items()}
     check_references(document, wanted, connectors=present, profiles=stored, types=types)
     savings = [
-        prepare(c.name, c.type, c.block, exists=c.name in present) for c in wanted.connectors
+        prepare(c.name, c.type, c.block, exists=c.name in present).reached_by(
+            c.executor, before=known[c.name].executor if c.name in known else None
+        )
+        for c in wanted.connectors
     ]
     changes: list[Change] = []
     try:
@@ -108,6 +112,7 @@ def _store(connection: Connection, savings: Sequence[Saving], wanted: Wanted) ->
     actor = audit.local_actor()
     for saving in savings:
         configured.keep_connector(connection, saving.change, saving.slug, actor)
+        configured.keep_executor(connection, saving.change.name, saving.executor)
     return [
         *(saving.change for saving in savings),
         *configured.apply_profiles(connection, wanted.profiles, actor),

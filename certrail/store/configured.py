@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Text, any_, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -58,6 +59,7 @@ class ConnectorRow:
     checked_at: Any = None
     check_ok: bool | None = None
     check_message: str | None = None
+    executor: str | None = None
 
     @property
     def reference(self) -> str:
@@ -68,7 +70,9 @@ class ConnectorRow:
 def all_connectors(connection: Connection) -> list[ConnectorRow]:
     """Return every connector, sorted by name."""
     return [
-        ConnectorRow(row.name, row.slug, row.checked_at, row.check_ok, row.check_message)
+        ConnectorRow(
+            row.name, row.slug, row.checked_at, row.check_ok, row.check_message, row.executor
+        )
         for row in connection.execute(select(connectors).order_by(connectors.c.name))
     ]
 
@@ -103,6 +107,13 @@ def keep_connector(connection: Connection, change: Change, slug: str, actor: str
     _note(connection, change, actor)
 
 
+def keep_executor(connection: Connection, name: str, executor: str | None) -> None:
+    """Write down which agent or sensor reaches what the connector stands for."""
+    connection.execute(
+        update(connectors).where(connectors.c.name == name).values(executor=executor)
+    )
+
+
 def keep_check(connection: Connection, name: str, *, ok: bool, message: str) -> None:
     """Write down what a check of the connector found."""
     connection.execute(
@@ -131,7 +142,7 @@ def apply_profiles(
             connection.execute(insert(profiles).values(name=profile.name, **values))
         else:
             profile_id, before = stored[profile.name]
-            change = compare("profile", profile.name, before, settings)
+            change = compare("profile", profile.name, _as_now(before), settings)
             if change.effect is Effect.CHANGED:
                 connection.execute(
                     update(profiles)
@@ -197,6 +208,9 @@ def stored_endpoints(connection: Connection, locations: Sequence[str]) -> dict[s
             "server": row.server,
             "starttls": row.starttls,
             "tags": row.tags,
+            "auto_renew": row.auto_renew,
+            "criticality": row.criticality,
+            "executor": row.executor,
         }
         for row in connection.execute(query)
     }
@@ -211,6 +225,14 @@ def compare(kind: str, name: str, before: Mapping[str, Any], after: Mapping[str,
         if flat_before.get(field) != flat_after.get(field)
     )
     return Change(kind, name, Effect.CHANGED if fields else Effect.UNCHANGED, fields)
+
+
+def _as_now(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a stored profile with what this version says for fields it did not have."""
+    try:
+        return ProfileConfig.model_validate(settings).model_dump(mode="json")
+    except ValidationError:
+        return settings
 
 
 def endpoint_settings(endpoint: EndpointConfig) -> dict[str, Any]:
@@ -228,6 +250,9 @@ def _endpoint_values(endpoint: EndpointConfig, ids: Mapping[str, UUID]) -> dict[
         "server": endpoint.server,
         "starttls": endpoint.starttls,
         "tags": list(endpoint.tags),
+        "auto_renew": endpoint.auto_renew,
+        "criticality": endpoint.criticality,
+        "executor": endpoint.executor,
     }
 
 

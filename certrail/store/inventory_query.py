@@ -144,12 +144,18 @@ def rows() -> Subquery:
         return case((shows_seen, seen.c[column]), else_=ours.c[column])
 
     not_after = shown("not_after")
-    auto = func.coalesce(profiles.c.settings["renew"]["auto"].as_boolean(), literal(True))
+    auto = func.coalesce(
+        endpoints.c.auto_renew,
+        profiles.c.settings["renew"]["auto"].as_boolean(),
+        literal(True),
+    )
     auto_renew = and_(profiles.c.id.is_not(None), auto)
     at_risk = and_(
         auto_renew,
         or_(
             func.coalesce(not_after < func.now(), false()),
+            # Somebody called its renewal off: nothing happens until it ends.
+            func.coalesce(endpoints.c.renewal["code"].astext == "held", false()),
             func.coalesce(
                 and_(
                     endpoints.c.next_renewal_at < func.now() - RESULT_SHOWN_FOR,

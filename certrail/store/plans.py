@@ -123,10 +123,11 @@ def _query() -> Select[Any]:
         obtained.label("obtained_id"),
         select(had.c.names).where(had.c.id == obtained).scalar_subquery().label("obtained_names"),
         certificates.c.names.label("present_names"),
+        connectors.c.executor.label("target_executor"),
     ).select_from(
-        endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id).outerjoin(
-            certificates, endpoints.c.certificate_id == certificates.c.id
-        )
+        endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id)
+        .outerjoin(certificates, endpoints.c.certificate_id == certificates.c.id)
+        .outerjoin(connectors, endpoints.c.target == connectors.c.name)
     )
 
 
@@ -170,6 +171,8 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
             replaces=profile.renew.use_ari,
             issue_timeout_seconds=profile.issue_timeout_seconds,
             install_timeout_seconds=profile.install_timeout_seconds,
+            executor=row.executor or row.target_executor,
+            approval=profile.approval,
         )
     except ValidationError as exc:
         first = exc.errors()[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +52,50 @@ def release(request_id: UUID, owner: str) -> None:
         )
 
 
+def wait(request_id: UUID, owner: str, until: datetime, why: str, number: int) -> None:
+    """Give the lease back and wait with the certificate that was obtained, to install it later.
+
+    Args:
+        request_id, owner: the request and who holds it.
+        until: when it goes on.
+        why: for people; shown with the step that waits.
+        number: of that step.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(
+                requests.c.id == request_id,
+                requests.c.lease_owner == owner,
+                requests.c.status == Status.IN_PROGRESS,
+            )
+            .values(
+                status=Status.AUTOMATION_SCHEDULED,
+                waits_for="window",
+                scheduled_at=until,
+                told_at=until,
+                is_pinned=False,
+                lease_owner=None,
+                lease_until=None,
+            )
+            .returning(requests.c.id)
+        ).first()
+        if row is None:
+            raise JournalConflict("another run holds this request")
+        connection.execute(
+            update(steps)
+            .where(steps.c.request_id == request_id, steps.c.number == number)
+            .values(detail=why)
+        )
+        announce(
+            connection,
+            request_id,
+            "certrail.request.scheduled",
+            scheduled_at=until.isoformat(),
+            detail=why,
+        )
+
+
 def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
     """Begin a run: take the lease, set the request in progress and count the run.
 
@@ -65,6 +109,7 @@ def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
             .where(
                 requests.c.id == request_id,
                 requests.c.status.in_(ACTIVE),
+                requests.c.status != Status.APPROVAL_PENDING,
                 ~requests.c.cancel_requested,
                 or_(
                     requests.c.lease_until.is_(None),
@@ -79,6 +124,7 @@ def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
                 run_count=requests.c.run_count + 1,
                 started_at=func.coalesce(requests.c.started_at, func.now()),
                 ended_at=None,
+                waits_for=None,
             )
             .returning(requests.c.run_count)
         ).first()
@@ -91,6 +137,10 @@ def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
         raise InvalidRequest(
             f"the request is {request.status.text.lower()}",
             remedy="Start a new request, or `certrail request retry` a failed one.",
+        )
+    if request.status is Status.APPROVAL_PENDING:
+        raise InvalidRequest(
+            "the request waits for approval", remedy=f"certrail request approve {request.id}"
         )
     raise JournalConflict(f"{request.lease_owner} holds this request")
 
@@ -109,8 +159,13 @@ def renew_leases(owner: str, request_ids: Sequence[UUID], lease: timedelta) -> s
         return {row.id for row in rows if row.cancel_requested}
 
 
-def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None:
-    """End a run: set the final status, free the lease, note the event. Twice is quiet."""
+def finish(
+    request_id: UUID, owner: str, status: Status, *, because: str | None = None, **payload: Any
+) -> None:
+    """End a run: set the final status, free the lease, note the event. Twice is quiet.
+
+    *because* says what ended it, when that was neither its work nor a person.
+    """
     event = {
         Status.AUTOMATION_SUCCESSFUL: "certrail.request.completed",
         Status.CERTIFICATE_DELIVERED: "certrail.request.completed",
@@ -129,11 +184,19 @@ def finish(request_id: UUID, owner: str, status: Status, **payload: Any) -> None
                 lease_owner=None,
                 lease_until=None,
                 ended_at=func.now(),
+                waits_for=None,
+                ended_because=because,
             )
             .returning(requests.c.endpoint_id, requests.c.certificate_id)
         ).first()
         if row is None:
             return
+        # What comes next is decided anew, at the next sweep.
+        connection.execute(
+            update(endpoints)
+            .where(endpoints.c.id == row.endpoint_id)
+            .values(renewal_decided_at=None)
+        )
         if status in SUCCESSFUL:
             connection.execute(
                 update(endpoints)
@@ -187,7 +250,9 @@ def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
                     cancel_requested=False,
                     plan=plan.model_dump(mode="json"),
                     ended_at=None,
+                    ended_because=None,
                     scheduled_at=None,
+                    told_at=None,
                 )
                 .returning(requests.c.id)
             ).first()

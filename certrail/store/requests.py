@@ -6,7 +6,7 @@ How a request is run, ended and opened again is in :mod:`certrail.store.request_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -30,7 +31,7 @@ from certrail.model import Action, Workflow
 from certrail.store import audit, outbox
 from certrail.store.database import transaction
 from certrail.store.schema import endpoints, journal, requests, steps
-from certrail.tracker import ACTIVE, STEPS, Status, StepStatus
+from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, STEPS, Status, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,17 @@ class Request:
     scheduled_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    approval: dict[str, Any] | None = None
+    approval_until: datetime | None = None
+    waits_for: str | None = None
+    told_at: datetime | None = None
+    is_pinned: bool = False
+    ended_because: str | None = None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the renewal policy made it, not a person."""
+        return self.reason.code.startswith(AUTOMATIC_REASONS)
 
     @property
     def flow_run_name(self) -> str:
@@ -90,61 +102,125 @@ def create(
     Raises:
         Conflict: the endpoint has an active request already.
     """
-    status = Status.AUTOMATION_SCHEDULED if scheduled_at else Status.AUTOMATION_REQUESTED
     try:
         with transaction() as connection:
-            request_id = connection.execute(
-                insert(requests)
-                .values(
-                    endpoint_id=endpoint_id,
-                    job_id=job_id,
-                    workflow=plan.workflow,
-                    action=action,
-                    status=status,
-                    reason_code=reason.code,
-                    reason_message=reason.message,
-                    requested_by=actor,
-                    plan=plan.model_dump(mode="json"),
-                    scheduled_at=scheduled_at,
-                    certificate_id=certificate_id,
-                    previous_certificate_id=previous_certificate_id,
-                )
-                .returning(requests.c.id)
-            ).scalar_one()
-            connection.execute(
-                insert(steps),
-                [
-                    {
-                        "request_id": request_id,
-                        "number": number,
-                        "title": title,
-                        "status": StepStatus.PENDING,
-                    }
-                    for number, title in enumerate(STEPS[plan.workflow], start=1)
-                ],
-            )
-            audit.note(
+            request_id = add(
                 connection,
-                actor,
-                "request.start",
-                plan.location,
-                {
-                    "request_id": str(request_id),
-                    "action": str(action),
-                    "reason": reason.code,
-                },
+                endpoint_id,
+                action=action,
+                plan=plan,
+                reason=reason,
+                actor=actor,
+                scheduled_at=scheduled_at,
+                job_id=job_id,
+                previous_certificate_id=previous_certificate_id,
+                certificate_id=certificate_id,
             )
-            if scheduled_at:
-                outbox.put(
-                    connection,
-                    "certrail.request.scheduled",
-                    plan.location,
-                    request_id=request_id,
-                    scheduled_at=scheduled_at.isoformat(),
-                )
     except IntegrityError as exc:
         raise conflict(exc, plan.location) from exc
     return get(request_id)
+
+
+def add(
+    connection: Connection,
+    endpoint_id: UUID,
+    *,
+    action: Action,
+    plan: Plan,
+    reason: Reason,
+    actor: str,
+    scheduled_at: datetime | None = None,
+    job_id: UUID | None = None,
+    previous_certificate_id: UUID | None = None,
+    certificate_id: UUID | None = None,
+) -> UUID:
+    """Store a new request in the caller's transaction; see :func:`create`.
+
+    Raises:
+        IntegrityError: the endpoint has an active request already.
+    """
+    asked = plan.approval if action is not Action.REDEPLOY else None
+    status = (
+        Status.APPROVAL_PENDING
+        if asked
+        else Status.AUTOMATION_SCHEDULED
+        if scheduled_at
+        else Status.AUTOMATION_REQUESTED
+    )
+    if not reason.code.startswith(AUTOMATIC_REASONS):
+        _supersede(connection, endpoint_id, actor)
+    request_id: UUID = connection.execute(
+        insert(requests)
+        .values(
+            endpoint_id=endpoint_id,
+            job_id=job_id,
+            workflow=plan.workflow,
+            action=action,
+            status=status,
+            reason_code=reason.code,
+            reason_message=reason.message,
+            requested_by=actor,
+            plan=plan.model_dump(mode="json"),
+            scheduled_at=scheduled_at,
+            told_at=scheduled_at,
+            certificate_id=certificate_id,
+            previous_certificate_id=previous_certificate_id,
+            approval=asked.model_dump(mode="json") if asked else None,
+            approval_until=func.now() + timedelta(hours=asked.expires_hours) if asked else None,
+        )
+        .returning(requests.c.id)
+    ).scalar_one()
+    connection.execute(
+        insert(steps),
+        [
+            {
+                "request_id": request_id,
+                "number": number,
+                "title": title,
+                "status": StepStatus.PENDING,
+            }
+            for number, title in enumerate(STEPS[plan.workflow], start=1)
+        ],
+    )
+    audit.note(
+        connection,
+        actor,
+        "request.start",
+        plan.location,
+        {"request_id": str(request_id), "action": str(action), "reason": reason.code},
+    )
+    if scheduled_at:
+        outbox.put(
+            connection,
+            "certrail.request.scheduled",
+            plan.location,
+            request_id=request_id,
+            scheduled_at=scheduled_at.isoformat(),
+        )
+    return request_id
+
+
+def _supersede(connection: Connection, endpoint_id: UUID, actor: str) -> None:
+    """End the renewal that is scheduled: what a person asks for takes its place."""
+    ended = connection.execute(
+        update(requests)
+        .where(
+            requests.c.endpoint_id == endpoint_id,
+            requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
+            or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+            # One that has its certificate already goes on: a second order would be waste.
+            requests.c.certificate_id.is_(None),
+        )
+        .values(status=Status.CANCELLED, ended_at=func.now(), ended_because="superseded")
+        .returning(requests.c.id)
+    ).all()
+    for row in ended:
+        connection.execute(
+            update(steps)
+            .where(steps.c.request_id == row.id, steps.c.status == StepStatus.PENDING)
+            .values(status=StepStatus.CANCELLED)
+        )
+        audit.note(connection, actor, "request.superseded", str(row.id))
 
 
 def get(request_id: UUID) -> Request:
@@ -338,4 +414,10 @@ def read(row: Row[Any]) -> Request:
         scheduled_at=fields["scheduled_at"],
         started_at=fields["started_at"],
         ended_at=fields["ended_at"],
+        approval=fields["approval"],
+        approval_until=fields["approval_until"],
+        waits_for=fields["waits_for"],
+        told_at=fields["told_at"],
+        is_pinned=fields["is_pinned"],
+        ended_because=fields["ended_because"],
     )

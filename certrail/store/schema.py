@@ -65,6 +65,7 @@ connectors = Table(
     _at("checked_at"),
     Column("check_ok", Boolean),
     Column("check_message", Text),
+    Column("executor", Text, comment="agent or sensor that reaches it; null: any"),
     comment="Names of connectors. Their settings are Prefect blocks.",
 )
 
@@ -99,9 +100,17 @@ endpoints = Table(
     _at("observed_at"),
     _at("last_success_at"),
     _at("next_renewal_at"),
+    Column("auto_renew", Boolean, comment="null: as the profile says"),
+    Column("criticality", Text, nullable=False, server_default="normal"),
+    Column("executor", Text, comment="null: that of the target"),
+    Column("renewal", JSONB, comment="why and when it renews, as the sweep decided last"),
+    _at("renewal_decided_at"),
     _created(),
     _at("updated_at"),
     Index(None, "profile_id"),
+    Index(None, "next_renewal_at"),
+    Index(None, "certificate_id"),
+    CheckConstraint("criticality in ('critical', 'high', 'normal', 'low')", name="criticality"),
     Index(None, "target"),
     Index("ix_endpoints_tags", "tags", postgresql_using="gin"),
 )
@@ -124,6 +133,35 @@ certificates = Table(
     _at("revoked_at"),
     _created(),
     Index(None, "not_after"),
+)
+
+renewal_info = Table(
+    "renewal_info",
+    metadata,
+    Column("certificate_id", UUID(as_uuid=True), ForeignKey("certificates.id"), primary_key=True),
+    _at("window_start"),
+    _at("window_end"),
+    Column("explanation_url", Text, nullable=False, server_default=""),
+    _at("asked_at", nullable=False),
+    _at("ask_again_at", nullable=False),
+    Column("error", Text, comment="why the CA could not be asked last"),
+    Index(None, "ask_again_at"),
+    comment="When a CA wants its certificates renewed (RFC 9773).",
+)
+
+executors = Table(
+    "executors",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("queues", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("version", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    _at("started_at", nullable=False),
+    _at("last_seen_at", nullable=False),
+    _at("stopped_at"),
+    _at("silent_since"),
+    comment="Agents and sensors: workers that run requests, and when they were heard of.",
 )
 
 keys = Table(
@@ -191,6 +229,18 @@ requests = Table(
     Column("lease_owner", Text),
     _at("lease_until"),
     Column("cancel_requested", Boolean, nullable=False, server_default="false"),
+    Column("ended_because", Text, comment="superseded, approval-expired …; null: by itself"),
+    Column("approval", JSONB, comment="who may approve, who was asked, who decided"),
+    _at("approval_until"),
+    Column("waits_for", Text, comment="window: obtained, not installed yet"),
+    _at("told_at"),
+    Column(
+        "is_pinned",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="an operator moved it: the sweep does not",
+    ),
     _created(),
     _at("scheduled_at"),
     _at("started_at"),

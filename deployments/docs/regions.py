@@ -10,7 +10,7 @@ from pydantic import BaseModel
 import blocks
 from blocks._base import ConnectorBlock
 from blocks.delivery.azure_keyvault import KeyVaultSettings
-from certrail import configuration
+from certrail import configuration, maintenance
 from certrail.delivery.fields import FieldSettings
 from certrail.delivery.objects import ObjectSettings
 from certrail.delivery.settings import DirectorySettings
@@ -27,8 +27,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "validation": configuration.Validation,
     "key": configuration.Key,
     "renew": configuration.Renew,
-    "maintenance_window": configuration.MaintenanceWindow,
-    "blackout": configuration.Blackout,
+    "maintenance_window": maintenance.MaintenanceWindow,
+    "blackout": maintenance.Blackout,
     "approval": configuration.Approval,
     "notifications": configuration.Notifications,
     "endpoint": configuration.EndpointConfig,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 import pytest
 from pydantic import ValidationError
 
-from certrail.configuration import MaintenanceWindow
+from certrail.maintenance import MaintenanceWindow
 
 
 def at(text: str) -> datetime:
