@@ -189,7 +189,16 @@ def add(
         plan.location,
         {"request_id": str(request_id), "action": str(action), "reason": reason.code},
     )
-    if scheduled_at:
+    if asked:
+        outbox.put(
+            connection,
+            "certrail.request.approval-pending",
+            plan.location,
+            request_id=request_id,
+            action=str(action),
+            requested_by=actor,
+        )
+    elif scheduled_at:
         outbox.put(
             connection,
             "certrail.request.scheduled",

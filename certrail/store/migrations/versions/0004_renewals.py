@@ -1,6 +1,6 @@
 """Renewals: why and when, the CA's suggestions, approvals, agents and sensors.
 
-Revision: 0002
+Revision: 0004
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from alembic import op
 from sqlalchemy import Text
 from sqlalchemy.dialects import postgresql
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
