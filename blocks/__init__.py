@@ -23,6 +23,9 @@ from blocks.dns.powerdns import PowerDns
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.hosts.local import LocalMachine
 from blocks.hosts.ssh import SshMachine
+from blocks.notifiers.apprise import AppriseUrl
+from blocks.notifiers.smtp import SmtpMail
+from blocks.notifiers.webhook import Webhook
 from blocks.targets.a10 import A10
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
@@ -33,6 +36,7 @@ from blocks.targets.redis_server import RedisServer
 __all__ = [
     "A10",
     "AcmeCa",
+    "AppriseUrl",
     "AwsPca",
     "AwsSecretsManager",
     "AzureKeyVault",
@@ -51,7 +55,9 @@ __all__ = [
     "RedisServer",
     "Rfc2136",
     "S3Bucket",
+    "SmtpMail",
     "SshMachine",
     "VaultCa",
     "VaultKv",
+    "Webhook",
 ]

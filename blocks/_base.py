@@ -25,6 +25,7 @@ from certrail.connectors import (
     DnsProvider,
     Host,
     InstallTarget,
+    Notifier,
 )
 from certrail.dns.lookup import Resolver
 from certrail.errors import InvalidRequest, KeyUnavailable, NotFound, Unreachable
@@ -145,6 +146,16 @@ class DeliveryBlock(ConnectorBlock):
     @abstractmethod
     def connect(self) -> AbstractContextManager[DeliveryTarget]:
         """Open the target."""
+
+
+class NotifierBlock(ConnectorBlock):
+    """Settings of something that carries messages to people or programs."""
+
+    kind = "notifier"
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[Notifier]:
+        """Open the notifier."""
 
 
 def open_secret(secret: SecretStr | None) -> str:

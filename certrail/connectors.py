@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar
 
+from certrail.message import Message
 from certrail.model import (
     Account,
     Authorization,
@@ -415,3 +416,24 @@ class ChallengeResponder(ABC):
     @abstractmethod
     def withdraw(self, challenges: Sequence[Challenge]) -> None:
         """Remove exactly these proofs. Absent is success."""
+
+
+class Notifier(Connector):
+    """Carries messages to people or programs.
+
+    Attributes:
+        takes_addresses: whether each message needs an address of its own.
+    """
+
+    takes_addresses: ClassVar[bool] = False
+
+    @abstractmethod
+    def send(self, message: Message) -> str:
+        """Hand *message* over once and return what the other side answered, in one line.
+
+        Returning means that the other side took it. An error means that it did
+        not, or that nobody can know; the same message may then come again.
+
+        Raises:
+            Rejected: it will not be taken, however often it is sent.
+        """

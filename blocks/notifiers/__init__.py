@@ -1,0 +1,1 @@
+"""Notifiers: what carries messages to people and programs."""
