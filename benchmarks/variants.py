@@ -42,10 +42,18 @@ def main() -> None:
 
 def _certrail(concurrency: int, count: int) -> Run:
     """Whole requests: the flow as the worker runs it, steps, tracker and all."""
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
     from certrail.model import Action
     from certrail.store import plans, requests
     from certrail.store.requests import Reason
+    from deployments.engine import install
     from flows.web_server_request import request_web_server_certificate
+
+    install()  # as in the worker
+    run = request_web_server_certificate.with_options(
+        result_storage=PREFECT_LOCAL_STORAGE_PATH.value()
+    )
 
     names = os.environ["BENCH_NAMES"].split()[: count + _WARM_UP]
     ids = []
@@ -62,7 +70,7 @@ def _certrail(concurrency: int, count: int) -> Run:
         ids.append(str(request.id))
 
     async def one(request_id: str) -> bool:
-        state = await request_web_server_certificate(request_id, return_state=True)
+        state = await run(request_id, return_state=True)
         return bool(state.is_completed())
 
     return asyncio.run(_flows("certrail", one, ids, concurrency))
@@ -97,6 +105,19 @@ def _empty(concurrency: int, count: int) -> Run:
 
 
 async def _flows(
+    variant: str,
+    one: Callable[[str], Awaitable[bool]],
+    ids: Sequence[str],
+    concurrency: int,
+) -> Run:
+    from prefect.context import SyncClientContext
+
+    # One client each for the process, as the worker has them.
+    with SyncClientContext():
+        return await _measured(variant, one, ids, concurrency)
+
+
+async def _measured(
     variant: str,
     one: Callable[[str], Awaitable[bool]],
     ids: Sequence[str],

@@ -13,25 +13,17 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from certrail import log
-from certrail.store.database import transaction
+from certrail.store.database import statement, transaction
 from certrail.store.schema import journal as table
 
-_BEGIN = (
-    insert(table)
-    .values(
-        request_id=bindparam("request_id"),
-        action=bindparam("action"),
-        key=bindparam("key"),
-        intent=bindparam("intent", type_=table.c.intent.type),
-        run=bindparam("run"),
-    )
-    .on_conflict_do_nothing()
-    .returning(table.c.id)
-)
+# As text: SQLAlchemy compiles an insert with ON CONFLICT anew each time.
+_BEGIN = text(
+    "insert into journal (request_id, action, key, intent, run)"
+    " values (:request_id, :action, :key, :intent, :run) on conflict do nothing returning id"
+).bindparams(bindparam("intent", type_=table.c.intent.type))
 _THIS = (
     (table.c.request_id == bindparam("request_id"))
     & (table.c.action == bindparam("action"))
@@ -67,7 +59,7 @@ class Effect:
 
         What the effect yielded is stored by *also* in the same transaction.
         """
-        with transaction() as connection:
+        with transaction() if also else statement() as connection:
             for store in also:
                 store(connection)
             connection.execute(_RECORD, {"row_id": self._row_id, "result": dict(outcome)})
@@ -90,7 +82,7 @@ class Journal:
         The block looks at ``outcome``: None means it has to find out and do;
         otherwise the effect is finished and nothing may be done again.
         """
-        with transaction() as connection:
+        with statement() as connection:
             this = {"request_id": self.request_id, "action": action, "key": key}
             row = connection.execute(
                 _BEGIN, {**this, "intent": dict(intent or {}), "run": self.run}
@@ -116,7 +108,7 @@ class Journal:
 
     def intents(self, action: str) -> list[dict[str, Any]]:
         """Return the intents of every effect of *action*, finished or not, oldest first."""
-        with transaction() as connection:
+        with statement() as connection:
             rows = connection.execute(
                 select(table.c.intent)
                 .where(table.c.request_id == self.request_id, table.c.action == action)
@@ -126,7 +118,7 @@ class Journal:
 
     def unfinished(self, action: str) -> list[tuple[str, dict[str, Any]]]:
         """Return key and intent of every effect of *action* without outcome, oldest first."""
-        with transaction() as connection:
+        with statement() as connection:
             rows = connection.execute(
                 select(table.c.key, table.c.intent)
                 .where(

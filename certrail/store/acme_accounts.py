@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from certrail.acme.account import StoredAccount
 from certrail.store import keys
-from certrail.store.database import locked, transaction
+from certrail.store.database import locked, statement, transaction
 from certrail.store.schema import acme_accounts
+from certrail.store.schema import keys as keys_table
+
+_LOAD = (
+    select(
+        acme_accounts.c.url,
+        acme_accounts.c.key_id,
+        acme_accounts.c.contact,
+        acme_accounts.c.eab_kid,
+        keys_table.c.sealed,
+    )
+    .select_from(acme_accounts.join(keys_table))
+    .where(
+        acme_accounts.c.connector == bindparam("connector"),
+        acme_accounts.c.directory_url == bindparam("directory_url"),
+    )
+)
 
 
 class DatabaseAccountKeeper:
@@ -22,21 +38,13 @@ class DatabaseAccountKeeper:
 
     def load(self) -> StoredAccount | None:
         """Return the account, or the key alone (url "") when the CA never answered."""
-        with transaction() as connection:
-            row = connection.execute(
-                select(
-                    acme_accounts.c.url,
-                    acme_accounts.c.key_id,
-                    acme_accounts.c.contact,
-                    acme_accounts.c.eab_kid,
-                ).where(
-                    acme_accounts.c.connector == self._connector,
-                    acme_accounts.c.directory_url == self._directory_url,
-                )
-            ).first()
+        this = {"connector": self._connector, "directory_url": self._directory_url}
+        with statement() as connection:
+            row = connection.execute(_LOAD, this).first()
         if row is None:
             return None
-        return StoredAccount(row.url, keys.load(row.key_id), tuple(row.contact), row.eab_kid)
+        key = keys.opened(row.key_id, row.sealed)
+        return StoredAccount(row.url, key, tuple(row.contact), row.eab_kid)
 
     def save(self, account: StoredAccount) -> None:
         """Keep *account*; its key is sealed anew only when it is another one."""

@@ -8,13 +8,26 @@ from uuid import UUID
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Row, select, text
 
 from certrail.errors import NotFound
 from certrail.model import Chain, Fingerprint, key_text, serial_text, subject_names
-from certrail.store.database import transaction
+from certrail.store.database import statement
 from certrail.store.schema import certificates
+
+# A certificate first seen by a scan and then found to be ours gains its key. As text:
+# SQLAlchemy compiles an insert with ON CONFLICT anew each time.
+_SAVE = text(
+    """
+    insert into certificates as known (fingerprint, serial, issuer, common_name, names, key_kind,
+      not_before, not_after, chain_pem, key_id, ca)
+    values (:fingerprint, :serial, :issuer, :common_name, :names, :key_kind,
+      :not_before, :not_after, :chain_pem, :key_id, :ca)
+    on conflict (fingerprint) do update set key_id = coalesce(known.key_id, excluded.key_id),
+      ca = coalesce(known.ca, excluded.ca)
+    returning id
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +71,7 @@ def save(
         "key_id": key_id,
         "ca": ca,
     }
-    new = insert(certificates).values(values)
-    # A certificate first seen by a scan and then found to be ours gains its key.
-    statement = new.on_conflict_do_update(
-        index_elements=["fingerprint"],
-        set_={
-            "key_id": func.coalesce(certificates.c.key_id, new.excluded.key_id),
-            "ca": func.coalesce(certificates.c.ca, new.excluded.ca),
-        },
-    ).returning(certificates.c.id)
-    certificate_id: UUID = connection.execute(statement).scalar_one()
+    certificate_id: UUID = connection.execute(_SAVE, values).scalar_one()
     return certificate_id
 
 
@@ -77,7 +81,7 @@ def get(certificate_id: UUID) -> Certificate:
     Raises:
         NotFound: there is none with that id.
     """
-    with transaction() as connection:
+    with statement() as connection:
         row = connection.execute(
             select(certificates).where(certificates.c.id == certificate_id)
         ).first()
@@ -88,7 +92,7 @@ def get(certificate_id: UUID) -> Certificate:
 
 def by_fingerprint(fingerprint: str) -> Certificate | None:
     """Return the certificate with that SHA-256, None if the inventory has none."""
-    with transaction() as connection:
+    with statement() as connection:
         row = connection.execute(
             select(certificates).where(certificates.c.fingerprint == fingerprint)
         ).first()

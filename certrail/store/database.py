@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
@@ -28,11 +28,12 @@ _MIGRATION_LOCK = 0x63657274  # any constant; two `certrail up` must not migrate
 
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
-_engines: dict[str, Engine] = {}
+_Isolation = Literal["READ COMMITTED", "AUTOCOMMIT"]
+_engines: dict[tuple[str, _Isolation], Engine] = {}
 _engines_lock = threading.Lock()
 
 
-def engine() -> Engine:
+def engine(isolation: _Isolation = "READ COMMITTED") -> Engine:
     """Return this process's engine for the configured database.
 
     Raises:
@@ -40,9 +41,10 @@ def engine() -> Engine:
     """
     url = database_url()
     with _engines_lock:
-        if url not in _engines:
-            _engines[url] = create_engine(
+        if (url, isolation) not in _engines:
+            _engines[url, isolation] = create_engine(
                 _driver_url(url),
+                isolation_level=isolation,
                 pool_size=20,
                 max_overflow=60,
                 pool_timeout=60,
@@ -53,7 +55,7 @@ def engine() -> Engine:
                 hide_parameters=True,
                 connect_args={"connect_timeout": 10, "application_name": "certrail"},
             )
-        return _engines[url]
+        return _engines[url, isolation]
 
 
 @contextmanager
@@ -65,6 +67,24 @@ def transaction() -> Iterator[Connection]:
     """
     try:
         with engine().begin() as connection:
+            yield connection
+    except (OperationalError, InterfaceError, TimeoutError) as exc:
+        raise unreachable(exc) from exc
+
+
+@contextmanager
+def statement() -> Iterator[Connection]:
+    """Open a connection for one statement, which is a transaction of its own.
+
+    It saves the two round trips of BEGIN and COMMIT, two thirds of what a
+    short statement costs. A second statement would not be rolled back with
+    the first: use :func:`transaction` for several.
+
+    Raises:
+        Unreachable: the database does not answer.
+    """
+    try:
+        with engine("AUTOCOMMIT").connect() as connection:
             yield connection
     except (OperationalError, InterfaceError, TimeoutError) as exc:
         raise unreachable(exc) from exc

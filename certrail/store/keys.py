@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from certrail.errors import KeyUnavailable
 from certrail.keys.seal import keyring
 from certrail.private_key import PrivateKeyPem
-from certrail.store.database import transaction
+from certrail.store.database import statement
 from certrail.store.schema import keys
 
 
@@ -30,19 +30,28 @@ def load(key_id: UUID) -> PrivateKeyPem:
     Raises:
         KeyUnavailable: it was destroyed, or the sealing key is not the one used.
     """
-    with transaction() as connection:
+    with statement() as connection:
         row = connection.execute(select(keys.c.sealed).where(keys.c.id == key_id)).first()
-    if row is None or row.sealed is None:
+    return opened(key_id, row.sealed if row is not None else None)
+
+
+def opened(key_id: UUID, sealed: str | None) -> PrivateKeyPem:
+    """Return the key of that id from its sealed text.
+
+    Raises:
+        KeyUnavailable: see :func:`load`.
+    """
+    if sealed is None:
         raise KeyUnavailable(
             f"the private key {key_id} was destroyed",
             remedy="Start a reissue, which makes a new key.",
         )
-    return PrivateKeyPem(keyring().open(row.sealed, _purpose(key_id)))
+    return PrivateKeyPem(keyring().open(sealed, _purpose(key_id)))
 
 
 def destroy(key_id: UUID) -> None:
     """Forget the key material; the row stays as evidence that there was one."""
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             update(keys).where(keys.c.id == key_id).values(sealed=None, destroyed_at=func.now())
         )

@@ -14,7 +14,7 @@ from certrail.errors import JournalConflict
 from certrail.model import Csr, KeyAlgorithm, Order, OrderKey
 from certrail.private_key import PrivateKeyPem
 from certrail.store import keys
-from certrail.store.database import transaction
+from certrail.store.database import statement, transaction
 from certrail.store.schema import orders
 from certrail.x509.csr import read_csr
 
@@ -60,7 +60,7 @@ _KEEP = (
 
 def live(request_id: UUID) -> OrderRecord | None:
     """Return the request's live order, None if it has none yet."""
-    with transaction() as connection:
+    with statement() as connection:
         row = connection.execute(_LIVE, {"request_id": request_id}).first()
     return _read(row) if row is not None else None
 
@@ -133,7 +133,7 @@ def keep_csr(
 
 def drop_csr(record: OrderRecord) -> None:
     """Forget a CSR that the CA refused; the order lives on and gets another."""
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             update(orders)
             .where(orders.c.id == record.id)
@@ -146,7 +146,7 @@ def bury(request_id: UUID, why: str) -> None:
 
     Only after this may the request open another.
     """
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             update(orders)
             .where(orders.c.request_id == request_id, ~orders.c.is_dead)
@@ -156,7 +156,7 @@ def bury(request_id: UUID, why: str) -> None:
 
 def known_at(ca: str) -> set[str]:
     """Return the remote ids of all orders that requests have at the connector *ca*."""
-    with transaction() as connection:
+    with statement() as connection:
         rows = connection.execute(
             select(orders.c.order["remote_id"].astext).where(
                 orders.c.ca == ca, orders.c.order.is_not(None)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration import Plan
 from certrail.errors import InvalidRequest, JournalConflict
 from certrail.store import audit
-from certrail.store.database import transaction
+from certrail.store.database import statement, transaction
 from certrail.store.requests import (
     Request,
     announce,
@@ -38,13 +38,13 @@ def unattended(older_than: timedelta) -> list[Request]:
         or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
         requests.c.created_at < func.now() - older_than,
     )
-    with transaction() as connection:
+    with statement() as connection:
         return [read(row) for row in connection.execute(query)]
 
 
 def release(request_id: UUID, owner: str) -> None:
     """Give the lease back without ending the request: another worker goes on with it."""
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             update(requests)
             .where(requests.c.id == request_id, requests.c.lease_owner == owner)
@@ -130,7 +130,7 @@ def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
         ).first()
         if row is not None and row.run_count == 1:
             announce(connection, request_id, "certrail.request.started")
-    request = get(request_id)
+        request = get(request_id, connection)
     if row is not None:
         return request
     if request.cancel_requested or request.status not in ACTIVE:
@@ -149,7 +149,7 @@ def renew_leases(owner: str, request_ids: Sequence[UUID], lease: timedelta) -> s
     """Extend the leases that *owner* still holds; returns those asked to be cancelled."""
     if not request_ids:
         return set()
-    with transaction() as connection:
+    with statement() as connection:
         rows = connection.execute(
             update(requests)
             .where(requests.c.id.in_(request_ids), requests.c.lease_owner == owner)

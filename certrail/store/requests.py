@@ -5,6 +5,7 @@ How a request is run, ended and opened again is in :mod:`certrail.store.request_
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +30,7 @@ from certrail.configuration import Plan
 from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.model import Action, Workflow
 from certrail.store import audit, outbox
-from certrail.store.database import transaction
+from certrail.store.database import statement, transaction
 from certrail.store.schema import endpoints, journal, requests, steps
 from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, STEPS, Status, StepStatus
 
@@ -232,14 +233,14 @@ def _supersede(connection: Connection, endpoint_id: UUID, actor: str) -> None:
         audit.note(connection, actor, "request.superseded", str(row.id))
 
 
-def get(request_id: UUID) -> Request:
-    """Return a request.
+def get(request_id: UUID, connection: Connection | None = None) -> Request:
+    """Return a request, as the caller's transaction sees it where *connection* is given.
 
     Raises:
         NotFound: there is none with that id.
     """
-    with transaction() as connection:
-        row = connection.execute(_BY_ID, {"request_id": request_id}).first()
+    with nullcontext(connection) if connection is not None else statement() as opened:
+        row = opened.execute(_BY_ID, {"request_id": request_id}).first()
     if row is None:
         raise NotFound(f"there is no request {request_id}")
     return read(row)
@@ -251,7 +252,7 @@ def with_step(request_id: UUID, number: int) -> tuple[Request, StepStatus, str]:
     Raises:
         NotFound: there is no such request.
     """
-    with transaction() as connection:
+    with statement() as connection:
         row = connection.execute(_WITH_STEP, {"request_id": request_id, "number": number}).first()
     if row is None:
         raise NotFound(f"there is no request {request_id}")
@@ -297,13 +298,13 @@ def newest(
         query = query.where(requests.c.status == status)
     if location:
         query = query.where(endpoints.c.location == location.lower())
-    with transaction() as connection:
+    with statement() as connection:
         return [read(row) for row in connection.execute(query)]
 
 
 def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
     """Note which Prefect flow run carries the request."""
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             update(requests).where(requests.c.id == request_id).values(flow_run_id=flow_run_id)
         )

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 
 from certrail.errors import CertrailError, ConnectorError
-from certrail.store.database import transaction
+from certrail.store.database import statement
 from certrail.store.schema import step_attempts, steps
 from certrail.tracker import StepStatus, Title
 
@@ -54,7 +54,7 @@ def of_requests(request_ids: Sequence[UUID]) -> dict[UUID, list[Step]]:
     """Return the steps of several requests in one query."""
     query = select(steps).where(steps.c.request_id.in_(request_ids)).order_by(steps.c.number)
     found: dict[UUID, list[Step]] = {request_id: [] for request_id in request_ids}
-    with transaction() as connection:
+    with statement() as connection:
         for row in connection.execute(query):
             found[row.request_id].append(
                 Step(
@@ -81,7 +81,7 @@ def history(request_id: UUID) -> list[Attempt]:
         .where(step_attempts.c.request_id == request_id)
         .order_by(step_attempts.c.id)
     )
-    with transaction() as connection:
+    with statement() as connection:
         return [
             Attempt(
                 row.number,
@@ -141,7 +141,7 @@ _END = text(
 
 def begin(request_id: UUID, number: int, run: int, task_run_id: UUID | None) -> int:
     """Note that a try of the step begins; returns how many tries there were, this one included."""
-    with transaction() as connection:
+    with statement() as connection:
         attempts: int = connection.execute(
             _BEGIN,
             {
@@ -178,7 +178,7 @@ def _end(
     error: CertrailError | None = None,
 ) -> None:
     told = status.is_final and status is not StepStatus.CANCELLED
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             _END,
             {

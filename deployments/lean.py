@@ -1,0 +1,75 @@
+"""Prefect's client without the questions whose answers this process has.
+
+Measured on two cores, a flow run costs its server 13 ms to create, 10 ms for
+each state and 4 ms for each thing that is looked up. The engine looks up the
+flow's id for each run, and reads the run again that it has just changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any, cast
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import FlowRunCreate
+from prefect.client.schemas.objects import FlowRun, FlowRunPolicy
+from prefect.flows import Flow
+from prefect.states import Running, to_state_create
+
+_flow_ids: dict[tuple[str, str], UUID] = {}
+
+
+def creating(client: PrefectClient) -> PrefectClient:
+    """Return *client* with a ``create_flow_run`` that makes a running run in one call."""
+    lean: Any = copy.copy(client)
+    lean.create_flow_run = partial(_create_flow_run, client)
+    return cast(PrefectClient, lean)
+
+
+def knowing(client: PrefectClient, flow_run: FlowRun) -> PrefectClient:
+    """Return *client* with an answer of its own when it is asked for *flow_run* the next time."""
+    lean: Any = copy.copy(client)
+
+    async def read_flow_run(flow_run_id: UUID) -> FlowRun:
+        del lean.read_flow_run  # anybody who asks later wants to know what is new
+        return flow_run if flow_run_id == flow_run.id else await client.read_flow_run(flow_run_id)
+
+    lean.read_flow_run = read_flow_run
+    return cast(PrefectClient, lean)
+
+
+async def _create_flow_run(
+    client: PrefectClient,
+    flow: Flow[..., Any],
+    parameters: dict[str, Any] | None = None,
+    state: object = None,
+    parent_task_run_id: UUID | None = None,
+    tags: Any = None,
+) -> FlowRun:
+    """Create a run of *flow*, running from the start; *state*, Prefect's Pending, is skipped."""
+    create = FlowRunCreate(
+        flow_id=await _flow_id(client, flow.name),
+        flow_version=flow.version,
+        parameters=parameters or {},
+        tags=list(tags or []),
+        parent_task_run_id=parent_task_run_id,
+        state=to_state_create(Running()),
+        empirical_policy=FlowRunPolicy(
+            retries=flow.retries, retry_delay=int(flow.retry_delay_seconds or 0)
+        ),
+    )
+    response = await client.request(
+        "POST", "/flow_runs/", json=create.model_dump(mode="json", exclude_unset=True)
+    )
+    flow_run = FlowRun.model_validate(response.json())
+    flow_run.parameters = parameters or {}
+    return flow_run
+
+
+async def _flow_id(client: PrefectClient, name: str) -> UUID:
+    key = (str(client.api_url), name)
+    if key not in _flow_ids:
+        _flow_ids[key] = await client.create_flow_from_name(name)
+    return _flow_ids[key]
