@@ -372,6 +372,7 @@ class Site:
         tls: whether it serves TLS now.
         fingerprint: of the certificate configured now, None if there is none or it cannot be read.
         settings: what the kind of target needs to find it again; JSON values only.
+        starttls: protocol in which clients ask for TLS there, "" where it begins at once.
     """
 
     id: str
@@ -380,6 +381,7 @@ class Site:
     tls: bool = False
     fingerprint: Fingerprint | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    starttls: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from certrail.errors import InvalidRequest
 from certrail.model import Site
 from certrail.servers.apache import ApacheSettings, ApacheTarget
 from certrail.servers.command import CommandSettings, CommandTarget
+from certrail.servers.dovecot import DovecotSettings, DovecotTarget
 from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.target import site_id
+from certrail.servers.postfix import PostfixSettings, PostfixTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,20 @@ _KINDS = {
         CommandSettings.parse,
         lambda host, server: CommandTarget(host, CommandSettings.parse(server)),
     ),
+    "dovecot": _Kind(
+        DovecotSettings.parse,
+        lambda host, server: DovecotTarget(host, DovecotSettings.parse(server)),
+    ),
     "haproxy": _Kind(
         HaproxySettings.parse,
         lambda host, server: HaproxyTarget(host, HaproxySettings.parse(server)),
     ),
     "nginx": _Kind(
         NginxSettings.parse, lambda host, server: NginxTarget(host, NginxSettings.parse(server))
+    ),
+    "postfix": _Kind(
+        PostfixSettings.parse,
+        lambda host, server: PostfixTarget(host, PostfixSettings.parse(server)),
     ),
 }
 

@@ -22,15 +22,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from certrail.connectors import Host
-from certrail.errors import CertrailError, Conflict, InvalidRequest, NotFound
+from certrail.errors import (
+    ActivationRefused,
+    CertrailError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    UnexpectedReply,
+)
 from certrail.log import effect, plain
-from certrail.model import Bundle, Fingerprint
+from certrail.model import Bundle, Chain, Fingerprint
+from certrail.private_key import PrivateKeyPem
 
 CHAIN = "fullchain.pem"
 KEY = "privkey.pem"
 COMBINED = "combined.pem"
 _PLAIN = re.compile(r"[^a-z0-9.-]")
 _VERSION = re.compile(r"[0-9a-f]{16}\Z")
+_KEY_PEM = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----\n?", re.DOTALL)
 _LONGEST = 120
 
 
@@ -184,6 +193,28 @@ class Versions:
         effect("version.stage", host=self._host.name, directory=directory)
         return version
 
+    def must_be_whole(self, version: str) -> None:
+        """Read *version* back: its files are there, and the key belongs to the certificate.
+
+        For servers that take over anything and then refuse every client.
+
+        Raises:
+            ActivationRefused: they do not fit, or are not there.
+        """
+        directory = self.path(version)
+        one = self._form is not Form.PAIR
+        try:
+            chain = self._host.read_file(posixpath.join(directory, COMBINED if one else CHAIN))
+            key = chain if one else self._host.read_file(posixpath.join(directory, KEY))
+            found = Chain.from_pem(chain.decode(errors="replace"))
+            pem = _KEY_PEM.search(key)
+            Bundle(found, PrivateKeyPem(pem[0] if pem else b"")).must_match()
+            fits = version_of(found.fingerprint) == version
+        except (NotFound, UnexpectedReply, InvalidRequest, ValueError) as exc:
+            raise _not_whole(directory, self._host.name) from exc
+        if not fits:
+            raise _not_whole(directory, self._host.name)
+
     def switch(self, target: str) -> None:
         """Point ``live`` at *target* (as written in the link); "" removes the link."""
         if target:
@@ -272,3 +303,11 @@ class Versions:
         base = posixpath.dirname(self.directory)
         if self._host.info(base) is not None and not self._host.list_directory(base):
             self._host.remove(base)
+
+
+def _not_whole(directory: str, host: str) -> ActivationRefused:
+    return ActivationRefused(
+        f"what was staged in {directory} on {host} is no longer a certificate with its key; "
+        "nothing was changed",
+        remedy="Retry: the certificate is staged again, no new order is made.",
+    )

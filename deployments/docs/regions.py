@@ -17,8 +17,10 @@ from certrail.delivery.settings import DirectorySettings
 from certrail.errors import InvalidRequest
 from certrail.servers.apache import ApacheSettings
 from certrail.servers.command import CommandSettings
+from certrail.servers.dovecot import DovecotSettings
 from certrail.servers.haproxy import HaproxySettings
 from certrail.servers.nginx import NginxSettings
+from certrail.servers.postfix import PostfixSettings
 from certrail.settings import Settings
 from deployments.docs.commands import command_line
 
@@ -36,8 +38,10 @@ MODELS: dict[str, type[BaseModel]] = {
 SERVERS: dict[str, type[BaseModel]] = {
     "apache": ApacheSettings,
     "command": CommandSettings,
+    "dovecot": DovecotSettings,
     "haproxy": HaproxySettings,
     "nginx": NginxSettings,
+    "postfix": PostfixSettings,
 }
 DELIVERIES: dict[str, type[BaseModel]] = {
     "directory": DirectorySettings,

@@ -23,6 +23,7 @@ from certrail.servers.versions import Versions, version_of
 from certrail.x509.chain import must_be_installable
 from tests.support.apache import Apache
 from tests.support.haproxy import Haproxy
+from tests.support.mail import Dovecot, Postfix
 from tests.support.nginx import ONE_SITE, Nginx, TestCa
 
 SITE = "www.example.test"
@@ -192,6 +193,52 @@ class ApacheWorld(World):
         return self._apache.download(SITE)
 
 
+class MailWorld(World):
+    """A real Postfix or Dovecot on this machine."""
+
+    def __init__(self, mail: Postfix | Dovecot, keys: str) -> None:
+        self._mail = mail
+        self._keys = keys
+        self._server = {**mail.server, "site": SITE}
+        self._base = Path(str(mail.server["config"]))
+        self._base = self._base if self._base.is_dir() else self._base.parent
+        self.ca = mail.ca
+        self.site = site_of(self._server)
+        self.old = mail.old.chain.fingerprint
+
+    def open(self) -> InstallTarget:
+        return open_target(LocalHost("here"), self._server)
+
+    def served(self) -> Fingerprint:
+        return self._mail.served()
+
+    def snapshot(self) -> dict[str, bytes]:
+        found = [*self._base.glob("*.c*f"), *(self._base / "certrail").rglob("*")]
+        return {
+            str(path): path.readlink().as_posix().encode()
+            if path.is_symlink()
+            else path.read_bytes()
+            for path in found
+            if path.is_symlink() or path.is_file()
+        }
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        # It would take over a pair that does not fit, and break every handshake.
+        key = Path(staged.data["directory"], "versions", staged.data["version"], self._keys)
+        good = key.read_bytes()
+        other = self.ca.bundle(SITE).key
+        assert other is not None
+        chain = good[good.find(b"-----BEGIN CERT") :] if b"BEGIN CERT" in good else b""
+        key.write_bytes(other.reveal() + chain)
+        yield
+        key.write_bytes(good)
+
+    def key_modes(self) -> list[int]:
+        found = (self._base / "certrail").rglob(self._keys)
+        return [path.stat().st_mode & 0o7777 for path in found]
+
+
 # nginx -s returns at once; a reload command is done when the old workers take no more clients.
 _RELOAD = """\
 master=$1; shift
@@ -302,8 +349,22 @@ def _command(directory: Path) -> Iterator[World]:
         yield CommandWorld(nginx, old)
 
 
+@contextmanager
+def _postfix(directory: Path) -> Iterator[World]:
+    with Postfix.started() as postfix:
+        yield MailWorld(postfix, "combined.pem")
+
+
+@contextmanager
+def _dovecot(directory: Path) -> Iterator[World]:
+    with Dovecot.started() as dovecot:
+        yield MailWorld(dovecot, "privkey.pem")
+
+
 CASES = (
     Case("apache", "apache", _apache),
+    Case("postfix", "postfix", _postfix, frozenset({"connections"})),
+    Case("dovecot", "dovecot", _dovecot, frozenset({"connections"})),
     Case("nginx", "nginx", _nginx),
     Case("haproxy", "haproxy", _haproxy),
     Case("command", "command", _command),

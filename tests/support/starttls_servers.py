@@ -11,7 +11,7 @@ import pwd
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,21 +21,24 @@ from tests.support.process import binary, die_with_parent, free_port, running, w
 @contextmanager
 def postfix(file: Path | None) -> Iterator[int]:
     """Run Postfix as an SMTP server; without *file* it offers no STARTTLS."""
-    with _home() as folder, _postfix(folder, file) as ports:
-        yield ports
+    tls = ["smtpd_tls_security_level = none"]
+    if file is not None:
+        tls = ["smtpd_tls_security_level = may", f"smtpd_tls_chain_files = {file}"]
+    with home() as folder, postfix_in(folder, tls) as port:
+        yield port
 
 
 @contextmanager
-def _postfix(folder: Path, file: Path | None) -> Iterator[int]:
+def postfix_in(
+    folder: Path, tls: Sequence[str], *, name: str = "mail.example.com", more: Sequence[str] = ()
+) -> Iterator[int]:
+    """Run Postfix in *folder*: *tls* are lines of main.cf, *more* those of master.cf."""
     program = binary("postfix", "postfix")
     port = free_port()
     spool, data, conf = folder / "spool", folder / "data", folder / "postfix"
     for path in (spool, data, conf):
         path.mkdir()
     _own(data, "postfix")
-    tls = ["smtpd_tls_security_level = none"]
-    if file is not None:
-        tls = ["smtpd_tls_security_level = may", f"smtpd_tls_chain_files = {file}"]
     settings = [
         "compatibility_level = 3.6",
         f"queue_directory = {spool}",
@@ -44,7 +47,7 @@ def _postfix(folder: Path, file: Path | None) -> Iterator[int]:
         "daemon_directory = /usr/lib/postfix/sbin",
         "mail_owner = postfix",
         "setgid_group = postdrop",
-        "myhostname = mail.example.com",
+        f"myhostname = {name}",
         "inet_interfaces = 127.0.0.1",
         "inet_protocols = ipv4",
         "mynetworks = 127.0.0.0/8",
@@ -68,6 +71,7 @@ def _postfix(folder: Path, file: Path | None) -> Iterator[int]:
         "defer unix - - n - 0 bounce",
         "trace unix - - n - 0 bounce",
         "proxymap unix - - n - - proxymap",
+        *more,
     ]
     (conf / "master.cf").write_text("\n".join(services) + "\n")
     argv = [program, "-c", str(conf), "start-fg"]
@@ -83,17 +87,18 @@ def _postfix(folder: Path, file: Path | None) -> Iterator[int]:
 @contextmanager
 def dovecot(file: Path | None) -> Iterator[tuple[int, int]]:
     """Run Dovecot and yield the ports of IMAP and POP3; without *file* it offers no STARTTLS."""
-    with _home() as folder, _dovecot(folder, file) as ports:
+    tls = "ssl = no" if file is None else f"ssl = yes\nssl_cert = <{file}\nssl_key = <{file}"
+    with home() as folder, dovecot_in(folder, tls) as ports:
         yield ports
 
 
 @contextmanager
-def _dovecot(folder: Path, file: Path | None) -> Iterator[tuple[int, int]]:
+def dovecot_in(folder: Path, tls: str) -> Iterator[tuple[int, int]]:
+    """Run Dovecot in *folder*, *tls* being the lines about it."""
     program = binary("dovecot", "dovecot-imapd dovecot-pop3d")
     imap, pop3 = free_port(), free_port()
     base = folder / "run"
     conf = folder / "dovecot.conf"
-    tls = "ssl = no" if file is None else f"ssl = yes\nssl_cert = <{file}\nssl_key = <{file}"
     conf.write_text(
         f"""base_dir = {base}
 state_dir = {folder}
@@ -140,7 +145,7 @@ service pop3-login {{
 @contextmanager
 def slapd(file: Path | None) -> Iterator[int]:
     """Run OpenLDAP with an empty in-memory tree; without *file* it refuses StartTLS."""
-    with _home() as folder, _slapd(folder, file) as ports:
+    with home() as folder, _slapd(folder, file) as ports:
         yield ports
 
 
@@ -172,7 +177,7 @@ suffix "dc=example,dc=com"
 @contextmanager
 def postgresql(file: Path | None) -> Iterator[int]:
     """Run PostgreSQL as its own user; without *file* SSL is off."""
-    with _home() as folder, _postgresql(folder, file) as ports:
+    with home() as folder, _postgresql(folder, file) as ports:
         yield ports
 
 
@@ -227,7 +232,7 @@ def _own(path: Path, user: str) -> None:
 
 
 @contextmanager
-def _home() -> Iterator[Path]:
+def home() -> Iterator[Path]:
     """Yield a folder that other users can enter.
 
     Not pytest's: any other test run that starts closes /tmp/pytest-of-root to

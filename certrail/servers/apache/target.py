@@ -21,6 +21,7 @@ class ApacheTarget(FileTarget):
 
     server = "Apache"
     test_command = "apachectl configtest"
+    blind = True
     settings: ApacheSettings
     control: ApacheControl
 
