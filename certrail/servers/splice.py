@@ -35,7 +35,8 @@ def splice(data: bytes, splices: Iterable[Splice]) -> bytes:
 
 def replacements(data: bytes, splices: Iterable[Splice]) -> tuple[Replacement, ...]:
     """Return what *splices* do to *data*, for :func:`take_back`."""
-    return tuple(Replacement(data[one.start : one.end], one.new) for one in splices)
+    ordered = sorted(splices, key=lambda one: one.start)
+    return tuple(Replacement(data[one.start : one.end], one.new) for one in ordered)
 
 
 def take_back(data: bytes, made: Iterable[Replacement], path: str) -> bytes:
@@ -45,15 +46,20 @@ def take_back(data: bytes, made: Iterable[Replacement], path: str) -> bytes:
         Conflict: what we wrote is not there, or is there more than once; the
             remedy says what to write back by hand.
     """
+    same: dict[bytes, list[bytes]] = {}
     for one in made:
-        if data.count(one.new) != 1:
+        same.setdefault(one.new, []).append(one.old)
+    for new, olds in same.items():
+        parts = data.split(new)
+        if len(parts) != len(olds) + 1:
             raise Conflict(
                 f"{path} was edited since and our change in it cannot be taken back",
-                remedy=f"In {path}, replace `{_shown(one.new)}` by `{_shown(one.old)}`"
-                if one.old
-                else f"In {path}, remove `{_shown(one.new)}`",
+                remedy=f"In {path}, replace `{_shown(new)}` by `{_shown(olds[0])}`"
+                if olds[0]
+                else f"In {path}, remove `{_shown(new)}`",
             )
-        data = data.replace(one.new, one.old)
+        # The same text in several places: each gets back what was there, in their order.
+        data = parts[0] + b"".join(old + part for old, part in zip(olds, parts[1:], strict=True))
     return data
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from certrail.servers.target import FileTarget, Survey, Wanted, kind_of_key
 from certrail.servers.versions import Form
 
 _CHAINS = "smtpd_tls_chain_files"
+_PARAMETER = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
+_DEEPEST = 10
 _LEVEL = "smtpd_tls_security_level"
 _PAIRS = (
     ("smtpd_tls_cert_file", "smtpd_tls_key_file"),
@@ -120,7 +123,7 @@ class PostfixTarget(FileTarget):
             place = entry.place
             made = {}
             for value in entry.values:
-                if self._expanded(value.text) != live:
+                if self._expanded(value.text, scope.main) != live:
                     splice = Splice(value.start, value.end, live.encode(errors="surrogateescape"))
                     made[value.path] = (*made.get(value.path, ()), splice)
         changed = {path: files[path] for path in made}
@@ -165,15 +168,15 @@ class PostfixTarget(FileTarget):
         chains = scope.get(_CHAINS)
         if chains is not None:
             parts = [part for part in chains.parts() if part.text]
-            return [_Entry((part,), self._expanded(part.text)) for part in parts]
+            return [_Entry((part,), self._expanded(part.text, scope.main)) for part in parts]
         entries = []
         for certificate, key in _PAIRS:
             value = scope.get(certificate)
-            if value is None or self._expanded(value.text) in ("", "none"):
+            if value is None or self._expanded(value.text, scope.main) in ("", "none"):
                 continue
             own_key = scope.get(key)
             values = (value, own_key) if own_key is not None else (value,)
-            entries.append(_Entry(values, self._expanded(value.text)))
+            entries.append(_Entry(values, self._expanded(value.text, scope.main)))
         return entries
 
     def _chosen(self, entries: list[_Entry], live: str, wanted: Wanted) -> _Entry | None:
@@ -217,15 +220,15 @@ class PostfixTarget(FileTarget):
         leaves = (leaf_at(self.host, one.path) for one in ordered)
         return tuple(fingerprint(leaf) for leaf in leaves if leaf is not None)
 
-    def _expanded(self, text: str) -> str:
-        """Return *text* with the parameters in it replaced."""
-        if "$" not in text:
-            return text
-        name = text.strip("${}()")
-        if f"${name}" != text and f"${{{name}}}" != text and f"$({name})" != text:
-            head, _, tail = text.partition("/")
-            return f"{self._expanded(head)}/{tail}" if "$" in head and "$" not in tail else text
-        return self.control.value(name)
+    def _expanded(self, text: str, main: dict[str, Value], depth: int = 0) -> str:
+        """Return *text* with the parameters in it replaced, as far as they are known."""
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1] or found[2] or found[3]
+            own = main.get(name)
+            return self._expanded(own.text, main, depth + 1) if own else self.control.value(name)
+
+        return text if depth > _DEEPEST else _PARAMETER.sub(value, text)
 
     def _services(self) -> list[Service]:
         return services(self._read(self._master), self._master)

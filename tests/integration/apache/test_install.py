@@ -18,7 +18,7 @@ from certrail.servers.apache import ApacheTarget
 from certrail.servers.registry import open_target, site_of
 from tests.support.apache import ONE_HOST, Apache
 from tests.support.nginx import TestCa, store
-from tests.support.process import wait_for
+from tests.support.process import accepts, wait_for
 
 WWW = "www.example.test"
 SHOP = "shop.example.test"
@@ -109,24 +109,28 @@ def test_a_mismatched_key_never_reaches_apache(tmp_path: Path) -> None:
 
 
 def test_a_reload_that_ends_apache_is_told_and_undone(tmp_path: Path) -> None:
-    """A server that is gone serves nobody: the previous pair has to be back on disk at once."""
-    with Apache.started(tmp_path) as apache:
+    """Another site's key that does not fit passes Apache's test, and ends it in any reload."""
+    with Apache.started(tmp_path, hosts=TWO_HOSTS) as apache:
         before = files(apache)
         opened = target(apache)
         staged = opened.stage(site_of({"site": WWW}), apache.ca.bundle(WWW), None)
         other = apache.ca.bundle(WWW).key
         assert other is not None
-        key = Path(staged.data["directory"], "versions", staged.data["version"], "privkey.pem")
-        key.write_bytes(other.reveal())
-        master = apache.master
+        good = (tmp_path / "old.key").read_bytes()
+        (tmp_path / "old.key").write_bytes(other.reveal())
+        assert apache.accepts_configuration()
 
-        with pytest.raises(ActivationRefused, match="ended while it reloaded"):
+        with pytest.raises(ActivationRefused, match="ended while it reloaded") as caught:
             opened.activate(staged)
 
         assert files(apache) == before
-        # Putting back begins with the same words to Apache, which start one that is gone.
-        assert apache.served(WWW) == apache.old.chain.fingerprint
-        assert apache.master != master
+        assert f"{tmp_path}/error.log says why" in str(caught.value)
+        # What was put back begins with the same words to Apache, which start one that is gone.
+        (tmp_path / "old.key").write_bytes(good)
+        bundle = apache.ca.bundle(WWW)
+        install(apache, bundle)
+        wait_for(lambda: accepts(apache.port), "Apache runs again")
+        assert apache.served(WWW) == bundle.chain.fingerprint
         _end(apache)
 
 
