@@ -23,6 +23,7 @@ from psycopg import sql
 from certrail.account import Account, can_enter, child_setup, service_account
 from certrail.errors import InvalidRequest, Unreachable
 from certrail.log import plain
+from certrail.ports import keep_port, number
 from certrail.settings import write_private
 from certrail.wait import Pending, until
 
@@ -72,6 +73,7 @@ class EmbeddedPostgres:
         self._access = self.directory.parent / "postgres.json"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._kept: socket.socket | None = None
         self._passwords: dict[str, str] = {}
 
     @property
@@ -142,17 +144,18 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server: clients are cut off, data is written. Quiet when it does not run."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(_STOP.total_seconds())
+                process.wait(_STOP.total_seconds())
             except subprocess.TimeoutExpired:
                 # Immediate shutdown: the next start recovers from the log.
-                self._process.send_signal(signal.SIGQUIT)
-                self._process.wait()
-        self._process = None
+                process.send_signal(signal.SIGQUIT)
+                process.wait()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _read_access(self) -> None:
         if self._access.exists():
@@ -165,11 +168,20 @@ class EmbeddedPostgres:
             )
         else:
             self._passwords = {name: secrets.token_urlsafe(24) for name in (_SUPERUSER, ROLE)}
-        if not self._port or _taken(self._port):
-            self._port = _free_port()
+        self._keep_port()
         write_private(
             self._access, json.dumps({"port": self._port, "passwords": self._passwords}) + "\n"
         )
+
+    def _keep_port(self) -> None:
+        """Hold the port, while the server runs and while it is restarted."""
+        if self._kept is not None:
+            return
+        try:
+            self._kept = keep_port("127.0.0.1", self._port)
+        except OSError:
+            self._kept = keep_port("127.0.0.1")
+        self._port = number(self._kept)
 
     def _initialise(self, account: Account) -> None:
         # Made beside and renamed, so that an interrupted start leaves nothing half made.
@@ -336,22 +348,6 @@ def _major() -> str:
 def _environment() -> dict[str, str]:
     # Nothing of the caller's PG* or LD_* variables.
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _last_line(output: bytes) -> str:

@@ -30,6 +30,7 @@ from certrail.cli._server import (
 )
 from certrail.errors import Unreachable
 from certrail.keys.seal import Keyring, new_key
+from certrail.ports import keep_port, number
 from certrail.settings import (
     RUN_FILE,
     Installation,
@@ -92,12 +93,12 @@ class Up:
             Unreachable: the data directory is in use, the port is taken, or a
                 part does not start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self._stop.set())
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(one, lambda *_: self._stop.set())
         with ExitStack() as stack:
             self._prepare_folder(stack)
             key_file = self._key()
-            address = self._address()
+            address = self._address(stack)
             api_auth = self._api_auth(address)
             home = self._folder("prefect")
             inventory_url, prefect_url, database = self._database(stack)
@@ -194,27 +195,22 @@ class Up:
             write_private(path, urlsafe_b64encode(os.urandom(32)).decode() + "\n")
         return path.read_text().strip()
 
-    def _address(self) -> Address:
+    def _address(self, stack: ExitStack) -> Address:
         host = self._settings.host
         try:
-            family, *_, where = socket.getaddrinfo(
-                host, self._settings.port, type=socket.SOCK_STREAM
-            )[0]
+            # Kept to the end, so that the port is still ours when the server is restarted.
+            kept = stack.enter_context(keep_port(host, self._settings.port))
         except socket.gaierror as exc:
             raise Unreachable(
                 f"{host!r} is not an address of this machine", remedy="Give another --host."
             ) from exc
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(where)
-            except OSError as exc:
-                raise Unreachable(
-                    f"port {self._settings.port} of {host} cannot be used: {exc.strerror}",
-                    remedy="Give another one by --port (0 takes a free one), "
-                    "or stop what listens there.",
-                ) from exc
-            return Address(host, int(probe.getsockname()[1]), self._settings.public_url)
+        except OSError as exc:
+            raise Unreachable(
+                f"port {self._settings.port} of {host} cannot be used: {exc.strerror}",
+                remedy="Give another one by --port (0 takes a free one), "
+                "or stop what listens there.",
+            ) from exc
+        return Address(host, number(kept), self._settings.public_url)
 
     def _api_auth(self, address: Address) -> str:
         given = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")

@@ -9,6 +9,7 @@ or not at all (RFC 2136 section 3). The key may change TXT records below
 from __future__ import annotations
 
 import base64
+import errno
 import socketserver
 import struct
 import threading
@@ -257,10 +258,9 @@ def serving(origin: str, *, secret: bytes) -> Iterator[DnsServer]:
     key = dns.tsig.Key("certrail-demo.", secret, dns.tsig.HMAC_SHA256)
     zone = Zone(origin)
     respond = Authority(zone, key).respond
-    tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _tcp_handler(respond))
-    tcp.daemon_threads = True
+    tcp, udp = _on_one_port(_tcp_handler(respond), _udp_handler(respond))
     port = tcp.server_address[1]
-    with tcp, socketserver.UDPServer(("127.0.0.1", port), _udp_handler(respond)) as udp:
+    with tcp, udp:
         threads = [
             threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
             for server in (tcp, udp)
@@ -274,6 +274,22 @@ def serving(origin: str, *, secret: bytes) -> Iterator[DnsServer]:
             udp.shutdown()
             for thread in threads:
                 thread.join()
+
+
+def _on_one_port(
+    tcp_handler: type[socketserver.BaseRequestHandler],
+    udp_handler: type[socketserver.BaseRequestHandler],
+) -> tuple[socketserver.TCPServer, socketserver.UDPServer]:
+    while True:
+        tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), tcp_handler)
+        tcp.daemon_threads = True
+        try:
+            return tcp, socketserver.UDPServer(("127.0.0.1", tcp.server_address[1]), udp_handler)
+        except OSError as exc:
+            tcp.server_close()
+            # Somebody's query goes out from that number; TCP and UDP are counted separately.
+            if exc.errno != errno.EADDRINUSE:
+                raise
 
 
 def _udp_handler(

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from certrail.account import child_setup
+from certrail.ports import keep_port, number
 from deployments.demo.screen import DemoError
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 _SHOWN = 1500
+_kept = ExitStack()
+atexit.register(_kept.close)
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that is kept for the demo's servers until it ends."""
+    return number(_kept.enter_context(keep_port("127.0.0.1")))
 
 
 def accepts(port: int) -> bool:

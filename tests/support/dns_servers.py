@@ -7,7 +7,7 @@ Each is a context manager that yields a :class:`DnsServer`::
         pebble = ["pebble", "-dnsserver", dns.endpoint, ...]
         settings = {"server": dns.address, "port": dns.port, "key_name": dns.key_name, ...}
 
-Ports come from the kernel and are the same for UDP and TCP. ``lagging_secondary``
+Ports are the same for UDP and TCP. ``lagging_secondary``
 follows a BIND but transfers only when told to, for tests of slow propagation.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import secrets
 import signal
-import socket
 import sqlite3
 import subprocess
 from abc import ABC, abstractmethod
@@ -44,22 +43,6 @@ from tests.support.process import binary, free_port, running, wait_for
 
 _SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 _Server = TypeVar("_Server", bound="DnsServer")
-
-
-def free_dns_port(*addresses: str) -> int:
-    """Return a port free for UDP and TCP on every one of *addresses*."""
-    for _ in range(50):
-        port = free_port(addresses[0])
-        try:
-            with ExitStack() as held:
-                for address in addresses:
-                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                        probe = held.enter_context(socket.socket(socket.AF_INET, kind))
-                        probe.bind((address, port))
-        except OSError:
-            continue
-        return port
-    raise AssertionError(f"no port is free on {', '.join(addresses)}")
 
 
 @dataclass
@@ -269,7 +252,7 @@ def bind(
 
     @contextmanager
     def start(home: Path) -> Iterator[Bind]:
-        port = free_dns_port(address)
+        port = free_port(address)
         names = ("writer.", "reader.")
         keys = {name: base64.b64encode(secrets.token_bytes(32)).decode() for name in names}
         for zone in zones:
@@ -314,7 +297,7 @@ def lagging_secondary(folder: Path, primary: DnsServer) -> Iterator[Secondary]:
 
     @contextmanager
     def start(home: Path) -> Iterator[Secondary]:
-        port = free_dns_port(primary.address)
+        port = free_port(primary.address)
         with _named(home, primary.address, port, {}, declared) as process:
             server = Secondary(
                 address=primary.address,
@@ -347,7 +330,7 @@ def powerdns(
 
     @contextmanager
     def start(home: Path) -> Iterator[PowerDns]:
-        port, web = free_dns_port(address), free_port(address)
+        port, web = free_port(address), free_port(address)
         key, marker = secrets.token_urlsafe(24), secrets.token_hex(8)
         settings = {
             "launch": "gsqlite3" if backend == "sqlite" else "lmdb",

@@ -11,7 +11,6 @@ Pebble keeps everything in memory and makes a new root at every start, so
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -31,18 +30,6 @@ EAB_KEYS: Mapping[str, str] = {
     "kid-2": "b10lLJs8l1GPIzsLP0s6pMt8O0XVGnfTaCeROxQM0BIt2XrJMDHJZBM5NuQmQJQH",
 }
 """Key ids and HMAC keys (base64url) for ``pebble(eab_keys=EAB_KEYS)``."""
-
-
-def udp_tcp_port() -> int:
-    """Return a port on 127.0.0.1 that is free for UDP and for TCP (a DNS server needs both)."""
-    while True:
-        port = free_port()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 @dataclass(frozen=True)
@@ -102,7 +89,7 @@ class ChallengeServer:
 @contextmanager
 def challenge_server(folder: Path) -> Iterator[ChallengeServer]:
     """Run ``pebble-challtestsrv`` on free ports; its log goes to *folder*."""
-    dns, http, tls, management = udp_tcp_port(), free_port(), free_port(), free_port()
+    dns, http, tls, management = free_port(), free_port(), free_port(), free_port()
     argv = [
         binary("pebble-challtestsrv", "pebble"),
         *("-dns01", f"127.0.0.1:{dns}"),

@@ -3,25 +3,93 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_RESERVED = Path("/tmp/certrail-test-ports")
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+class _Ports:
+    """Ports that belong to this process until it ends; no other test process gets them.
+
+    They lie outside of the range from which the kernel serves outgoing
+    connections and listeners on port 0: a port from there can be gone before
+    the server that it was meant for has started. Byte *n* of one file is
+    locked for port *n*; the kernel drops the locks with the process.
+    """
+
+    def __init__(self) -> None:
+        first, last = (int(word) for word in _EPHEMERAL.read_text().split())
+        outside = [*range(10_000, first), *range(last + 1, 65_536)]
+        # Where the kernel's range is nearly all there is, a collision is only unlikely.
+        self._range = outside if len(outside) > 2_000 else list(range(10_000, 65_536))
+        self._ours: set[int] = set()
+        self._lock = threading.Lock()
+        # Closing any descriptor of the file would drop all locks: it stays open.
+        try:
+            self._file = os.open(_RESERVED, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._file = os.open(_RESERVED, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o666)
+            _RESERVED.chmod(0o666)
+
+    def reserve(self, hosts: Sequence[str]) -> int:
+        # Not the generator that pytest-randomly sets to the same start in each process.
+        for port in random.SystemRandom().sample(self._range, len(self._range)):
+            with self._lock:
+                if port in self._ours or not self._locked(port):
+                    continue
+                self._ours.add(port)
+            if _unused(port, hosts):
+                return port
+        raise AssertionError("all ports outside of the kernel's range are taken")
+
+    def _locked(self, port: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError as exc:
+            if exc.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+
+_PORTS = _Ports()
+
+
+def free_port(*hosts: str) -> int:
+    """Return a port, for TCP and UDP, that is this process's until it ends.
+
+    Nobody uses it at any of *hosts* (127.0.0.1) now, and nobody is given it later.
+    """
+    return _PORTS.reserve(hosts or ("127.0.0.1",))
+
+
+def _unused(port: int, hosts: Sequence[str]) -> bool:
+    with ExitStack() as held:
+        for host in hosts:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                probe = held.enter_context(socket.socket(socket.AF_INET, kind))
+                try:
+                    probe.bind((host, port))
+                except OSError as exc:
+                    if exc.errno == errno.EADDRINUSE:
+                        return False
+                    raise
+    return True
 
 
 def binary(name: str, package: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 from certrail.dns.lookup import Resolver, authority_of, challenge_target
 from certrail.dns.query import Server
 from certrail.errors import InvalidRequest, NotFound, Unreachable
-from tests.support.dns_servers import Bind, PowerDns, bind, free_dns_port, powerdns
+from tests.support.dns_servers import Bind, PowerDns, bind, powerdns
+from tests.support.process import free_port
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_a_cname_into_a_zone_nobody_knows_is_unreachable(server: Bind, resolver:
 
 def test_no_answer_at_all_is_unreachable(server: Bind) -> None:
     """A dead resolver may not look like "there is no CNAME"."""
-    dead = Resolver((Server("127.0.0.1", free_dns_port("127.0.0.1")),), use_system=False)
+    dead = Resolver((Server("127.0.0.1", free_port()),), use_system=False)
 
     with pytest.raises(Unreachable):
         challenge_target("_acme-challenge.www.example.test", dead)
@@ -124,7 +125,7 @@ def test_no_answer_at_all_is_unreachable(server: Bind) -> None:
 
 def test_a_dead_resolver_is_passed_over(server: Bind) -> None:
     """The second resolver is there for this."""
-    dead = Server("127.0.0.1", free_dns_port("127.0.0.1"))
+    dead = Server("127.0.0.1", free_port())
     resolver = Resolver((dead, Server(server.address, server.port)), use_system=False)
 
     assert challenge_target("new.example.test", resolver) == "new.example.test"

@@ -23,11 +23,10 @@ from tests.support.dns_servers import (
     DnsServer,
     Secondary,
     bind,
-    free_dns_port,
     lagging_secondary,
     powerdns,
 )
-from tests.support.process import wait_for
+from tests.support.process import free_port, wait_for
 
 NAME = "_acme-challenge.www.example.test"
 ONE = TxtRecord(NAME, "one")
@@ -148,7 +147,7 @@ def test_a_server_without_the_zone_is_named(primary: Bind, tmp_path: Path) -> No
 def test_a_dead_server_that_was_configured_is_waited_for(primary: Bind) -> None:
     """Who lists a server wants it asked."""
     primary.add_record(NAME, "TXT", '"one"')
-    dead = Server("127.0.0.1", free_dns_port("127.0.0.1"))
+    dead = Server("127.0.0.1", free_port())
 
     with pytest.raises(NotPropagated) as caught:
         watch(primary, dead)
@@ -173,7 +172,7 @@ class PatientClock:
 def test_a_dead_server_that_an_ns_record_names_is_left_out_after_a_while(primary: Bind) -> None:
     """Resolvers pass over a dead name server, so a certificate need not wait for it."""
     primary.add_record(NAME, "TXT", '"one"')
-    dead = Server("127.0.0.1", free_dns_port("127.0.0.1"), "ns2.example.test")
+    dead = Server("127.0.0.1", free_port(), "ns2.example.test")
     clock = PatientClock()
     good = Server(primary.address, primary.port, "ns1.example.test")
 
@@ -204,7 +203,7 @@ def test_a_lagging_server_that_an_ns_record_names_is_never_left_out(
 
 def test_only_dead_servers_are_no_success(primary: Bind) -> None:
     """At least one server has to have shown the record."""
-    dead = Server("127.0.0.1", free_dns_port("127.0.0.1"), "ns1.example.test")
+    dead = Server("127.0.0.1", free_port(), "ns1.example.test")
 
     with pytest.raises(NotPropagated):
         Propagation([ONE], {NAME: [dead]}, clock=PatientClock()).wait(

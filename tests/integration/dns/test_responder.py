@@ -25,10 +25,10 @@ from tests.support.dns_servers import (
     Bind,
     PowerDns,
     bind,
-    free_dns_port,
     lagging_secondary,
     powerdns,
 )
+from tests.support.process import free_port
 
 ZONES = ["example.test", "delegated.test"]
 
@@ -282,7 +282,7 @@ def test_all_are_withdrawn_before_an_error_is_raised(server: Bind) -> None:
 
 def test_without_a_resolver_the_providers_own_zone_is_used(server: Bind) -> None:
     """A closed network may have none; the provider's zones are then enough."""
-    dead = Resolver((Server("127.0.0.1", free_dns_port("127.0.0.1")),), use_system=False)
+    dead = Resolver((Server("127.0.0.1", free_port()),), use_system=False)
     with settings(server).connect() as provider:
         dns01 = Dns01Responder(provider, lock=unlocked, resolver=dead)
 

@@ -10,7 +10,7 @@ from certrail.dns.propagation import Propagation
 from certrail.dns.query import Server
 from certrail.errors import NotPropagated
 from certrail.model import TxtRecord
-from tests.support.dns_servers import free_dns_port
+from tests.support.process import free_port
 
 
 class Clock:
@@ -30,7 +30,7 @@ class Clock:
 
 def test_polling_slows_down_and_ends_at_the_deadline() -> None:
     """Thousands of waits at once may not hammer the name servers of one zone."""
-    dead = Server("127.0.0.1", free_dns_port("127.0.0.1"))
+    dead = Server("127.0.0.1", free_port())
     clock = Clock()
 
     with pytest.raises(NotPropagated):
@@ -45,7 +45,7 @@ def test_polling_slows_down_and_ends_at_the_deadline() -> None:
 
 def test_many_lagging_servers_make_one_line() -> None:
     """A message of thirteen servers is not read."""
-    dead = [Server(f"127.0.0.{n}", free_dns_port(f"127.0.0.{n}")) for n in range(2, 8)]
+    dead = [Server(f"127.0.0.{n}", free_port(f"127.0.0.{n}")) for n in range(2, 8)]
 
     with pytest.raises(NotPropagated) as caught:
         Propagation([TxtRecord("a.test", "x")], {"a.test": dead}, clock=Clock()).wait(
