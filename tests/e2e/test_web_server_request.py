@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -14,8 +15,9 @@ import pytest
 
 from tests.support import kill_points
 from tests.support.kill_points import KillPoint
+from tests.support.nginx import Nginx
 from tests.support.prefect_api import FINAL, PrefectApi
-from tests.support.process import free_port, wait_for
+from tests.support.process import accepts, free_port, wait_for
 from tests.support.stack import Stack
 from tests.support.world import World, world
 
@@ -136,13 +138,6 @@ def test_http_01_is_placed_on_the_target(installation: Stack, outside: World) ->
     """The host connector that installs also puts the file into the web server's folder."""
     webroot = outside.folder / "webroot"
     webroot.mkdir(mode=0o755)
-    outside.nginx.write(
-        "nginx.conf",
-        outside.nginx.config.read_text().rstrip().removesuffix("}")
-        + f"server {{ listen 127.0.0.1:{LISTENER}; server_name webroot.example.test;"
-        f" root {webroot}; }}\n}}\n",
-    )
-    outside.nginx.reload()
     configuration = outside.configuration(
         profiles=[
             outside.profile(
@@ -154,10 +149,26 @@ def test_http_01_is_placed_on_the_target(installation: Stack, outside: World) ->
     file = outside.write("webroot.yaml", configuration)
     assert installation.cli("apply", "-f", str(file)).returncode == 0
 
-    request = started(installation, "webroot.example.test")
+    with on_the_http_port(outside.nginx, f"server_name webroot.example.test; root {webroot};"):
+        request = started(installation, "webroot.example.test")
 
     assert request["steps"][1]["detail"] == f"1 name by http-01 through {webroot}"
     assert list(webroot.rglob("*")) == []
+
+
+@contextmanager
+def on_the_http_port(nginx: Nginx, site: str) -> Iterator[None]:
+    """Serve *site* where the CA asks, and leave the port to others afterwards."""
+    before = nginx.config.read_text()
+    there = f"server {{ listen 127.0.0.1:{LISTENER}; {site} }}\n}}\n"
+    nginx.write("nginx.conf", before.rstrip().removesuffix("}") + there)
+    nginx.reload()
+    wait_for(lambda: accepts(LISTENER), "nginx serves the port")
+    yield
+    now = nginx.config.read_text()
+    nginx.write("nginx.conf", now.replace(there, "}\n"))
+    nginx.reload()
+    wait_for(lambda: not accepts(LISTENER), "nginx has left the port")
 
 
 def test_what_a_killed_worker_left_is_finished_by_the_next(

@@ -226,17 +226,19 @@ def for_each_case(act: Callable[[Case], dict[str, Any]]) -> dict[str, dict[str, 
 
 
 def left_behind(trouble: Trouble, name: str) -> dict[str, Any]:
-    """Return what is to be seen outside: what serves, and what an attempt left anywhere."""
-    nginx = trouble.world.nginx
+    """Return what is to be seen outside: what serves, and what an attempt left in DNS."""
     servers = (trouble.world.dns, trouble.other_dns)
-    files = [p for p in nginx.directory.rglob("*") if name in p.name or ".certrail" in p.name]
-    # The other cases run at the same time: what they have in the small folder is their own.
-    small = [p for p in trouble.small.rglob("*") if name == "disk.example.test"]
     return {
-        "served": nginx.served(name),
+        "served": trouble.world.nginx.served(name),
         "records": [r for s in servers for r in s.records(f"_acme-challenge.{name}", "TXT")],
-        "files": [*files, *small],
     }
+
+
+def files_left(trouble: Trouble) -> list[Path]:
+    """Return the files that attempts left; only once all are over, since they run together."""
+    places = [p for p in trouble.world.nginx.directory.rglob("*") if ".certrail" in p.name]
+    staged = trouble.world.nginx.directory.rglob("*example.test*")
+    return [*places, *staged, *trouble.small.rglob("*")]
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +255,9 @@ def failed(installation: Stack, trouble: Trouble) -> dict[str, dict[str, Any]]:
             **left_behind(trouble, case.name),
         }
 
-    return for_each_case(go)
+    seen = for_each_case(go)
+    left = files_left(trouble)
+    return {name: {**one, "files": left} for name, one in seen.items()}
 
 
 @pytest.fixture(scope="module")

@@ -171,12 +171,17 @@ def test_wrong_calls(arguments: list[str], told: str, shell: Shell) -> None:
 
 def test_the_list_is_newest_first(shell: Shell) -> None:
     """What happened last is what people ask for."""
+    location = shell.location("cancelled")
+    for _ in range(2):
+        shell("request", "start", location, "--at", "+2h")
+        shell("request", "cancel", location)
+
     found = shell.json("request", "list", "--limit", "3")
 
     assert [one["created_at"] for one in found] == sorted(
         (one["created_at"] for one in found), reverse=True
     )
-    location = found[0]["location"]
+    assert [one["location"] for one in found[:2]] == [location] * 2
     only = shell.json("request", "list", "--location", location)
     assert {one["location"] for one in only} == {location}
     assert location in shell("request", "list").stdout
