@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import UUID
 
 import yaml
@@ -39,6 +39,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
+from pydantic.fields import FieldInfo
 
 from certrail.cli._server import POOL_TYPE, POOLS
 from certrail.errors import CertrailError, InvalidRequest
@@ -169,7 +170,7 @@ async def _deploy(
     client: PrefectClient, entry: Described, present: DeploymentResponse | None
 ) -> UUID:
     flow = entry.load()
-    schema = parameter_schema(flow).model_dump_for_openapi()
+    schema = form_schema(flow)
     version = _fingerprint(entry, schema)
     if present is not None and present.version == version:
         return present.id
@@ -186,11 +187,37 @@ async def _deploy(
         schedules=[_schedule(raw) for raw in entry.raw.get("schedules") or []],
         concurrency_limit=entry.raw.get("concurrency_limit"),
         parameter_openapi_schema=schema,
-        # Parameters are checked once, by whoever starts a run.
-        enforce_parameter_schema=False,
+        # The parameters of other runs are checked once, by whoever starts them.
+        enforce_parameter_schema=entry.raw.get("enforce_parameter_schema", False),
         path=None,
         pull_steps=[],
     )
+
+
+def form_schema(flow: Flow[..., Any]) -> dict[str, Any]:
+    """Return the schema of a flow's parameters, which Prefect's pages make a form of.
+
+    Prefect takes texts from docstrings only; title and description of an
+    annotated parameter are put in here. Nothing but the parameters may be given.
+    """
+    schema: dict[str, Any] = parameter_schema(flow).model_dump_for_openapi()
+    hints = get_type_hints(flow.fn, include_extras=True)
+    for name, described_ in schema["properties"].items():
+        # "or null" makes two fields of one; leaving it empty says the same.
+        kinds = [kind for kind in described_.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del described_["anyOf"]
+            described_ |= kinds[0]
+            described_.pop("default", None)
+        for note in getattr(hints.get(name), "__metadata__", ()):
+            if isinstance(note, FieldInfo):
+                described_ |= {
+                    key: text
+                    for key, text in (("title", note.title), ("description", note.description))
+                    if text
+                }
+    schema["additionalProperties"] = False
+    return schema
 
 
 def _schedule(raw: dict[str, Any]) -> DeploymentScheduleCreate:

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow
 
 from certrail.model import Workflow
+from flows._form import form_of
 from tasks._run import run_steps
 from tasks._step import in_order
 from tasks.appliance import install
@@ -21,3 +22,6 @@ _STEPS = in_order(Workflow.APPLIANCE, generate_csr, issue, install, test_install
 async def request_appliance_certificate(request_id: str) -> State[Any]:
     """The four documented steps, in order."""
     return await run_steps(request_id, Workflow.APPLIANCE, _STEPS)
+
+
+start_appliance_request = form_of(Workflow.APPLIANCE, _STEPS)

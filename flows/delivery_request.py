@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow
 
 from certrail.model import Workflow
+from flows._form import form_of
 from tasks._run import run_steps
 from tasks._step import in_order
 from tasks.csr import generate_csr
@@ -20,3 +21,6 @@ _STEPS = in_order(Workflow.DELIVERY, generate_csr, issue, deliver)
 async def request_certificate_delivery(request_id: str) -> State[Any]:
     """The three documented steps, in order."""
     return await run_steps(request_id, Workflow.DELIVERY, _STEPS)
+
+
+start_delivery_request = form_of(Workflow.DELIVERY, _STEPS)

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow
 
 from certrail.model import Workflow
+from flows._form import form_of
 from tasks._run import run_steps
 from tasks._step import in_order
 from tasks.account import ensure_account
@@ -29,3 +30,6 @@ _STEPS = in_order(
 async def request_web_server_certificate(request_id: str) -> State[Any]:
     """The five documented steps, in order."""
     return await run_steps(request_id, Workflow.WEB_SERVER, _STEPS)
+
+
+start_web_server_request = form_of(Workflow.WEB_SERVER, _STEPS)

@@ -11,22 +11,27 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect import State, get_run_logger
+from prefect import State, get_client, get_run_logger
+from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks._base import forget_connectors
+from certrail.cli import _starting
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
 from certrail.handover import is_handed_back
 from certrail.model import Workflow
-from certrail.store import request_runs
+from certrail.store import request_runs, requests
 from certrail.store.requests import Request
-from certrail.tracker import Status
+from certrail.tracker import ACTIVE, SUCCESSFUL, Status
 from tasks._outbox import nudge
 from tasks._threads import in_lease_thread
 
 StepTask = Callable[[str], Awaitable[State[Any]]]
 
 _LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
+
+# What Retry in either of Prefect's UIs and `prefect flow-run retry` say.
+_BY_HAND = ("Retry from the UI", "Retried via CLI")
 
 _cancelled: set[UUID] = set()
 _owners: dict[UUID, set[str]] = {}
@@ -40,6 +45,8 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
     """
     log = get_run_logger()
     try:
+        if _is_begun_again() and (over := await _over(UUID(request_id))) is not None:
+            return over
         async with _held(UUID(request_id)) as (request, owner):
             if request.workflow is not workflow:
                 raise InvalidRequest(f"this is a {request.workflow} request, not {workflow}")
@@ -60,8 +67,45 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
             await _end(request, owner, done)
             return Completed(message=f"{request.location}: {done.text.lower()}")
     except CertrailError as exc:
+        if isinstance(exc, InvalidRequest) and (over := await _over(UUID(request_id))) is not None:
+            return over
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
         return Failed(message=f"{exc}. {exc.remedy}")
+
+
+async def _over(request_id: UUID) -> State[Any] | None:
+    """Return the state of a run that was begun again although its request is over.
+
+    Retry on the run's page means the same as `certrail request retry`: the
+    request is opened again, and None is returned for it to go on.
+
+    Raises:
+        CertrailError: it cannot be opened again.
+    """
+    request = await in_lease_thread(requests.get, request_id)
+    if request.status in ACTIVE:
+        return None
+    told = f"{request.location}: {request.status.text.lower()} before this; nothing was done"
+    if request.status in SUCCESSFUL:
+        return Completed(message=told)
+    if request.flow_run_id is not None and await _retried_by_hand(request.flow_run_id):
+        await in_lease_thread(_starting.reopen, request, "Prefect UI")
+        return None
+    return Cancelled(message=told) if request.status is Status.CANCELLED else Failed(message=told)
+
+
+def _is_begun_again() -> bool:
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.run_count > 1
+
+
+async def _retried_by_hand(run_id: UUID) -> bool:
+    # What a repair or a stopping worker scheduled again must not bring a cancelled request back.
+    async with get_client() as client:
+        states = await client.read_flow_run_states(run_id)
+    asked = [state for state in states if state.is_scheduled()]
+    last = max(asked, key=lambda state: state.timestamp, default=None)
+    return last is not None and (last.message or "") in _BY_HAND
 
 
 def is_cancelled(request_id: UUID) -> bool:

@@ -138,17 +138,23 @@ def _make_run(request: Request, *, idempotency_key: str, at: datetime | None) ->
             parameters={"request_id": str(request.id)},
             name=request.flow_run_name,
             idempotency_key=idempotency_key,
-            labels={
-                "certrail.endpoint": request.location,
-                "certrail.profile": request.plan.profile,
-                "certrail.request": str(request.id),
-            },
-            state=Scheduled(scheduled_time=_moment(at)),
+            labels=labels(request),
+            state=Scheduled(scheduled_time=moment(at)),
         )
     return run.id
 
 
-def _moment(when: datetime | None) -> Any:
+def labels(request: Request) -> dict[str, Any]:
+    """Return what the request's flow run is labelled with."""
+    return {
+        "certrail.endpoint": request.location,
+        "certrail.profile": request.plan.profile,
+        "certrail.request": str(request.id),
+    }
+
+
+def moment(when: datetime | None) -> Any:
+    """Return a time, now if None, as Prefect's models want it."""
     from prefect.types._datetime import create_datetime_instance, now
 
     return create_datetime_instance(when) if when else now("UTC")

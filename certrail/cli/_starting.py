@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from certrail.cli import _prefect
 from certrail.configuration import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
-from certrail.model import Action
+from certrail.model import Action, Workflow
 from certrail.store import audit, orders, plans, request_runs, requests
 from certrail.store.requests import Reason, Request
 
@@ -33,23 +33,8 @@ def start(
         Unreachable: the request is stored, but its run could not be made; a repair that runs
             every minute makes it later.
     """
-    prepared = plans.for_location(location)
-    if in_window:
-        at = _window(prepared)
-    elif at is not None and at <= datetime.now(UTC):
-        raise InvalidRequest(f"{at:%Y-%m-%d %H:%M:%S}Z is in the past", remedy="Leave --at out.")
-    chosen = action or prepared.default_action
     actor = audit.local_actor()
-    request = requests.create(
-        prepared.endpoint_id,
-        action=chosen,
-        plan=prepared.plan_for(chosen),
-        reason=Reason("requested", f"asked by {actor}"),
-        actor=actor,
-        scheduled_at=at,
-        certificate_id=prepared.certificate_for(chosen),
-        previous_certificate_id=prepared.certificate_id,
-    )
+    request = order(location, actor=actor, action=action, at=at, in_window=in_window)
     try:
         run_id = _prefect.start_run(request)
     except CertrailError as exc:
@@ -62,6 +47,57 @@ def start(
     return requests.get(request.id)
 
 
+def order(
+    location: str,
+    *,
+    actor: str,
+    action: Action | None = None,
+    at: datetime | None = None,
+    in_window: bool = False,
+    why: str = "",
+    workflow: Workflow | None = None,
+) -> Request:
+    """Check all that can be checked beforehand and store the request; nothing runs yet.
+
+    Whoever asks, on the command line or in Prefect's pages, asks through here.
+
+    Args:
+        location, action, at, in_window: see :func:`start`.
+        actor: who asks, for the audit trail.
+        why: their reason, for people.
+        workflow: refuse an endpoint of another one.
+
+    Raises:
+        NotFound, InvalidRequest, Conflict: see :func:`start`.
+    """
+    prepared = plans.for_location(location)
+    if workflow is not None and prepared.plan.workflow is not workflow:
+        raise InvalidRequest(
+            f"{prepared.plan.location} has the profile {prepared.profile.name}, whose workflow is "
+            f"{prepared.plan.workflow}, not {workflow}",
+            remedy=f"Use the form of {prepared.plan.workflow} requests, or give the endpoint "
+            "another profile.",
+        )
+    if in_window:
+        at = _window(prepared)
+    elif at is not None and at <= datetime.now(UTC):
+        raise InvalidRequest(
+            f"{at:%Y-%m-%d %H:%M:%S}Z is in the past",
+            remedy="Give a later time, or none to begin now.",
+        )
+    chosen = action or prepared.default_action
+    return requests.create(
+        prepared.endpoint_id,
+        action=chosen,
+        plan=prepared.plan_for(chosen),
+        reason=Reason("requested", f"asked by {actor}" + (f": {why}" if why else "")),
+        actor=actor,
+        scheduled_at=at,
+        certificate_id=prepared.certificate_for(chosen),
+        previous_certificate_id=prepared.certificate_id,
+    )
+
+
 def retry(text: str) -> Request:
     """Let a failed request go on from the failed step; nothing is ordered twice.
 
@@ -71,9 +107,7 @@ def retry(text: str) -> Request:
         Conflict: its endpoint has another active request.
         Unreachable: it is active again, but Prefect could not be told.
     """
-    found = requests.find(text)
-    plan = refreshed_plan(found, plans.for_location(found.location).plan_for(found.action))
-    request = request_runs.reopen(found.id, plan, audit.local_actor())
+    request = reopen(requests.find(text), audit.local_actor())
     try:
         run_id = _prefect.retry_run(request, f"retry asked by {audit.local_actor()}")
     except CertrailError as exc:
@@ -85,6 +119,16 @@ def retry(text: str) -> Request:
     if run_id != request.flow_run_id:
         requests.bind_run(request.id, run_id)
     return requests.get(request.id)
+
+
+def reopen(found: Request, actor: str) -> Request:
+    """Make a failed or cancelled request active again, as endpoint and profile are now.
+
+    Raises:
+        InvalidRequest, Conflict: see :func:`retry`.
+    """
+    plan = refreshed_plan(found, plans.for_location(found.location).plan_for(found.action))
+    return request_runs.reopen(found.id, plan, actor)
 
 
 def refreshed_plan(request: Request, present: Plan) -> Plan:
@@ -133,7 +177,7 @@ def _window(prepared: plans.Prepared) -> datetime | None:
     if calendar.always_open:
         raise InvalidRequest(
             f"the profile {prepared.profile.name} has no maintenance window",
-            remedy="Give it a `maintenance_window`, or use --at.",
+            remedy="Give it a `maintenance_window`, or ask for a certain time.",
         )
     now = datetime.now(UTC)
     opens = calendar.next_opening(now)

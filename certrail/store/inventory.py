@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from certrail.errors import NotFound
 from certrail.store.database import transaction
@@ -24,6 +25,8 @@ from certrail.tracker import Status
 
 COLUMNS = (*FIELDS, "flow_run_url")
 """The keys of a row, in the order of the documentation."""
+
+_CANDIDATES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +152,7 @@ def get(location: str) -> Detail:
             select(relation).where(relation.c.location == location.lower())
         ).first()
         if row is None:
-            near = connection.execute(
-                select(endpoints.c.location)
-                .where(endpoints.c.location.icontains(location.split(":")[0], autoescape=True))
-                .limit(1)
-            ).scalar()
-            raise unknown(location, near)
+            raise unknown(location, connection)
         more = connection.execute(
             select(endpoints, profiles.c.settings.label("profile_settings"))
             .select_from(endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id))
@@ -179,13 +177,29 @@ def get(location: str) -> Detail:
     )
 
 
-def unknown(location: str, near: str | None = None) -> NotFound:
-    """Return the error for a location that the inventory does not have."""
+def unknown(location: str, connection: Connection) -> NotFound:
+    """Return the error for a location that the inventory does not have, with the nearest one."""
+    near = _near(location.lower(), connection)
     return NotFound(
         f"the inventory has no endpoint {location}",
         remedy=(f"Did you mean {near}? " if near else "")
         + "`certrail endpoint list` shows all; add it with `certrail apply`.",
     )
+
+
+def _near(location: str, connection: Connection) -> str | None:
+    host = location.split(":", maxsplit=1)[0]
+    listed = select(endpoints.c.location).order_by(endpoints.c.location).limit(_CANDIDATES)
+    contained = listed.where(endpoints.c.location.icontains(host, autoescape=True))
+    found: str | None = connection.execute(contained).scalars().first()
+    if found:
+        return found
+    # A slip in one label of the name: look among those of the same domain.
+    tail = host.partition(".")[2] or host[:3]
+    some = connection.execute(
+        listed.where(endpoints.c.location.icontains(tail, autoescape=True))
+    ).scalars()
+    return next(iter(get_close_matches(location, list(some), n=1)), None)
 
 
 def _read(row: Row[Any]) -> Endpoint:

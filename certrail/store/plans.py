@@ -82,8 +82,8 @@ def for_location(location: str) -> Prepared:
     with transaction() as connection:
         rows = connection.execute(_query().where(endpoints.c.location == location.lower())).all()
         slugs = _slugs(connection)
-    if not rows:
-        raise inventory.unknown(location)
+        if not rows:
+            raise inventory.unknown(location, connection)
     return _prepare(rows[0], slugs)
 
 

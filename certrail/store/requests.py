@@ -302,6 +302,14 @@ def newest(
         return [read(row) for row in connection.execute(query)]
 
 
+def of_run(flow_run_id: UUID) -> Request | None:
+    """Return the request that a flow run carries, None if it carries none."""
+    query = selected().where(requests.c.flow_run_id == flow_run_id)
+    with transaction() as connection:
+        row = connection.execute(query).first()
+    return read(row) if row else None
+
+
 def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
     """Note which Prefect flow run carries the request."""
     with statement() as connection:

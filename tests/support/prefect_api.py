@@ -86,6 +86,15 @@ class PrefectApi:
         """Ask for a state, as the buttons of the UI do."""
         self.post(f"/flow_runs/{flow_run}/set_state", state={"type": kind, "name": name})
 
+    def retry(self, flow_run: str) -> None:
+        """Press Retry on the page of a run that is over."""
+        self.restart(flow_run, "Retry from the UI")
+
+    def restart(self, flow_run: str, why: str) -> None:
+        """Let a worker take a run once more."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why}
+        self.post(f"/flow_runs/{flow_run}/set_state", state=state, force=True)
+
     def suspend(self, flow_run: str) -> None:
         """Suspend a run, as ``prefect.suspend_flow_run`` does: it is scheduled anew on resume."""
         state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}

@@ -15,7 +15,9 @@ from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.stack import Stack, cli
 from tests.support.world import World, world
 
-NAMES = [f"{name}.cli.example.test" for name in ("www", "bad", "cancelled", "wait", "agree")]
+_SITES = ("www", "bad", "cancelled", "wait", "agree")
+_FORM_SITES = ("form", "refused", "later", "pressed", "form-cancelled")
+NAMES = [f"{name}.cli.example.test" for name in (*_SITES, *_FORM_SITES)]
 
 
 class Shell:

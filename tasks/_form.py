@@ -1,0 +1,203 @@
+"""Requests that a person asks for in Prefect's pages: the form, its checks, then the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from prefect import State, get_client
+from prefect.context import FlowRunContext
+from prefect.states import Failed, Paused, Scheduled
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from certrail.cli import _prefect, _starting
+from certrail.errors import CertrailError, InvalidRequest, Unreachable
+from certrail.log import plain
+from certrail.model import Action, Workflow
+from certrail.store import requests
+from certrail.store.requests import Request
+from certrail.tracker import Status
+from tasks._run import StepTask, run_steps
+from tasks._threads import in_thread
+
+AUTOMATIC = "enroll or renew"
+NOW, AT, WINDOW = "now", "at", "maintenance window"
+
+Location = Annotated[
+    str,
+    Field(
+        title="Endpoint location",
+        description="The endpoint as the inventory names it: host:port, such as "
+        "`www.example.org:443`, or connector/object. `certrail endpoint list` shows all.",
+        min_length=3,
+        max_length=300,
+        pattern=r"^\s*\S+\s*$",
+    ),
+]
+Chosen = Annotated[
+    Literal["enroll or renew", "enroll", "renew", "reissue", "redeploy"],
+    Field(
+        title="Action",
+        description="enroll: the first certificate. renew: the next one. reissue: a new one now, "
+        "with a new key. redeploy: install the present one again, nothing is ordered.",
+    ),
+]
+When = Annotated[
+    Literal["now", "at", "maintenance window"],
+    Field(
+        title="When",
+        description="at: at the time given below. maintenance window: when the profile's window "
+        "is open next. What is wrong with the request is told at once in any case.",
+    ),
+]
+At = Annotated[
+    datetime | None,
+    Field(
+        title="Begin at",
+        description="Only where When is at: a time in the future, in the time zone beside it.",
+    ),
+]
+Why = Annotated[
+    str,
+    Field(
+        title="Reason",
+        description="Why, in a sentence. It is kept with the request and in the audit trail. "
+        "Do not put secrets here.",
+        max_length=500,
+    ),
+]
+Who = Annotated[
+    str,
+    Field(
+        title="Requested by",
+        description="Your name, for the audit trail: Prefect's pages do not know who you are.",
+        max_length=100,
+    ),
+]
+
+
+class Asked(BaseModel):
+    """What the form says, checked; a message names the field by its title."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    location: str = Field(min_length=1)
+    action: Action | None
+    when: Literal["now", "at", "maintenance window"]
+    at: AwareDatetime | None
+    reason: str
+    requested_by: str
+
+    @field_validator("location", "reason", "requested_by", mode="before")
+    @classmethod
+    def _trimmed(cls, value: Any) -> Any:
+        return plain(value).strip() if isinstance(value, str) else value
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _chosen(cls, value: Any) -> Any:
+        return None if value == AUTOMATIC else value
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        return value or None
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the audit trail."""
+        return f"{self.requested_by} (Prefect UI)" if self.requested_by else "Prefect UI"
+
+    def must_fit(self) -> None:
+        """Check the two fields that say when against each other.
+
+        Raises:
+            InvalidRequest: a time is missing, or is given although none is wanted.
+        """
+        if self.when == AT and self.at is None:
+            raise InvalidRequest(
+                "When is `at`, but Begin at is empty", remedy="Give the time, or choose `now`."
+            )
+        if self.when != AT and self.at is not None:
+            raise InvalidRequest(
+                f"Begin at is {self.at.astimezone(UTC):%Y-%m-%d %H:%M}Z, but When is `{self.when}`",
+                remedy="Choose `at` for that time, or leave Begin at empty.",
+            )
+
+
+async def run_form(
+    workflow: Workflow, steps: Sequence[StepTask], fields: dict[str, Any]
+) -> State[Any]:
+    """Check what was asked, make the request, and run its steps in this flow run.
+
+    A run that is begun again (a retry, another worker) goes on with the request it made.
+    """
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    run_id = context.flow_run.id
+    try:
+        request = await in_thread(requests.of_run, run_id)
+        if request is not None and request.status is not Status.APPROVAL_PENDING:
+            return await run_steps(str(request.id), workflow, steps)
+        if request is None:
+            request = await in_thread(_order, run_id, workflow, fields)
+    except CertrailError as exc:
+        return await _refused(run_id, fields, exc)
+    await _show(run_id, request.flow_run_name, request)
+    if request.status is Status.APPROVAL_PENDING:
+        return Paused(
+            message="Waits for approval: certrail request approve " + str(request.id)[:8],
+            reschedule=True,
+            timeout_seconds=int(timedelta(days=365).total_seconds()),
+        )
+    if request.scheduled_at is not None:
+        message = f"Begins at {request.scheduled_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z, as asked."
+        return Scheduled(scheduled_time=_prefect.moment(request.scheduled_at), message=message)
+    return await run_steps(str(request.id), workflow, steps)
+
+
+def _order(run_id: UUID, workflow: Workflow, fields: dict[str, Any]) -> Request:
+    asked = _read(fields)
+    asked.must_fit()
+    request = _starting.order(
+        asked.location,
+        actor=asked.actor,
+        action=asked.action,
+        at=asked.at,
+        in_window=asked.when == WINDOW,
+        why=asked.reason,
+        workflow=workflow,
+    )
+    requests.bind_run(request.id, run_id)
+    return requests.get(request.id)
+
+
+def _read(fields: dict[str, Any]) -> Asked:
+    try:
+        return Asked.model_validate(fields)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+        title = str(first["loc"][0]).replace("_", " ").capitalize() if first["loc"] else "the form"
+        raise InvalidRequest(
+            f"{title}: {first['msg']}", remedy="Correct the field and run it again."
+        ) from None
+
+
+async def _refused(run_id: UUID, fields: dict[str, Any], error: CertrailError) -> State[Any]:
+    location = plain(str(fields.get("location", ""))).strip()
+    if isinstance(error, Unreachable):
+        # Nothing is wrong with the form: Retry in the page does it again.
+        return Failed(message=f"Not ordered: {error}. {error.remedy}")
+    await _show(run_id, f"refused: {location}"[:200], None)
+    return Failed(name="Refused", message=f"{error}. {error.remedy} Nothing was ordered.")
+
+
+async def _show(run_id: UUID, name: str, request: Request | None) -> None:
+    """Give the flow run the name and labels that every request's run has."""
+    async with get_client() as client:
+        await client.update_flow_run(run_id, name=name)
+        if request is not None:
+            await client.update_flow_run_labels(run_id, _prefect.labels(request))
