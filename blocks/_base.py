@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import httpx
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, schema_extra
 from pydantic import ConfigDict, SecretStr, ValidationError, model_validator
 
+from certrail.configuration import complaints
 from certrail.connectors import (
     CertificateAuthority,
     DeliveryTarget,
@@ -34,10 +35,17 @@ from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 _CACHE_SECONDS = 5.0
 
 
-class ConnectorBlock(Block):
-    """Base of every connector's settings. Unknown fields are refused."""
+class ConnectorBlock(Block, ABC):
+    """Base of every connector's settings. Unknown fields are refused.
 
-    model_config = ConfigDict(validate_default=True)
+    What has ABC as a base is not offered in Prefect's UI: one makes connectors, not kinds.
+    """
+
+    model_config = ConfigDict(
+        validate_default=True,
+        field_title_generator=lambda name, _: _title(name),
+        json_schema_extra=lambda schema, model: _for_people(schema, model),
+    )
 
     kind: ClassVar[str] = ""
 
@@ -94,7 +102,7 @@ class ConnectorBlock(Block):
         return block
 
 
-class CaBlock(ConnectorBlock):
+class CaBlock(ConnectorBlock, ABC):
     """Settings of a certificate authority."""
 
     kind = "certificate authority"
@@ -104,7 +112,7 @@ class CaBlock(ConnectorBlock):
         """Open the CA."""
 
 
-class DnsBlock(ConnectorBlock):
+class DnsBlock(ConnectorBlock, ABC):
     """Settings of a DNS provider."""
 
     kind = "DNS provider"
@@ -118,7 +126,7 @@ class DnsBlock(ConnectorBlock):
         """Return whom to ask for CNAMEs and name servers."""
 
 
-class HostBlock(ConnectorBlock):
+class HostBlock(ConnectorBlock, ABC):
     """Settings of a machine whose files and commands may be used."""
 
     kind = "host"
@@ -128,7 +136,7 @@ class HostBlock(ConnectorBlock):
         """Open the host."""
 
 
-class TargetBlock(ConnectorBlock):
+class TargetBlock(ConnectorBlock, ABC):
     """Settings of an appliance or cloud service that serves certificates."""
 
     kind = "install target"
@@ -138,7 +146,7 @@ class TargetBlock(ConnectorBlock):
         """Open the target."""
 
 
-class DeliveryBlock(ConnectorBlock):
+class DeliveryBlock(ConnectorBlock, ABC):
     """Settings of a place that stores certificates without serving them."""
 
     kind = "delivery target"
@@ -148,7 +156,7 @@ class DeliveryBlock(ConnectorBlock):
         """Open the target."""
 
 
-class NotifierBlock(ConnectorBlock):
+class NotifierBlock(ConnectorBlock, ABC):
     """Settings of something that carries messages to people or programs."""
 
     kind = "notifier"
@@ -156,6 +164,34 @@ class NotifierBlock(ConnectorBlock):
     @abstractmethod
     def connect(self) -> AbstractContextManager[Notifier]:
         """Open the notifier."""
+
+
+_WORDS = {
+    word.lower(): word
+    for word in (
+        *("ACME", "API", "ARN", "AWS", "CA", "CRL", "DCV", "EAB", "HMAC", "HTTP", "ID", "KMS"),
+        *("SSH", "TCP", "TLS", "TTL", "URL"),
+    )
+} | {"kid": "key ID", "dir": "folder"}
+
+
+def _title(name: str) -> str:
+    """Return a field's name as the UI's form shows it: ``eab_kid`` is `EAB key ID`."""
+    words = [_WORDS.get(word, word) for word in name.split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
+def _for_people(schema: dict[str, Any], model: type[Block]) -> None:
+    schema_extra(schema, model)
+    for field in schema.get("properties", {}).values():
+        # "or null" makes two fields of one; leaving it empty says the same.
+        kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del field["anyOf"]
+            field |= kinds[0]
+            if field.get("default", "") is None:
+                del field["default"]
 
 
 def open_secret(secret: SecretStr | None) -> str:
@@ -224,9 +260,8 @@ def _cached(reference: str) -> ConnectorBlock:
         ) from exc
     except ValidationError as exc:
         # Not chained: the error carries the values, secrets among them.
-        fields = ", ".join(".".join(map(str, one["loc"])) for one in exc.errors())
         raise InvalidRequest(
-            f"the connector {reference} has settings that cannot be used: {fields}",
+            f"the connector {reference} has settings that cannot be used: {complaints(exc)}",
             remedy="Correct them with `certrail apply` or in Prefect's UI under Blocks.",
         ) from None
     except ValueError as exc:

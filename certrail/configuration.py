@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -355,6 +356,16 @@ class Plan(_Strict):
     def install_timeout(self) -> timedelta:
         """How long the new certificate may take to be served after a reload."""
         return timedelta(seconds=self.install_timeout_seconds)
+
+
+def complaints(error: ValidationError) -> str:
+    """Return what is wrong with settings, field by field; never a value, it may be secret."""
+    told = []
+    for one in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in one["loc"] if not str(part).startswith("function-"))
+        said = one["msg"].removeprefix("Value error, ")
+        told.append(f"{where}: {said}" if where else said)
+    return "; ".join(told)
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -42,7 +42,7 @@ class PowerDns(DnsBlock):
     """
 
     _block_type_slug = "dns-powerdns"
-    _block_type_name = "DNS: PowerDNS"
+    _block_type_name = "Certrail DNS: PowerDNS"
 
     url: str = Field(description="Address of the API's web server, such as http://ns:8081.")
     api_key: SecretStr = Field(description="The API key (api-key), or a reference to it.")

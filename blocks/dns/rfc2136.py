@@ -51,7 +51,7 @@ class Rfc2136(DnsBlock):
     """Publish dns-01 records by dynamic updates, signed with a TSIG key."""
 
     _block_type_slug = "dns-rfc2136"
-    _block_type_name = "DNS: dynamic update (RFC 2136)"
+    _block_type_name = "Certrail DNS: dynamic update (RFC 2136)"
 
     server: str = Field(description="Primary server of the zones: address or host name.")
     port: int = Field(default=53, ge=1, le=65535, description="Port of the primary server.")

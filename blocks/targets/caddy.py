@@ -72,7 +72,7 @@ class CaddyAdmin(TargetBlock):
     """
 
     _block_type_slug = "target-caddy"
-    _block_type_name = "Install target: Caddy"
+    _block_type_name = "Certrail target: Caddy"
 
     url: str = Field(
         default="http://localhost:2019",

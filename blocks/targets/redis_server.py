@@ -61,7 +61,7 @@ class RedisServer(TargetBlock):
     """
 
     _block_type_slug = "target-redis"
-    _block_type_name = "Install target: Redis"
+    _block_type_name = "Certrail target: Redis"
 
     address: str = Field(min_length=1, description="Name or address of the server.")
     port: int = Field(default=6379, ge=1, le=65535, description="Its port.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from types import UnionType
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from uuid import UUID
 
 from certrail.cli._server import CLIENT_SETTINGS
-from certrail.errors import NotFound, Unreachable
+from certrail.configuration import complaints
+from certrail.errors import InvalidRequest, NotFound, Unreachable
 from certrail.settings import Installation, adopt
 from certrail.store.requests import Request
 from certrail.tracker import Status
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 _CALL_SECONDS = 30
+_PAGE = 200
 
 
 def installation() -> Installation:
@@ -230,6 +232,51 @@ def stored_settings(reference: str) -> dict[str, Any] | None:
     return dict(document.data)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredConnector:
+    """A connector's block as Prefect has it, whoever made it.
+
+    Attributes:
+        settings: as stored, secrets included.
+    """
+
+    name: str
+    slug: str
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def reference(self) -> str:
+        """What Prefect loads the block by."""
+        return f"{self.slug}/{self.name}"
+
+
+def stored_connectors(types: Iterable[str]) -> list[StoredConnector]:
+    """Return every block of these types, sorted by type and name.
+
+    Raises:
+        Unreachable: Prefect's API does not answer.
+    """
+    found: list[StoredConnector] = []
+    with client() as opened:
+        while True:
+            page = opened.request(
+                "POST",
+                "/block_documents/filter",
+                json={
+                    "block_types": {"slug": {"any_": sorted(types)}},
+                    "block_documents": {"is_anonymous": {"eq_": False}},
+                    "include_secrets": True,
+                    "limit": _PAGE,
+                    "offset": len(found),
+                },
+            ).json()
+            found += [
+                StoredConnector(one["name"], one["block_type"]["slug"], one["data"]) for one in page
+            ]
+            if len(page) < _PAGE:
+                return sorted(found, key=lambda one: (one.slug, one.name))
+
+
 def save_block(block: Block, name: str) -> None:
     """Create or replace the stored settings of a connector."""
     import httpx
@@ -245,17 +292,25 @@ def load_block(reference: str) -> Any:
 
     Raises:
         NotFound: there is none of that name.
+        InvalidRequest: its settings cannot be used.
     """
     import httpx
     from prefect.blocks.core import Block
+    from pydantic import ValidationError
 
     block_types()
     try:
         return Block.load(reference)
+    except ValidationError as exc:
+        # Not chained: the error carries the values, secrets among them.
+        raise InvalidRequest(
+            f"the connector {reference} has settings that cannot be used: {complaints(exc)}",
+            remedy="Correct them in Prefect's UI under Blocks, or with `certrail apply`.",
+        ) from None
     except ValueError as exc:
         raise NotFound(
             f"Prefect has no settings for the connector {reference}",
-            remedy="Apply the connector again with `certrail apply`.",
+            remedy="Create it in Prefect's UI under Blocks, or with `certrail apply`.",
         ) from exc
     except httpx.RequestError as exc:
         raise _unreachable(exc) from exc

@@ -12,7 +12,7 @@ import click
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from certrail.cli import _prefect
+from certrail.cli import _adoption, _prefect
 from certrail.cli._connectors import Saving, describe, prepare
 from certrail.cli._document import Wanted, check, check_references
 from certrail.cli._output import echo_json, examples
@@ -76,8 +76,10 @@ def apply_document(document: Document, folder: Path, *, dry_run: bool = False) -
     """
     types = _prefect.block_types()
     wanted = check(document, types, folder)
+    connectors = _adoption.known()
+    connectors.must_be_usable(_named(wanted, connectors.ambiguous))
+    known = connectors.rows
     with transaction() as connection:
-        known = {c.name: c for c in configured.all_connectors(connection)}
         settings = configured.all_profiles(connection)
     present = {name: connector.slug for name, connector in known.items()}
     stored = {name: read_profile(profile) for name, profile in settings.items()}
@@ -106,6 +108,18 @@ def apply_document(document: Document, folder: Path, *, dry_run: bool = False) -
             remedy="Apply the file again.",
         ) from exc
     return changes
+
+
+def _named(wanted: Wanted, ambiguous: frozenset[str]) -> list[str]:
+    """Return the connectors that have to be usable; those that the file describes are replaced."""
+    described = {connector.name for connector in wanted.connectors} - ambiguous
+    named = [
+        *(connector.name for connector in wanted.connectors),
+        *(profile.ca for profile in wanted.profiles),
+        *(profile.validation.dns for profile in wanted.profiles if profile.validation),
+        *(endpoint.target for endpoint in wanted.endpoints),
+    ]
+    return [name for name in named if name and name not in described]
 
 
 def _store(connection: Connection, savings: Sequence[Saving], wanted: Wanted) -> list[Change]:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from certrail import settings
-from certrail.cli import _prefect
+from certrail.cli import _adoption, _prefect
+from certrail.cli._adoption import Known
 from certrail.cli._connectors import prepare
 from certrail.cli._document import make_block
 from certrail.cli._errors import DONE, FAILED
@@ -39,17 +39,24 @@ def connector() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_(as_json: bool) -> None:
-    """List connectors and what their last check found."""
-    settings.adopt()
-    with transaction() as connection:
-        rows = configured.all_connectors(connection)
+    """List connectors and what their last check found.
+
+    Blocks that were made in Prefect's UI are connectors too.
+    """
+    _prefect.installation()
+    known = _adoption.known()
+    rows = list(known.rows.values())
     if as_json:
-        echo_json([_to_json(row) for row in rows])
+        echo_json([_to_json(row, known.problems) for row in rows])
     elif rows:
         columns = ("name", "type", "check", "checked", "message")
-        echo_table([(name, name) for name in columns], [_for_people(row) for row in rows])
+        shown = [_for_people(row, known.problems) for row in rows]
+        echo_table([(name, name) for name in columns], shown)
     else:
         click.echo("there are no connectors; add one with `certrail connector add`")
+    for name, (cause, remedy) in known.problems.items():
+        if name not in known.rows or name in known.ambiguous:
+            click.echo(f"{plain(cause)}\n  remedy: {plain(remedy)}", err=True)
 
 
 @connector.command(
@@ -64,7 +71,8 @@ def check(names: Sequence[str], as_json: bool) -> int:
     as it should. The result is kept and counts for `Automation at risk`.
     """
     _prefect.installation()
-    results = [_checked(row) for row in _rows(names)]
+    known = _adoption.known()
+    results = [_checked(name, known) for name in _chosen(names, known)]
     if as_json:
         echo_json(results)
     else:
@@ -136,44 +144,50 @@ def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
     block = make_block(block_type, values, Path.cwd(), complain)
     if block is None:
         raise InvalidRequest("\n".join(complaints), remedy="Correct the values; nothing was saved.")
+    known = _adoption.known()
+    if name in known.rows or name in known.problems:
+        present = known.rows.get(name)
+        raise InvalidRequest(
+            f"there is a connector {name} already" + (f", a {present.slug}" if present else ""),
+            remedy="Change it with `certrail apply` or in Prefect's UI, or take another name.",
+        )
     with transaction() as connection:
-        if any(row.name == name for row in configured.all_connectors(connection)):
-            raise InvalidRequest(
-                f"there is a connector {name} already",
-                remedy="Change it with `certrail apply`, or take another name.",
-            )
         saving = prepare(name, block_type, block, exists=False)
         configured.keep_connector(connection, saving.change, saving.slug, audit.local_actor())
         saving.save()
 
 
-def _rows(names: Sequence[str]) -> list[ConnectorRow]:
-    with transaction() as connection:
-        rows = {row.name: row for row in configured.all_connectors(connection)}
-    if missing := [name for name in names if name not in rows]:
+def _chosen(names: Sequence[str], known: Known) -> list[str]:
+    there = {*known.rows, *known.problems}
+    if missing := [name for name in names if name not in there]:
         raise NotFound(
             f"there is no connector {', '.join(missing)}",
             remedy="`certrail connector list` shows all.",
         )
-    return [rows[name] for name in names] if names else list(rows.values())
+    return list(dict.fromkeys(names)) or sorted(there)
 
 
-def _checked(row: ConnectorRow) -> dict[str, Any]:
+def _checked(name: str, known: Known) -> dict[str, Any]:
+    row = known.rows.get(name)
     result: dict[str, Any] = {
-        "name": row.name,
-        "type": row.slug,
+        "name": name,
+        "type": row.slug if row else None,
         "ok": False,
         "message": "",
         "cause": None,
         "remedy": None,
     }
-    try:
-        with _prefect.load_block(row.reference).connect() as opened:
-            result |= {"ok": True, "message": opened.check()}
-    except CertrailError as exc:
-        result |= {"message": str(exc), "cause": str(exc), "remedy": exc.remedy}
+    if name in known.problems or row is None:
+        cause, remedy = known.problems[name]
+        result |= {"message": cause, "cause": cause, "remedy": remedy}
+    else:
+        try:
+            with _prefect.load_block(row.reference).connect() as opened:
+                result |= {"ok": True, "message": opened.check()}
+        except CertrailError as exc:
+            result |= {"message": str(exc), "cause": str(exc), "remedy": exc.remedy}
     with transaction() as connection:
-        configured.keep_check(connection, row.name, ok=result["ok"], message=result["message"])
+        configured.keep_check(connection, name, ok=result["ok"], message=result["message"])
     return result
 
 
@@ -262,18 +276,29 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _to_json(row: ConnectorRow) -> dict[str, Any]:
+def _to_json(row: ConnectorRow, problems: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    cause, remedy = problems.get(row.name, (None, None))
     return {
         "name": row.name,
         "type": row.slug,
         "checked_at": time_text(row.checked_at),
         "check_ok": row.check_ok,
         "check_message": row.check_message,
+        "problem": cause,
+        "remedy": remedy,
     }
 
 
-def _for_people(row: ConnectorRow) -> dict[str, Any]:
+def _for_people(row: ConnectorRow, problems: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     words = {None: "not checked", True: "ok", False: "failed"}
+    if row.name in problems:
+        return {
+            "name": row.name,
+            "type": row.slug,
+            "check": "unusable",
+            "checked": None,
+            "message": problems[row.name][0],
+        }
     return {
         "name": row.name,
         "type": row.slug,

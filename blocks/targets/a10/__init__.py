@@ -46,7 +46,7 @@ class A10(TargetBlock):
     """
 
     _block_type_slug = "target-a10"
-    _block_type_name = "Install target: A10 Thunder"
+    _block_type_name = "Certrail target: A10 Thunder"
 
     url: str = Field(description="Management address, such as https://adc1.example.com.")
     username: str = Field(min_length=1, description="Account that may change certificates.")

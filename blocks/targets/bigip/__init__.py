@@ -49,7 +49,7 @@ class BigIp(TargetBlock):
     """
 
     _block_type_slug = "target-bigip"
-    _block_type_name = "Install target: F5 BIG-IP"
+    _block_type_name = "Certrail target: F5 BIG-IP"
 
     url: str = Field(description="Management address, such as https://bigip1.example.com.")
     username: str = Field(min_length=1, description="Account with the role Administrator.")

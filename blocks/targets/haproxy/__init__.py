@@ -30,7 +30,7 @@ class HaproxyRuntime(TargetBlock):
     """
 
     _block_type_slug = "target-haproxy"
-    _block_type_name = "Install target: HAProxy Runtime API"
+    _block_type_name = "Certrail target: HAProxy Runtime API"
 
     socket: str = Field(
         description="The stats socket (`level admin`) as this worker reaches it: "

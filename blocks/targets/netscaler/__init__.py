@@ -46,7 +46,7 @@ class NetScaler(TargetBlock):
     """
 
     _block_type_slug = "target-netscaler"
-    _block_type_name = "Install target: NetScaler ADC"
+    _block_type_name = "Certrail target: NetScaler ADC"
 
     url: str = Field(description="Management address, such as https://adc1.example.com.")
     username: str = Field(min_length=1, description="Account that may change certificates.")

@@ -16,8 +16,8 @@ from tests.support.stack import Stack, cli
 from tests.support.world import World, world
 
 _SITES = ("www", "bad", "cancelled", "wait", "agree")
-_FORM_SITES = ("form", "refused", "later", "pressed", "form-cancelled")
-NAMES = [f"{name}.cli.example.test" for name in (*_SITES, *_FORM_SITES)]
+_PAGE_SITES = ("form", "refused", "later", "pressed", "form-cancelled", "blocks")
+NAMES = [f"{name}.cli.example.test" for name in (*_SITES, *_PAGE_SITES)]
 
 
 class Shell:
