@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from certrail.errors import InvalidRequest
+from certrail.events import check_pattern
 from certrail.maintenance import Blackout, Calendar, MaintenanceWindow
 from certrail.model import KeyAlgorithm, Workflow
 from certrail.names import Name, parse_names
@@ -139,10 +140,58 @@ class Approval(_Strict):
 
 
 class Notifications(_Strict):
-    """Who is told of what."""
+    """Who is told of what, beside or instead of what the account-wide rules say."""
 
+    mode: Literal["add", "replace"] = Field(
+        default="add",
+        description="Whether these rules come on top of the account-wide ones or replace them.",
+    )
     email: tuple[str, ...] = Field(default=(), description="Addresses that are written to.")
-    events: tuple[str, ...] = Field(default=(), description="Events that are worth a message.")
+    channels: tuple[Slug, ...] = Field(
+        default=(), description="Notifier connectors that need no address: webhooks, chats, pagers."
+    )
+    events: tuple[str, ...] = Field(
+        default=(),
+        description="Events that are worth a message: names, `*` patterns, or `all`; empty: those "
+        "of the account-wide rules.",
+    )
+
+    @field_validator("events")
+    @classmethod
+    def _events(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_events(value)
+
+    @field_validator("email")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_address(value)
+
+
+def check_events(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return *value* if each of it means an event.
+
+    Raises:
+        ValueError: one of it means none.
+    """
+    for pattern in value:
+        try:
+            check_pattern(pattern)
+        except InvalidRequest as exc:
+            raise ValueError(f"{exc}. {exc.remedy}") from exc
+    return value
+
+
+def check_address(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return *value* if each of it can be an e-mail address.
+
+    Raises:
+        ValueError: one of it cannot.
+    """
+    for address in value:
+        local, at, host = address.rpartition("@")
+        if not (local and at and host) or not address.isprintable() or " " in address:
+            raise ValueError(f"{address!r} is no e-mail address")
+    return value
 
 
 class ProfileConfig(_Strict):

@@ -174,6 +174,26 @@ _BY_SLUG = {kind.slug: kind for kind in KINDS}
 _NEVER_BY_PATTERN = frozenset({"test"})
 
 
+DEFAULT_SLUGS = (
+    "automation-failed",
+    "automation-rolled-back",
+    "approval-pending",
+    "certificate-expiring",
+    "certificate-expired",
+    "certificate-drifted",
+    "job-failed",
+    "job-paused",
+    "executor-silent",
+    "executor-recovered",
+    "run-failed",
+    "run-crashed",
+    "run-late",
+    "renewal-overdue",
+    "nothing-happened",
+)
+"""What people are told of when they do not say: what needs somebody, and that it is over."""
+
+
 def kind_of(name: str) -> Kind:
     """Return what is known of the event *name*; an unknown one is information only."""
     found = _BY_NAME.get(name)

@@ -21,9 +21,10 @@ from certrail.cli._prefect import BlockType
 from certrail.cli._yaml import Document, Path_, path_text
 from certrail.configuration import EndpointConfig, ProfileConfig, ProfileName, Slug
 from certrail.errors import InvalidRequest
+from certrail.notify.settings import NotificationSettings
 
 _M = TypeVar("_M", bound=BaseModel)
-_SECTIONS = ("connectors", "profiles", "endpoints")
+_SECTIONS = ("connectors", "profiles", "endpoints", "notifications")
 _MOST_COMPLAINTS = 20
 _NAME: TypeAdapter[str] = TypeAdapter(Slug)
 _EXECUTOR: TypeAdapter[str] = TypeAdapter(ProfileName)
@@ -46,6 +47,7 @@ class Wanted:
     connectors: list[WantedConnector] = field(default_factory=list)
     profiles: list[ProfileConfig] = field(default_factory=list)
     endpoints: list[EndpointConfig] = field(default_factory=list)
+    notifications: NotificationSettings | None = None
 
 
 class Complaints:
@@ -100,6 +102,11 @@ def check(document: Document, types: Mapping[str, BlockType], folder: Path) -> W
     for path, entry in _entries(sections, "endpoints", complaints):
         if endpoint := _model(EndpointConfig, path, entry, complaints):
             wanted.endpoints.append(endpoint)
+    rules = sections.get("notifications")
+    if isinstance(rules, dict):
+        wanted.notifications = _model(NotificationSettings, ("notifications",), rules, complaints)
+    elif rules is not None:
+        complaints.add(("notifications",), "a mapping is expected")
     _refuse_duplicates(sections, complaints)
     complaints.must_be_none()
     return wanted
@@ -137,6 +144,10 @@ def check_references(
     kinds = {name: types[slug].kind if slug in types else "" for name, slug in slugs.items()}
     for index, profile in enumerate(wanted.profiles):
         references.check_profile(("profiles", index), profile, kinds, complaints.add)
+    if wanted.notifications is not None:
+        references.check_notifications(
+            ("notifications",), wanted.notifications, slugs, kinds, complaints.add
+        )
     known = {**profiles, **{profile.name: profile for profile in wanted.profiles}}
     for index, endpoint in enumerate(wanted.endpoints):
         references.check_endpoint(("endpoints", index), endpoint, known, kinds, complaints.add)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from certrail.cli._yaml import Path_
 from certrail.configuration import EndpointConfig, ProfileConfig
 from certrail.errors import InvalidRequest
 from certrail.model import Workflow
+from certrail.notify.rules import MAIL, mail_channel
+from certrail.notify.settings import NotificationSettings
 from certrail.servers import registry
 
 Complain = Callable[[Path_, str], None]
@@ -18,6 +20,7 @@ _DNS = "DNS provider"
 _HOST = "host"
 _INSTALL = "install target"
 _DELIVERY = "delivery target"
+_NOTIFIER = "notifier"
 _TARGETS: Mapping[Workflow, tuple[str, ...]] = {
     Workflow.WEB_SERVER: (_HOST, _INSTALL),
     Workflow.APPLIANCE: (_INSTALL, _HOST),
@@ -32,6 +35,41 @@ def check_profile(
     _expect((*path, "ca"), profile.ca, (_CA,), kinds, complain)
     if profile.validation and profile.validation.dns:
         _expect((*path, "validation", "dns"), profile.validation.dns, (_DNS,), kinds, complain)
+    _expect_channels((*path, "notifications"), profile.notifications.channels, kinds, complain)
+
+
+def check_notifications(
+    path: Path_,
+    rules: NotificationSettings,
+    slugs: Mapping[str, str],
+    kinds: Mapping[str, str],
+    complain: Complain,
+) -> None:
+    """Check the notifiers that the account-wide rules name.
+
+    Args:
+        path: where the rules are.
+        rules: the rules.
+        slugs: type of each connector, by name.
+        kinds: kind of each connector, by name.
+        complain: gets what is wrong.
+    """
+    _expect_channels(path, rules.channels, kinds, complain)
+    fits = rules.mail and _expect((*path, "mail"), rules.mail, (_NOTIFIER,), kinds, complain)
+    if fits and rules.mail and slugs[rules.mail] != MAIL:
+        complain((*path, "mail"), f"{rules.mail} is a {slugs[rules.mail]}, not a {MAIL}")
+    if rules.email and mail_channel(rules, slugs) is None:
+        complain(
+            (*path, "email"),
+            f"nothing carries e-mail: add a connector of type {MAIL}, or say with `mail` which one",
+        )
+
+
+def _expect_channels(
+    path: Path_, channels: Sequence[str], kinds: Mapping[str, str], complain: Complain
+) -> None:
+    for index, name in enumerate(channels):
+        _expect((*path, "channels", index), name, (_NOTIFIER,), kinds, complain)
 
 
 def check_endpoint(

@@ -19,7 +19,7 @@ from certrail.cli._output import echo_json, examples
 from certrail.cli._yaml import Document, read
 from certrail.errors import CertrailError, Conflict, InvalidRequest
 from certrail.log import plain
-from certrail.store import audit, configured
+from certrail.store import audit, configured, notifications
 from certrail.store.configured import Change, Effect
 from certrail.store.database import transaction
 from certrail.store.plans import read_profile
@@ -131,7 +131,25 @@ def _store(connection: Connection, savings: Sequence[Saving], wanted: Wanted) ->
         *(saving.change for saving in savings),
         *configured.apply_profiles(connection, wanted.profiles, actor),
         *configured.apply_endpoints(connection, wanted.endpoints, actor),
+        *_store_rules(connection, wanted, actor),
     ]
+
+
+def _store_rules(connection: Connection, wanted: Wanted, actor: str) -> list[Change]:
+    if wanted.notifications is None:
+        return []
+    rules = wanted.notifications.model_dump(mode="json")
+    before = notifications.settings(connection)
+    change = (
+        Change("notifications", "account-wide", Effect.CREATED)
+        if before is None
+        else configured.compare("notifications", "account-wide", before, rules)
+    )
+    if change.effect is not Effect.UNCHANGED:
+        notifications.keep_settings(connection, rules)
+        fields = {"fields": [field.field for field in change.fields]}
+        audit.note(connection, actor, f"notifications.{change.effect}", change.name, fields)
+    return [change]
 
 
 def _save(savings: Sequence[Saving]) -> None:

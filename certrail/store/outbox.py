@@ -135,6 +135,12 @@ def by_ids(outbox_ids: Sequence[int]) -> list[Happened]:
         return _by_ids(connection, outbox_ids)
 
 
+def by_event_id(connection: Connection, event_id: UUID) -> Happened | None:
+    """Return the event with that id, None if there is none."""
+    found = connection.execute(select(outbox.c.id).where(outbox.c.event_id == event_id)).scalar()
+    return _by_ids(connection, [found])[0] if found is not None else None
+
+
 def oldest_waiting() -> timedelta:
     """Return how long the oldest event waits to be routed; zero when none does."""
     with transaction() as connection:

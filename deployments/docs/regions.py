@@ -15,6 +15,7 @@ from certrail.delivery.fields import FieldSettings
 from certrail.delivery.objects import ObjectSettings
 from certrail.delivery.settings import DirectorySettings
 from certrail.errors import InvalidRequest
+from certrail.notify.settings import Digest, NotificationSettings, Template
 from certrail.servers.apache import ApacheSettings
 from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
@@ -34,6 +35,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "approval": configuration.Approval,
     "notifications": configuration.Notifications,
     "endpoint": configuration.EndpointConfig,
+    "account_notifications": NotificationSettings,
+    "digest": Digest,
+    "template": Template,
 }
 SERVERS: dict[str, type[BaseModel]] = {
     "apache": ApacheSettings,

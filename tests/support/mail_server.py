@@ -41,8 +41,8 @@ class Received:
 
     @property
     def subject(self) -> str:
-        """The subject, decoded."""
-        return str(self.mail["Subject"])
+        """The subject as a mail program shows it."""
+        return str(self.mail["Subject"]).strip()
 
     @property
     def text(self) -> str:

@@ -186,7 +186,7 @@ def test_all_mistakes_are_told_at_once(load: Check) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("- a\n", "a mapping with connectors, profiles, endpoints is expected"),
+        ("- a\n", "a mapping with connectors, profiles, endpoints, notifications is expected"),
         ("connectors: x\n", "f.yaml:1: connectors: a list is expected"),
         ("connectors: [x]\n", "f.yaml:1: connectors[0]: a mapping is expected"),
         ("connectors: [{type: ca-acme}]\n", "`name` is missing"),

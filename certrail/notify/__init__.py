@@ -1,0 +1,1 @@
+"""Who hears of what, when, and in which words."""

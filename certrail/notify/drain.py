@@ -1,0 +1,248 @@
+"""From the outbox to the recipients: route what happened, then send what is due.
+
+Both may run in several processes at once. Routing is one transaction for each
+batch of events, and a row of the log is unique for its event and recipient, so
+nobody is told twice. Sending claims a message under a lease before it opens a
+connection and ends the claim after the other side took it: a process that is
+killed before is followed by another, with the same message id. Only one that
+is killed in the moment between the receiver's "taken" and our note of it
+leaves a message that comes twice, with one id.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from certrail.configuration import Notifications
+from certrail.connectors import Notifier
+from certrail.errors import (
+    AuthenticationFailed,
+    CertrailError,
+    InvalidRequest,
+    KeyUnavailable,
+    NotFound,
+    PermissionRefused,
+    Unreachable,
+)
+from certrail.events import kind_of
+from certrail.log import logger, plain
+from certrail.message import Message
+from certrail.notify import rules
+from certrail.notify.compose import compose
+from certrail.notify.settings import NotificationSettings
+from certrail.notify.words import describe, ends, severity_of
+from certrail.store import notifications, outbox
+from certrail.store.database import transaction
+from certrail.store.notifications import Claim
+
+OpenNotifier = Callable[[str], AbstractContextManager[Notifier]]
+
+_LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_SEND_SECONDS", "120")))
+_BATCH = 200
+_AT_ONCE = 4
+_LONGEST = timedelta(days=3)
+# Somebody will correct the connector, and then the messages have to be there.
+_OF_THE_CHANNEL = (
+    AuthenticationFailed,
+    InvalidRequest,
+    KeyUnavailable,
+    NotFound,
+    PermissionRefused,
+    Unreachable,
+)
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a pass did.
+
+    Attributes:
+        routed: events that were looked at.
+        sent: messages that were taken.
+        postponed: messages that are tried again.
+        failed: messages that will not be taken.
+        troubles: what went wrong, for people, by channel.
+    """
+
+    routed: int = 0
+    sent: int = 0
+    postponed: int = 0
+    failed: int = 0
+    troubles: dict[str, str] = field(default_factory=dict)
+
+
+def account_settings(connection: Connection) -> NotificationSettings:
+    """Return the account-wide rules; the defaults where none were applied."""
+    stored = notifications.settings(connection)
+    if stored is None:
+        return NotificationSettings()
+    try:
+        return NotificationSettings.model_validate(stored)
+    except ValidationError as exc:
+        raise InvalidRequest(
+            f"the stored notification rules cannot be used: {exc.error_count()} fields",
+            remedy="Apply the file with `notifications:` again.",
+        ) from None
+
+
+def note_expiries(now: datetime) -> int:
+    """Put expiring and expired certificates into the outbox, each threshold once.
+
+    Returns how many were told.
+    """
+    told = 0
+    with transaction() as connection:
+        days = account_settings(connection).expiring_days
+        for location, fingerprint, not_after, within in notifications.crossing(connection, days):
+            name = "expired" if within is None else "expiring"
+            told += outbox.put(
+                connection,
+                f"certrail.certificate.{name}",
+                location,
+                once=f"{name}:{location}:{fingerprint}:{within or 0}",
+                not_after=not_after.isoformat(),
+                fingerprint=fingerprint,
+                detail=f"its certificate {ends(not_after, now)}",
+            )
+    return told
+
+
+def route(now: datetime) -> int:
+    """Write down who is to hear of what happened; returns how many events were looked at."""
+    routed = 0
+    while True:
+        with transaction() as connection:
+            waiting = outbox.unrouted(connection, limit=_BATCH)
+            if not waiting:
+                return routed
+            account = account_settings(connection)
+            channels = notifications.channels(connection)
+            mail = rules.mail_channel(account, channels)
+            profiles = notifications.profile_rules(connection, [one.location for one in waiting])
+            for event in waiting:
+                kind = kind_of(event.event)
+                severity = severity_of(event, kind)
+                profile = _profile(profiles.get(event.location))
+                for target in rules.targets(kind, account, profile, mail):
+                    slug = channels.get(target.channel, "")
+                    when = rules.timing(kind, severity, slug, account, now)
+                    notifications.add(
+                        connection,
+                        event.outbox_id,
+                        target.channel,
+                        target.recipient,
+                        due_at=when.due_at,
+                        digest=when.digest,
+                        held_because=when.held_because,
+                    )
+            outbox.mark_routed(connection, [one.outbox_id for one in waiting])
+            routed += len(waiting)
+
+
+def send_due(open_notifier: OpenNotifier, *, ui_url: str) -> Drained:
+    """Send every message that is due, several at once; returns what became of them."""
+    done = Drained()
+    sender = _Sender(open_notifier, ui_url, done)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="notify") as pool:
+        for future in [pool.submit(sender.run) for _ in range(_AT_ONCE)]:
+            future.result()
+    return done
+
+
+class _Sender:
+    def __init__(self, open_notifier: OpenNotifier, ui_url: str, done: Drained) -> None:
+        self._open = open_notifier
+        self._ui_url = ui_url
+        self._done = done
+        self._guard = threading.Lock()
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+    def run(self) -> None:
+        while True:
+            with self._guard:
+                broken = list(self._done.troubles)
+            claim = notifications.claim(self._owner, _LEASE, now=datetime.now(UTC), except_=broken)
+            if claim is None:
+                return
+            self._send(claim)
+
+    def _send(self, claim: Claim) -> None:
+        message = message_of(claim, self._ui_url)
+        try:
+            if not claim.reference:
+                raise NotFound(
+                    f"there is no notifier {claim.channel}",
+                    remedy="Add it, or take it out of `notifications`.",
+                )
+            with self._open(claim.reference) as notifier:
+                answer = notifier.send(message)
+        except CertrailError as exc:
+            self._failed(claim, message, exc)
+            return
+        notifications.sent(claim.ids, self._owner, subject=message.subject, answer=plain(answer))
+        with self._guard:
+            self._done.sent += 1
+
+    def _failed(self, claim: Claim, message: Message, error: CertrailError) -> None:
+        of_channel = isinstance(error, _OF_THE_CHANNEL)
+        now = datetime.now(UTC)
+        told = f"{type(error).__name__}: {plain(error)}"
+        if (error.retryable or of_channel) and now - claim.since < _LONGEST:
+            notifications.postpone(
+                claim.ids,
+                self._owner,
+                due_at=now + rules.pause(claim.attempts, message.severity),
+                error=told,
+                remedy=error.remedy,
+                subject=message.subject,
+            )
+        else:
+            notifications.failed(
+                claim.ids, self._owner, subject=message.subject, error=told, remedy=error.remedy
+            )
+        with self._guard:
+            if of_channel:
+                # The others for it wait as well: they would fail the same way.
+                self._done.troubles[claim.channel] = f"{told}. {error.remedy}"
+            if (error.retryable or of_channel) and now - claim.since < _LONGEST:
+                self._done.postponed += 1
+            else:
+                self._done.failed += 1
+        logger.warning("%s to %s: %s", claim.channel, claim.recipient or "-", told)
+
+
+def message_of(claim: Claim, ui_url: str) -> Message:
+    """Return what a claimed message says, as things stand now."""
+    events = outbox.by_ids(claim.outbox_ids)
+    now = datetime.now(UTC)
+    with transaction() as connection:
+        settings = account_settings(connection)
+        described = [describe(connection, event, ui_url=ui_url, now=now) for event in events]
+    return compose(
+        described,
+        settings,
+        message_id=claim.message_id,
+        recipient=claim.recipient,
+        because=claim.held_because or "",
+    )
+
+
+def _profile(raw: Mapping[str, object] | None) -> Notifications | None:
+    if raw is None:
+        return None
+    try:
+        return Notifications.model_validate(raw)
+    except ValidationError:
+        # Rules of an earlier version that today's refuse: the account-wide ones apply.
+        return None
