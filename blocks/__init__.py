@@ -27,6 +27,7 @@ from blocks.notifiers.apprise import AppriseUrl
 from blocks.notifiers.smtp import SmtpMail
 from blocks.notifiers.webhook import Webhook
 from blocks.targets.a10 import A10
+from blocks.targets.aws import AwsCloudFront, AwsElb
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
@@ -37,6 +38,8 @@ __all__ = [
     "A10",
     "AcmeCa",
     "AppriseUrl",
+    "AwsCloudFront",
+    "AwsElb",
     "AwsPca",
     "AwsSecretsManager",
     "AzureKeyVault",

@@ -307,6 +307,10 @@ class Traits:
         concurrency: how many changes the target takes at the same time.
         key_algorithms: keys that it takes.
         longest_name: of the objects that are made there, 0 for no limit known.
+        settles_within: how long a change may take until every client sees it; at least
+            as long is waited before it counts as failed.
+        serves: whether clients connect to it; False for a store, whose certificates
+            other programs serve.
     """
 
     key_on_device: bool = False
@@ -316,6 +320,8 @@ class Traits:
     concurrency: int = 1
     key_algorithms: frozenset[KeyAlgorithm] = frozenset(KeyAlgorithm)
     longest_name: int = 0
+    settles_within: timedelta = timedelta(0)
+    serves: bool = True
 
 
 class InstallTarget(Connector):

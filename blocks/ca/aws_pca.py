@@ -20,9 +20,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field
 
-from blocks._base import CaBlock, open_secret
+from blocks._aws import AwsAccess
+from blocks._base import CaBlock
 from certrail.ca.answer import chain_of, key_digest, must_be_for
 from certrail.connectors import CertificateAuthority
 from certrail.errors import InvalidRequest, Rejected
@@ -52,7 +53,7 @@ _REASONS = {
 }
 
 
-class AwsPca(CaBlock):
+class AwsPca(AwsAccess, CaBlock):
     """Issue from a certificate authority in AWS Private CA.
 
     The account needs acm-pca:DescribeCertificateAuthority, IssueCertificate and
@@ -72,54 +73,19 @@ class AwsPca(CaBlock):
     validity_days: int = Field(
         default=90, ge=1, le=3650, description="Validity of certificates in days."
     )
-    access_key_id: str = Field(
-        default="", description="Access key id; the worker's own role or profile if empty."
-    )
-    secret_access_key: SecretStr | None = Field(
-        default=None, description="Secret access key, or a reference to it."
-    )
-    session_token: SecretStr | None = Field(
-        default=None, description="Session token of a temporary access key."
-    )
-    endpoint_url: str = Field(
-        default="", description="Address of the service, such as a VPC endpoint; empty: public."
-    )
-    ca_bundle: str = Field(
-        default="", description="Path of the CA certificates for endpoint_url; empty: the SDK's."
-    )
-    timeout: int = Field(default=20, ge=1, le=120, description="Seconds AWS may take.")
-
-    @model_validator(mode="after")
-    def _key_is_whole(self) -> AwsPca:
-        if bool(self.access_key_id) != (self.secret_access_key is not None):
-            raise ValueError("access_key_id and secret_access_key belong together")
-        return self
 
     @contextmanager
     def connect(self) -> Iterator[CertificateAuthority]:
         """Open the CA."""
-        secrets = (open_secret(self.secret_access_key), open_secret(self.session_token))
-        client = aws.client(
-            "acm-pca",
-            region=self.ca_arn.split(":")[3],
-            access_key_id=self.access_key_id,
-            secret_access_key=secrets[0],
-            session_token=secrets[1],
-            endpoint_url=self.endpoint_url,
-            ca_bundle=self.ca_bundle,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        try:
-            yield _AwsPca(client, self, SecretStr(secrets[0]))
-        finally:
-            client.close()
+        with self.opened(self.ca_arn.split(":")[3]) as session:
+            yield _AwsPca(session, self)
 
 
 class _AwsPca(CertificateAuthority):
-    def __init__(self, client: Any, settings: AwsPca, secret: SecretStr) -> None:
-        self._client = client
+    def __init__(self, session: aws.Session, settings: AwsPca) -> None:
+        self._client = session.client("acm-pca")
         self._settings = settings
-        self._secret = secret
+        self._hidden = session.hidden
         self._label = settings.label
         self._arn = settings.ca_arn
 
@@ -211,4 +177,4 @@ class _AwsPca(CertificateAuthority):
             return dict(reply["CertificateAuthority"])
 
     def _calls(self, what: str) -> Any:
-        return aws.calls(self._label, what, hide=[self._secret.get_secret_value()])
+        return aws.calls(self._label, what, hide=self._hidden())

@@ -12,12 +12,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from blocks._base import DeliveryBlock, open_reference, open_secret
+from blocks._aws import AwsRegion
+from blocks._base import DeliveryBlock, open_reference
 from certrail.connectors import DeliveryTarget, Traits
 from certrail.delivery.fields import FieldSettings, same
 from certrail.delivery.objects import checked_path
@@ -40,54 +40,24 @@ _NEW = "CERTRAIL_NEW"
 _ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/_+=.@-")
 
 
-class AwsSecretsManager(DeliveryBlock):
+class AwsSecretsManager(AwsRegion, DeliveryBlock):
     """Store certificates in AWS Secrets Manager."""
 
     _block_type_name = "Certrail delivery: AWS Secrets Manager"
     _block_type_slug = "delivery-aws-secrets-manager"
 
-    region: str = Field(default="", description="AWS region; empty: that of the environment.")
     prefix: str = Field(
         default="", description="What the name of every secret starts with, such as tls/."
-    )
-    access_key_id: str = Field(
-        default="", description="Access key; empty: the role of the worker's machine."
-    )
-    secret_access_key: SecretStr | None = Field(
-        default=None, description="Secret of the access key, or a reference to it."
-    )
-    session_token: SecretStr | None = Field(
-        default=None, description="Session token of a temporary access key, or a reference to it."
     )
     kms_key_id: str = Field(
         default="", description="KMS key for secrets that are made; empty: the account's own."
     )
-    endpoint_url: str = Field(
-        default="", description="Address of the service, such as a VPC endpoint; empty: AWS."
-    )
-    ca_bundle: str = Field(
-        default="", description="Path of the CA certificates of the service; empty: the SDK's."
-    )
-    timeout: int = Field(default=20, ge=1, le=120, description="Seconds a call may take.")
 
     @contextmanager
     def connect(self) -> Iterator[DeliveryTarget]:
         """Open the service."""
-        secrets = (open_secret(self.secret_access_key), open_secret(self.session_token))
-        client = aws.client(
-            "secretsmanager",
-            region=self.region,
-            access_key_id=self.access_key_id,
-            secret_access_key=secrets[0],
-            session_token=secrets[1],
-            endpoint_url=self.endpoint_url,
-            ca_bundle=self.ca_bundle,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        try:
-            yield _SecretsManagerDelivery(client, self)
-        finally:
-            client.close()
+        with self.opened(self.region) as session:
+            yield _SecretsManagerDelivery(session.client("secretsmanager"), self)
 
 
 class _SecretsManagerDelivery(DeliveryTarget):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from blocks._base import DeliveryBlock, open_reference, open_secret
+from blocks._aws import AwsRegion
+from blocks._base import DeliveryBlock, open_reference
 from certrail.connectors import DeliveryTarget, Traits
 from certrail.delivery.fields import same
 from certrail.delivery.objects import ObjectSettings, checked_path
@@ -25,7 +25,7 @@ from certrail.remote import aws
 _LARGEST = 4 * 1024 * 1024
 
 
-class S3Bucket(DeliveryBlock):
+class S3Bucket(AwsRegion, DeliveryBlock):
     """Store certificates as objects in an S3 bucket."""
 
     _block_type_name = "Certrail delivery: S3"
@@ -33,48 +33,18 @@ class S3Bucket(DeliveryBlock):
 
     bucket: str = Field(min_length=3, description="Name of the bucket.")
     prefix: str = Field(default="", description="What every key starts with, such as certs/.")
-    region: str = Field(default="", description="AWS region; empty: that of the environment.")
-    access_key_id: str = Field(
-        default="", description="Access key; empty: the role of the worker's machine."
-    )
-    secret_access_key: SecretStr | None = Field(
-        default=None, description="Secret of the access key, or a reference to it."
-    )
-    session_token: SecretStr | None = Field(
-        default=None, description="Session token of a temporary access key, or a reference to it."
-    )
-    endpoint_url: str = Field(
-        default="", description="Address of another S3 service than AWS; empty: AWS."
-    )
     kms_key_id: str = Field(
         default="", description="KMS key to encrypt with; empty: what the bucket does by itself."
     )
     conditional: bool = Field(
         default=True, description="Use conditional writes; switch off for services without them."
     )
-    ca_bundle: str = Field(
-        default="", description="Path of the CA certificates of the service; empty: the SDK's."
-    )
-    timeout: int = Field(default=20, ge=1, le=120, description="Seconds a call may take.")
 
     @contextmanager
     def connect(self) -> Iterator[DeliveryTarget]:
         """Open the bucket."""
-        secrets = (open_secret(self.secret_access_key), open_secret(self.session_token))
-        client = aws.client(
-            "s3",
-            region=self.region,
-            access_key_id=self.access_key_id,
-            secret_access_key=secrets[0],
-            session_token=secrets[1],
-            endpoint_url=self.endpoint_url,
-            ca_bundle=self.ca_bundle,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        try:
-            yield _S3Delivery(client, self)
-        finally:
-            client.close()
+        with self.opened(self.region) as session:
+            yield _S3Delivery(session.client("s3"), self)
 
 
 class _S3Delivery(DeliveryTarget):

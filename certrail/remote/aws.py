@@ -1,13 +1,14 @@
-"""Calling AWS: one client with deadlines, and its errors in our words.
+"""Calling AWS: one session for each connector, with deadlines, and its errors in our words.
 
 The SDK is optional (``pip install certrail[aws]``); it is imported only where
-a client is made. It does not retry for us: one retry loop per call path.
+a session is opened. It does not retry for us: one retry loop per call path.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from http.client import BadStatusLine
@@ -26,12 +27,14 @@ from certrail.errors import (
     Unreachable,
 )
 from certrail.log import plain
+from certrail.remote import http
 
 # At DEBUG the SDK logs whole requests, and with them keys and secrets.
 for _name in ("boto3", "botocore", "s3transfer"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _MESSAGE_LENGTH = 300
+_PAUSE = timedelta(seconds=5)
 _UNKNOWN_CALLER = frozenset(
     {
         "AuthFailure",
@@ -58,15 +61,78 @@ _SLOW_DOWN = frozenset(
         "TooManyRequestsException",
     }
 )
-_ABSENT = frozenset({"NoSuchBucket", "NoSuchKey", "ResourceNotFoundException"})
+_ABSENT = frozenset(
+    {
+        "ListenerNotFound",
+        "LoadBalancerNotFound",
+        "NoSuchBucket",
+        "NoSuchDistribution",
+        "NoSuchKey",
+        "ResourceNotFoundException",
+    }
+)
 _CHANGED = frozenset(
-    {"ConditionalRequestConflict", "PreconditionFailed", "ResourceExistsException"}
+    {
+        "ConditionalRequestConflict",
+        "InvalidIfMatchVersion",
+        "PreconditionFailed",
+        "ResourceExistsException",
+    }
 )
 _NOT_ALLOWED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 
 
-def client(
-    service: str,
+# What describes the services is read once; each file is megabytes of JSON.
+_loader_lock = threading.Lock()
+_loader: Any = None
+
+
+class Session:
+    """One connector's way to AWS: one SDK session, and a client for each service that is called.
+
+    Made by :func:`session`. The clients may be used by several threads.
+    """
+
+    def __init__(self, sdk: Any, options: Mapping[str, Any], secrets: Sequence[str]) -> None:
+        self._sdk = sdk
+        self._options = options
+        self._clients: dict[tuple[str, str], Any] = {}
+        # A closure, so that printing the object shows no secret.
+        self.hidden: Callable[[], tuple[str, ...]] = lambda: tuple(filter(None, secrets))
+
+    def client(self, service: str, *, region: str = "") -> Any:
+        """Return the client of *service*; *region* where it is not the session's.
+
+        Raises:
+            InvalidRequest: a setting cannot be right.
+        """
+        from botocore.exceptions import (  # type: ignore[import-untyped,unused-ignore]
+            BotoCoreError,
+        )
+
+        key = (service, region)
+        if key not in self._clients:
+            options = {**self._options, **({"region_name": region} if region else {})}
+            try:
+                made = self._sdk.client(service, **options)
+            except (BotoCoreError, ValueError) as exc:
+                raise InvalidRequest(
+                    f"AWS cannot be called as configured: {plain(exc)[:_MESSAGE_LENGTH]}",
+                    remedy="Check region, endpoint_url and the credential of the connector.",
+                ) from exc
+            made.meta.events.register("response-received", _must_be_whole)
+            self._clients[key] = made
+        return self._clients[key]
+
+    def close(self) -> None:
+        """Close the connections of all clients."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+
+@contextmanager
+def session(
     *,
     region: str,
     access_key_id: str = "",
@@ -75,8 +141,8 @@ def client(
     endpoint_url: str = "",
     ca_bundle: str = "",
     timeout: timedelta = timedelta(seconds=20),
-) -> Any:
-    """Return a client of *service*.
+) -> Iterator[Session]:
+    """Open a session for one connector.
 
     Without an access key, the SDK looks where it always does: environment,
     profile, role of the machine or container.
@@ -96,30 +162,48 @@ def client(
             remedy="Install it: pip install 'certrail[aws]'.",
         ) from exc
     seconds = timeout.total_seconds()
-    style = {"addressing_style": "path"} if endpoint_url else {}
     try:
-        made = boto3.session.Session().client(
-            service,
-            region_name=region or None,
+        sdk = boto3.session.Session(
             aws_access_key_id=access_key_id or None,
             aws_secret_access_key=secret_access_key or None,
             aws_session_token=session_token or None,
-            endpoint_url=endpoint_url or None,
-            verify=ca_bundle or None,
-            config=Config(
-                connect_timeout=seconds,
-                read_timeout=seconds,
-                retries={"total_max_attempts": 1},
-                s3=style,
-            ),
+            region_name=region or None,
+            botocore_session=_described(),
         )
     except (BotoCoreError, ValueError) as exc:
         raise InvalidRequest(
             f"AWS cannot be called as configured: {plain(exc)[:_MESSAGE_LENGTH]}",
-            remedy="Check region, endpoint_url and the credential of the connector.",
+            remedy="Check the profile and the credential of the connector.",
         ) from exc
-    made.meta.events.register("response-received", _must_be_whole)
-    return made
+    options = {
+        "endpoint_url": endpoint_url or None,
+        "verify": ca_bundle or None,
+        "config": Config(
+            connect_timeout=seconds,
+            read_timeout=seconds,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"} if endpoint_url else {},
+        ),
+    }
+    opened = Session(sdk, options, (secret_access_key, session_token))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _described() -> Any:
+    """Return a new session of the lower SDK that shares the descriptions of the services."""
+    from botocore.session import Session as Lower  # type: ignore[import-untyped,unused-ignore]
+
+    global _loader
+    lower = Lower()
+    with _loader_lock:
+        if _loader is None:
+            _loader = lower.get_component("data_loader")
+        else:
+            lower.register_component("data_loader", _loader)
+    return lower
 
 
 def _must_be_whole(response_dict: Mapping[str, Any] | None = None, **_: object) -> None:
@@ -205,11 +289,8 @@ def _refusal(
     if code in _UNKNOWN_CALLER or status == 401:
         kind = AuthenticationFailed
     elif code in _SLOW_DOWN or status == 429:
-        wait = str(meta.get("HTTPHeaders", {}).get("retry-after", ""))
-        seconds = int(wait[:6]) if wait.isascii() and wait.isdigit() else 5
-        return Throttled(
-            message, connector=label, code=code, retry_after=timedelta(seconds=seconds)
-        )
+        wait = http.waiting_time(str(meta.get("HTTPHeaders", {}).get("retry-after", "")), _PAUSE)
+        return Throttled(message, connector=label, code=code, retry_after=wait)
     elif code in _ABSENT or status in (404, 410):
         kind = NotFound
     elif code in _CHANGED or status in (409, 412):

@@ -226,12 +226,17 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def retry_after(reply: httpx.Response, default: timedelta = _SAID_NOTHING) -> timedelta:
-    """Return how long the server asks to be left alone, a day at the most.
+    """Return how long the server asks to be left alone; see :func:`waiting_time`."""
+    return waiting_time(reply.headers.get("Retry-After", ""), default)
+
+
+def waiting_time(text: str, default: timedelta) -> timedelta:
+    """Return what the value of a ``Retry-After`` header means, a day at the most.
 
     RFC 9110 section 10.2.3 allows seconds or a date; a date that is over means
     now. *default* stands for a missing header and for nonsense.
     """
-    text = reply.headers.get("Retry-After", "").strip()
+    text = text.strip()
     if text.isascii() and text.isdigit():
         return timedelta(seconds=min(int(text[:9]), _LONGEST_WAIT.total_seconds()))
     try:

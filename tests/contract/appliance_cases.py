@@ -18,21 +18,30 @@ import redis
 
 from blocks.targets import redis_server
 from blocks.targets.a10 import A10Target, AxapiSession
+from blocks.targets.aws import CloudFrontTarget, ElbTarget
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from blocks.targets.netscaler import NetScalerTarget, nitro_client
 from certrail.connectors import InstallTarget
 from certrail.model import Bundle, Fingerprint, Site, Staged
-from certrail.remote import http
+from certrail.remote import aws, http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
 from tests.support import a10_api, bigip_api, netscaler_api
 from tests.support.a10_api import A10
+from tests.support.aws_edge import (
+    CLOUDFRONT_REGION,
+    AwsBalancer,
+    AwsDistribution,
+    AwsEdge,
+    AwsSniBalancer,
+)
 from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
 from tests.support.device import Device
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
+from tests.support.moto_server import REGION
 from tests.support.netscaler_api import NetScaler
 from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
 
@@ -220,6 +229,83 @@ class A10World(DeviceWorld):
         self._a10.keys[name] = good
 
 
+class AwsWorld(DeviceWorld):
+    """A load balancer or a distribution of AWS."""
+
+    def __init__(self, device: AwsEdge, session: aws.Session) -> None:
+        super().__init__(device)
+        self._aws = device
+        self._session = session
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._aws.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        self._aws.refused.add(str(staged.data["new"]))
+        yield
+        self._aws.refused.clear()
+
+
+class ElbWorld(AwsWorld):
+    """The certificates of a listener."""
+
+    def __init__(self, device: AwsBalancer, session: aws.Session) -> None:
+        super().__init__(device, session)
+        place = f"{device.balancer}:443"
+        self.site = Site(f"{place}/{SITE}" if isinstance(device, AwsSniBalancer) else place)
+
+    def open(self) -> InstallTarget:
+        return ElbTarget(self._session, "aws")
+
+
+class CloudFrontWorld(AwsWorld):
+    """The certificate of a distribution."""
+
+    def __init__(self, device: AwsDistribution, session: aws.Session) -> None:
+        super().__init__(device, session)
+        self.site = Site(device.distribution)
+
+    def open(self) -> InstallTarget:
+        return CloudFrontTarget(self._session, "aws")
+
+
+@contextmanager
+def aws_session(device: AwsEdge, directory: Path, region: str) -> Iterator[aws.Session]:
+    """Open a session with the permissions that the connectors' pages name."""
+    roots = directory / "roots.pem"
+    roots.write_text(device.roots)
+    with aws.session(
+        region=region,
+        access_key_id=device.access_key_id,
+        secret_access_key=device.secret_access_key,
+        endpoint_url=device.url,
+        ca_bundle=str(roots),
+    ) as session:
+        yield session
+
+
+@contextmanager
+def _elb(directory: Path) -> Iterator[World]:
+    with AwsBalancer().running() as device, aws_session(device, directory, REGION) as session:
+        yield ElbWorld(device, session)
+
+
+@contextmanager
+def _elb_sni(directory: Path) -> Iterator[World]:
+    with AwsSniBalancer().running() as device, aws_session(device, directory, REGION) as session:
+        yield ElbWorld(device, session)
+
+
+@contextmanager
+def _cloudfront(directory: Path) -> Iterator[World]:
+    with (
+        AwsDistribution().running() as device,
+        aws_session(device, directory, CLOUDFRONT_REGION) as session,
+    ):
+        yield CloudFrontWorld(device, session)
+
+
 @contextmanager
 def _a10(directory: Path) -> Iterator[World]:
     with (
@@ -323,4 +409,7 @@ APPLIANCES = (
     Case("bigip", "target-bigip", _bigip, GAPS),
     Case("netscaler", "target-netscaler", _netscaler, GAPS),
     Case("a10", "target-a10", _a10, GAPS),
+    Case("aws-elb", "target-aws-elb", _elb, GAPS),
+    Case("aws-elb-sni", "target-aws-elb", _elb_sni, GAPS),
+    Case("aws-cloudfront", "target-aws-cloudfront", _cloudfront, GAPS),
 )
