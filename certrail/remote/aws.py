@@ -120,7 +120,7 @@ class Session:
                     f"AWS cannot be called as configured: {plain(exc)[:_MESSAGE_LENGTH]}",
                     remedy="Check region, endpoint_url and the credential of the connector.",
                 ) from exc
-            made.meta.events.register("response-received", _must_be_whole)
+            made.meta.events.register("before-parse", _must_be_whole)
             self._clients[key] = made
         return self._clients[key]
 
@@ -207,13 +207,22 @@ def _described() -> Any:
 
 
 def _must_be_whole(response_dict: Mapping[str, Any] | None = None, **_: object) -> None:
-    """Refuse a body that is shorter than announced, which the SDK would read as far as it goes."""
-    from botocore.exceptions import IncompleteReadError
+    """Look at a reply before the SDK reads it.
 
-    body = (response_dict or {}).get("body")
-    length = str((response_dict or {}).get("headers", {}).get("content-length", ""))
+    It would read a body that is shorter than announced as far as it goes, and take a
+    refusal without any body for nonsense.
+    """
+    from botocore.exceptions import ClientError, IncompleteReadError
+
+    reply = response_dict or {}
+    body, headers = reply.get("body"), reply.get("headers", {})
+    length, status = str(headers.get("content-length", "")), int(reply.get("status_code", 0))
     if isinstance(body, bytes) and length.isdigit() and len(body) < int(length):
         raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(length))
+    if isinstance(body, bytes) and not body.strip() and status >= 400:
+        told = {name.lower(): value for name, value in headers.items()}
+        meta = {"HTTPStatusCode": status, "HTTPHeaders": told}
+        raise ClientError({"Error": {"Code": str(status)}, "ResponseMetadata": meta}, "call")
 
 
 @contextmanager
@@ -249,6 +258,14 @@ def calls(label: str, what: str, *, hide: Sequence[str] = ()) -> Iterator[None]:
     except (ResponseParserError, KeyError):
         found = UnexpectedReply(
             f"{label}: {what}: the reply is not what the API documents", connector=label
+        )
+    except sdk.SSLError:
+        found = Unreachable(
+            f"{label}: {what}: the service's certificate is not trusted",
+            remedy="If it is the right service, set ca_bundle to the CA that issued its "
+            "certificate and address it by a name the certificate carries.",
+            connector=label,
+            code="untrusted",
         )
     except (sdk.HTTPClientError, sdk.ConnectionError, sdk.IncompleteReadError) as exc:
         text = type(exc).__name__

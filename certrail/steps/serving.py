@@ -35,8 +35,15 @@ def probe_target(plan: Plan, chain: Chain | None) -> ProbeTarget:
     )
 
 
-def settled(plan: Plan, chain: Chain) -> ProbeReport:
+def is_reachable(plan: Plan) -> bool:
+    """Return whether the endpoint of *plan* has an address that clients connect to."""
+    return bool(plan.addresses) or "/" not in plan.location
+
+
+def settled(plan: Plan, chain: Chain, within: timedelta = timedelta(0)) -> ProbeReport:
     """Probe until every address serves *chain*'s leaf, or the plan's time for it is up.
+
+    *within* is the time that the target takes at the most; the longer of both counts.
 
     Returns the last report, whatever it says: a reload takes effect some
     moments after the command returned, and what does not pass by itself
@@ -57,7 +64,7 @@ def settled(plan: Plan, chain: Chain) -> ProbeReport:
     try:
         return until(
             look,
-            timeout=plan.install_timeout,
+            timeout=max(plan.install_timeout, within),
             interval=_FIRST_LOOK,
             slowest=_SLOWEST_LOOK,
             late=_Late,

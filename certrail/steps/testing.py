@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from certrail.errors import ProbeFailed
+from certrail.model import Workflow
 from certrail.steps import installation, serving
 from certrail.steps.installation import OpenTarget
 from certrail.steps.outcome import Outcome, Work
 from certrail.store import requests
+from certrail.x509.findings import Finding
 
 
 def test_installation(work: Work, open_target: OpenTarget) -> Outcome:
     """Return once every address serves the certificate as clients want it.
+
+    A store without an address to connect to is read back instead, and the detail says so.
 
     Raises:
         ProbeFailed: a client sees something wrong. The previous certificate
             was put back where that was better; a retry installs again.
     """
     chain = installation.issued(work).chain
-    report = serving.settled(work.plan, chain)
+    within = timedelta(0)
+    if work.plan.workflow is Workflow.APPLIANCE:
+        with open_target() as (target, site):
+            within = target.traits.settles_within
+            is_read_back = installation.is_read_back(work, target)
+            if is_read_back:
+                wrong = installation.read_back(target, site, chain.fingerprint)
+        if is_read_back:
+            return _read_back(work, open_target, wrong)
+    report = serving.settled(work.plan, chain, within)
     requests.keep_observed(work.request.endpoint_id, report.to_json())
     if report.ok:
         installation.accept(work, open_target)
@@ -25,3 +40,13 @@ def test_installation(work: Work, open_target: OpenTarget) -> Outcome:
     told = installation.undo(work, open_target)
     first = report.failures[0]
     raise ProbeFailed(f"{report.detail}; {told.line}", remedy=told.remedy or first.remedy)
+
+
+def _read_back(work: Work, open_target: OpenTarget, wrong: Finding | None) -> Outcome:
+    if wrong is None:
+        installation.accept(work, open_target)
+        return Outcome.completed(
+            "read back and compared; the endpoint has no address to connect to"
+        )
+    told = installation.undo(work, open_target)
+    raise ProbeFailed(f"{wrong.message}; {told.line}", remedy=told.remedy or wrong.remedy)

@@ -236,7 +236,7 @@ class AwsEdge(Device):
         reply = self._forward(request)
         shown: list[tuple[str, bool]] = []
         match action:
-            case "DescribeLoadBalancers" | "DescribeListeners":
+            case "DescribeLoadBalancers" | "DescribeListeners" | "GetServerCertificate":
                 return reply
             case "ModifyListener":
                 self.defaults[listener] = arn

@@ -44,6 +44,14 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def called(self) -> str:
+        """The path; of a call by name (AWS) with ``#`` and the name."""
+        name = self.headers.get("x-amz-target", "").rpartition(".")[2]
+        if not name and b"Action=" in self.body:
+            name = parse_qs(self.body.decode())["Action"][0]
+        return f"{self.path}#{name}" if name else self.path
+
     def json(self) -> Any:
         """Return the body; *AssertionError* where the vendor would not take it as JSON."""
         assert "json" in self.headers.get("content-type", ""), f"{self.path}: not sent as JSON"
@@ -78,7 +86,7 @@ class Fault:
         """Return whether this call is spoilt, and count it."""
         if not self.times or self.method != request.method:
             return False
-        if not re.search(self.path, request.path):
+        if not re.search(self.path, request.called):
             return False
         self.times -= 1
         return True
@@ -182,7 +190,7 @@ class Device(ABC):
     def handle(self, request: Request) -> Reply | None:
         """Answer with faults applied; None cuts the connection."""
         with self.lock:
-            self.calls.append(f"{request.method} {request.path}")
+            self.calls.append(f"{request.method} {request.called}")
             fault = next((one for one in self._faults if one.hits(request)), None)
             if fault and not fault.after:
                 return fault.reply

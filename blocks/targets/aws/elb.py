@@ -75,7 +75,7 @@ class ElbTarget(InstallTarget):
         self._label = label
 
     def check(self) -> str:
-        with aws.calls(self._label, "list load balancers"):
+        with self._calls("list load balancers"):
             found = self._client.describe_load_balancers(PageSize=1)["LoadBalancers"]
         return f"AWS answers, {'load balancers' if found else 'no load balancer'} in the region"
 

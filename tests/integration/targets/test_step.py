@@ -5,20 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from sqlalchemy import insert
 
-from blocks.targets.a10 import A10Target, AxapiSession
-from blocks.targets.bigip import BigIpTarget, Session
-from blocks.targets.netscaler import NetScalerTarget, nitro_client
+from blocks.targets.aws import CloudFrontTarget
+from blocks.targets.bigip import BigIpTarget
 from certrail.configuration import ConnectorRef, Plan
 from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, Unreachable
 from certrail.model import Action, Bundle, Fingerprint, Site, Workflow
-from certrail.remote import http
 from certrail.steps import installation
 from certrail.steps.outcome import Work
 from certrail.store import certificates, keys, request_runs, requests
@@ -26,57 +25,12 @@ from certrail.store.database import transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
 from certrail.tracker import StepStatus
-from tests.support import a10_api, bigip_api, netscaler_api
-from tests.support.a10_api import A10
 from tests.support.bigip_api import BigIp
 from tests.support.device import SITE, Device
-from tests.support.netscaler_api import NetScaler
+from tests.support.targets import DEVICES, Target
 
+BIGIP = next(target for target in DEVICES if target.device is BigIp)
 Opener = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
-OpenDevice = Callable[[Device], Opener]
-
-
-def bigip(device: Device) -> Opener:
-    """Open it anew each time, as each step does."""
-
-    @contextmanager
-    def opened() -> Iterator[tuple[InstallTarget, Site]]:
-        with http.client(device.url, ca_bundle=device.roots) as client:
-            session = Session(client, "lb", bigip_api.USER, bigip_api.PASSWORD)
-            yield BigIpTarget(session), Site(bigip_api.PROFILE)
-
-    return opened
-
-
-def netscaler(device: Device) -> Opener:
-    """Open it anew each time, as each step does."""
-
-    @contextmanager
-    def opened() -> Iterator[tuple[InstallTarget, Site]]:
-        user, password = netscaler_api.USER, netscaler_api.PASSWORD
-        with nitro_client(device.url, user, password, ca_bundle=device.roots) as client:
-            yield NetScalerTarget(client, "adc"), Site(netscaler_api.PAIR)
-
-    return opened
-
-
-def a10(device: Device) -> Opener:
-    """Open it anew each time, as each step does."""
-
-    @contextmanager
-    def opened() -> Iterator[tuple[InstallTarget, Site]]:
-        with http.client(device.url, ca_bundle=device.roots) as client:
-            session = AxapiSession(client, "adc", a10_api.USER, a10_api.PASSWORD)
-            yield A10Target(session), Site(a10_api.TEMPLATE)
-
-    return opened
-
-
-DEVICES = [
-    pytest.param(BigIp, bigip, "PATCH", "/transaction/", id="bigip"),
-    pytest.param(NetScaler, netscaler, "POST", "/sslcertkey$", id="netscaler"),
-    pytest.param(A10, a10, "PUT", "/certificate$", id="a10"),
-]
 
 
 def request_for(device: Device, bundle: Bundle, location: str = "lb/www") -> UUID:
@@ -120,62 +74,65 @@ def configured(opener: Opener) -> Fingerprint | None:
         return target.serving(site)
 
 
-@pytest.mark.parametrize(("kind", "opens", "method", "path"), DEVICES)
-def test_installed_seen_and_accepted(
-    database_url: str, kind: type[Device], opens: OpenDevice, method: str, path: str
-) -> None:
+@pytest.mark.parametrize("target", DEVICES, ids=str)
+def test_installed_seen_and_accepted(database_url: str, target: Target) -> None:
     """By a handshake; and what is no longer needed is gone afterwards."""
-    with kind().running() as device:
+    assert target.device
+    with target.device().running() as device:
+        opens = target.opener(device)
         bundle = device.ca.bundle(SITE)
         request = request_for(device, bundle)
 
-        outcome = installation.install(work_of(request), opens(device))
-        installation.accept(work_of(request), opens(device))
+        outcome = installation.install(work_of(request), opens)
+        installation.accept(work_of(request), opens)
 
         assert outcome.status is StepStatus.COMPLETED
-        assert bundle.chain.fingerprint == device.served() == configured(opens(device))
+        assert bundle.chain.fingerprint == device.served() == configured(opens)
 
 
-@pytest.mark.parametrize(("kind", "opens", "method", "path"), DEVICES)
+@pytest.mark.parametrize("target", DEVICES, ids=str)
 def test_a_device_that_serves_the_old_one_is_noticed(
-    database_url: str, kind: type[Device], opens: OpenDevice, method: str, path: str
+    database_url: str, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It said yes to everything: only a client can tell."""
-    with kind().running() as device:
+    at_once = replace(CloudFrontTarget.traits, settles_within=timedelta(0))
+    monkeypatch.setattr(CloudFrontTarget, "traits", at_once)
+    assert target.device
+    with target.device().running() as device:
+        opens = target.opener(device)
         assert device.old.chain.fingerprint == device.served()
         request = request_for(device, device.ca.bundle(SITE))
         device.stuck = True
 
         with pytest.raises(ActivationRefused) as caught:
-            installation.install(work_of(request), opens(device))
+            installation.install(work_of(request), opens)
 
         assert "the previous certificate serves again" in str(caught.value)
-        assert device.old.chain.fingerprint == configured(opens(device))
+        assert device.old.chain.fingerprint == configured(opens)
         device.stuck = False
-        outcome = installation.install(work_of(request), opens(device))
+        outcome = installation.install(work_of(request), opens)
         assert outcome.status is StepStatus.COMPLETED
         assert device.old.chain.fingerprint != device.served()
 
 
-@pytest.mark.parametrize(("kind", "opens", "method", "path"), DEVICES)
+@pytest.mark.parametrize("target", DEVICES, ids=str)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_reply_that_is_lost_is_made_up_for_by_a_retry(
     database_url: str,
-    kind: type[Device],
-    opens: OpenDevice,
-    method: str,
-    path: str,
+    target: Target,
     after: bool,
 ) -> None:
     """Nobody knows whether it was done; the next run finds out and goes on."""
-    with kind().running() as device:
+    assert target.device
+    with target.device().running() as device:
+        opens = target.opener(device)
         bundle = device.ca.bundle(SITE)
         request = request_for(device, bundle)
-        device.fault(method, path, cut=True, after=after, times=1)
+        device.fault(*target.switch, cut=True, after=after, times=1)
 
         with pytest.raises(Unreachable):
-            installation.install(work_of(request), opens(device))
-        outcome = installation.install(work_of(request), opens(device))
+            installation.install(work_of(request), opens)
+        outcome = installation.install(work_of(request), opens)
 
         assert outcome.status is StepStatus.COMPLETED
         assert bundle.chain.fingerprint == device.served()
@@ -184,7 +141,7 @@ def test_a_reply_that_is_lost_is_made_up_for_by_a_retry(
 def test_two_requests_for_one_device_come_one_after_the_other(database_url: str) -> None:
     """Two half-done changes of one profile would leave a third."""
     with BigIp().running() as device:
-        opener = bigip(device)
+        opener = BIGIP.opener(device)
         bundles = [device.ca.bundle(SITE) for _ in range(2)]
         wanted = [request_for(device, one, f"lb/{n}") for n, one in enumerate(bundles)]
         busy, most = [0], [0]
