@@ -28,9 +28,11 @@ from blocks.notifiers.smtp import SmtpMail
 from blocks.notifiers.webhook import Webhook
 from blocks.targets.a10 import A10
 from blocks.targets.aws import AwsCloudFront, AwsElb
+from blocks.targets.azure_keyvault import AzureKeyVaultTarget
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
+from blocks.targets.kubernetes import KubernetesTarget
 from blocks.targets.netscaler import NetScaler
 from blocks.targets.redis_server import RedisServer
 
@@ -43,6 +45,7 @@ __all__ = [
     "AwsPca",
     "AwsSecretsManager",
     "AzureKeyVault",
+    "AzureKeyVaultTarget",
     "BigIp",
     "CaddyAdmin",
     "CertCentral",
@@ -51,6 +54,7 @@ __all__ = [
     "HaproxyRuntime",
     "HttpPut",
     "KubernetesSecret",
+    "KubernetesTarget",
     "LocalAuthority",
     "LocalMachine",
     "NetScaler",

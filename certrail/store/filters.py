@@ -29,7 +29,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
-_PLAIN = re.compile(r"""^[^\s"'=!~<>,]+$""")
+_PLAIN = re.compile(r"""^[^\s"'=!~<>,]+\Z""")
 
 
 class Operator(StrEnum):

@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
 import redis
+from pydantic import SecretStr
 
+from blocks._keyvault import KeyVaultAccess, Vault
+from blocks._kubernetes import Cluster, KubernetesAccess
 from blocks.targets import redis_server
 from blocks.targets.a10 import A10Target, AxapiSession
 from blocks.targets.aws import CloudFrontTarget, ElbTarget
+from blocks.targets.azure_keyvault import KeyInVaultTarget, KeyVaultTarget
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
+from blocks.targets.kubernetes import KubernetesTlsTarget
 from blocks.targets.netscaler import NetScalerTarget, nitro_client
-from certrail.connectors import InstallTarget
-from certrail.model import Bundle, Fingerprint, Site, Staged
+from certrail.connectors import HoldsKey, InstallTarget
+from certrail.model import Bundle, Fingerprint, Site, Staged, SubjectSpec
 from certrail.remote import aws, http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
-from tests.support import a10_api, bigip_api, netscaler_api
+from tests.support import a10_api, bigip_api, key_vault_api, kubernetes_api, netscaler_api
 from tests.support.a10_api import A10
 from tests.support.aws_edge import (
     CLOUDFRONT_REGION,
@@ -41,6 +47,8 @@ from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
 from tests.support.device import Device
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
+from tests.support.key_vault_api import VaultGateway
+from tests.support.kubernetes_api import KubernetesIngress
 from tests.support.moto_server import REGION
 from tests.support.netscaler_api import NetScaler
 from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
@@ -306,6 +314,102 @@ def _cloudfront(directory: Path) -> Iterator[World]:
         yield CloudFrontWorld(device, session)
 
 
+class KeyVaultWorld(DeviceWorld):
+    """A vault, and a gateway that serves from it; keys are imported."""
+
+    def __init__(self, device: VaultGateway, open_vault: Callable[[], Vault]) -> None:
+        super().__init__(device)
+        self._gateway = device
+        self._vault = open_vault
+        self.site = Site(key_vault_api.NAME, names=(SITE,))
+
+    def open(self) -> InstallTarget:
+        return KeyVaultTarget(self._vault())
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._gateway.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        self._gateway.vault.refused.add(key_vault_api.NAME)
+        yield
+        self._gateway.vault.refused.clear()
+
+
+class KeyInVaultWorld(KeyVaultWorld):
+    """The same, with keys that the vault makes."""
+
+    def open(self) -> InstallTarget:
+        return KeyInVaultTarget(self._vault())
+
+    def bundle(self) -> Bundle:
+        target = self.open()
+        assert isinstance(target, HoldsKey)
+        csr = target.generate_csr(self.site, SubjectSpec((SITE,)))
+        return Bundle(self.ca.signed(csr, SITE), None)
+
+
+@contextmanager
+def _vault(directory: Path, world: type[KeyVaultWorld]) -> Iterator[World]:
+    with VaultGateway().running() as device, ExitStack() as stack:
+
+        def opened() -> Vault:
+            return stack.enter_context(vault_of(device))
+
+        yield world(device, opened)
+
+
+@contextmanager
+def vault_of(device: VaultGateway) -> Iterator[Vault]:
+    """Open the vault as the connector does."""
+    access = KeyVaultAccess(
+        vault_url=device.url,
+        authority_url=device.url,
+        tenant_id="tenant",
+        client_id="client",
+        client_secret=SecretStr(device.vault.client_secret),
+        ca_bundle=device.roots,
+    )
+    with access.opened("vault") as vault:
+        yield vault
+
+
+class KubernetesWorld(DeviceWorld):
+    """A cluster, and an ingress controller that serves from it."""
+
+    def __init__(self, device: KubernetesIngress, cluster: Cluster) -> None:
+        super().__init__(device)
+        self._ingress = device
+        self._cluster = cluster
+        self.site = Site(f"{kubernetes_api.NAMESPACE}/{kubernetes_api.NAME}")
+
+    def open(self) -> InstallTarget:
+        return KubernetesTlsTarget(self._cluster)
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._ingress.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        place = (kubernetes_api.NAMESPACE, kubernetes_api.NAME)
+        self._ingress.cluster.secrets[place]["immutable"] = True
+        yield
+        del self._ingress.cluster.secrets[place]["immutable"]
+
+
+@contextmanager
+def _kubernetes(directory: Path) -> Iterator[World]:
+    with KubernetesIngress().running() as device:
+        access = KubernetesAccess(
+            url=device.url,
+            namespace=kubernetes_api.NAMESPACE,
+            token=SecretStr(device.cluster.token),
+            ca_bundle=device.roots,
+        )
+        with access.opened("cluster") as cluster:
+            yield KubernetesWorld(device, cluster)
+
+
 @contextmanager
 def _a10(directory: Path) -> Iterator[World]:
     with (
@@ -412,4 +516,12 @@ APPLIANCES = (
     Case("aws-elb", "target-aws-elb", _elb, GAPS),
     Case("aws-elb-sni", "target-aws-elb", _elb_sni, GAPS),
     Case("aws-cloudfront", "target-aws-cloudfront", _cloudfront, GAPS),
+    Case("azure-keyvault", "target-azure-keyvault", partial(_vault, world=KeyVaultWorld), GAPS),
+    Case(
+        "azure-key-in-vault",
+        "target-azure-keyvault",
+        partial(_vault, world=KeyInVaultWorld),
+        GAPS | {"own key"},
+    ),
+    Case("kubernetes", "target-kubernetes", _kubernetes, GAPS),
 )

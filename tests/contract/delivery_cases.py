@@ -36,8 +36,10 @@ from certrail.errors import AuthenticationFailed, InvalidRequest, NotFound
 from certrail.model import Bundle, Chain, Fingerprint, Site
 from certrail.private_key import PrivateKeyPem
 from certrail.remote.ssh_pool import POOL
-from tests.support.cloud_api import KeyVault, Kubernetes, served
+from tests.support.cloud_api import served
 from tests.support.delivery_servers import VaultServer, WebDav, vault_server, webdav_server
+from tests.support.key_vault_api import KeyVault
+from tests.support.kubernetes_api import Kubernetes
 from tests.support.moto_server import REGION, Aws, aws
 from tests.support.scripted import Script, http_reply
 from tests.support.sshd import sshd

@@ -29,6 +29,8 @@ from tests.support.nginx import ONE_SITE, Nginx, TestCa
 SITE = "www.example.test"
 GAPS = frozenset({"key files", "connections"})
 """What a case may lack: keys that can be seen as files, connections that live long."""
+OTHER_GAPS = frozenset({"own key"})
+"""What a case may lack for a reason of its own: keys of ours, where the target makes them."""
 
 
 class World(ABC):

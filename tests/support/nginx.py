@@ -25,13 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from certrail.model import Bundle, Chain, Fingerprint
+from certrail.model import Bundle, Chain, Csr, Fingerprint
 from certrail.private_key import PrivateKeyPem
 from tests.support.process import accepts, binary, free_port, running
 
@@ -108,10 +109,16 @@ class TestCa:
         )
         return Bundle(Chain.of([leaf, self.intermediate]), PrivateKeyPem(pem))
 
+    def signed(self, csr: Csr, *names: str) -> Chain:
+        """Return a fresh certificate (leaf and intermediate) for the key of *csr*."""
+        key = csr.parsed.public_key()
+        leaf = _sign(names[0], key, "Test Intermediate", self._key, names=names)
+        return Chain.of([leaf, self.intermediate])
+
 
 def _sign(
     subject: str,
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    key: Any,
     issuer: str,
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
@@ -125,7 +132,7 @@ def _sign(
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
+        .public_key(key.public_key() if hasattr(key, "public_key") else key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(not_before or now - timedelta(hours=1))
         .not_valid_after(not_after or now + timedelta(days=30))

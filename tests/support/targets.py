@@ -14,19 +14,27 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
+from blocks._keyvault import KeyVaultAccess
+from blocks._kubernetes import KubernetesAccess
 from blocks.targets.a10 import A10Target, AxapiSession
 from blocks.targets.aws import CloudFrontTarget, ElbTarget
+from blocks.targets.azure_keyvault import KeyVaultTarget
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
+from blocks.targets.kubernetes import KubernetesTlsTarget
 from blocks.targets.netscaler import NetScalerTarget, nitro_client
 from certrail.connectors import InstallTarget
 from certrail.model import Site
 from certrail.remote import aws, http
-from tests.support import a10_api, bigip_api, netscaler_api
+from tests.support import a10_api, bigip_api, key_vault_api, kubernetes_api, netscaler_api
 from tests.support.a10_api import A10
 from tests.support.aws_edge import CLOUDFRONT_REGION, AwsBalancer, AwsDistribution
 from tests.support.bigip_api import BigIp
 from tests.support.device import Device
+from tests.support.key_vault_api import VaultGateway
+from tests.support.kubernetes_api import KubernetesIngress
 from tests.support.moto_server import REGION
 from tests.support.netscaler_api import NetScaler
 
@@ -134,6 +142,34 @@ def _aws_key(device: Any, password: str | None) -> tuple[str, str]:
     return "AKIAWRONGEXAMPLE0000", password
 
 
+@contextmanager
+def _key_vault(url: str, secret: str, ca: str, timeout: timedelta) -> Iterator[InstallTarget]:
+    access = KeyVaultAccess(
+        vault_url=url,
+        authority_url=url,
+        tenant_id="tenant",
+        client_id="client",
+        client_secret=SecretStr(secret),
+        ca_bundle=ca,
+        timeout=max(1, int(timeout.total_seconds())),
+    )
+    with access.opened("target") as vault:
+        yield KeyVaultTarget(vault)
+
+
+@contextmanager
+def _kubernetes(url: str, token: str, ca: str, timeout: timedelta) -> Iterator[InstallTarget]:
+    access = KubernetesAccess(
+        url=url,
+        namespace=kubernetes_api.NAMESPACE,
+        token=SecretStr(token),
+        ca_bundle=ca,
+        timeout=max(1, int(timeout.total_seconds())),
+    )
+    with access.opened("target") as cluster:
+        yield KubernetesTlsTarget(cluster)
+
+
 TARGETS = (
     Target("target-caddy", _caddy),
     Target(
@@ -175,6 +211,22 @@ TARGETS = (
         lambda d, word, ca: _cloudfront(d.url, _aws_key(d, word), ca, LONG),
         lambda d: Site(d.distribution),
         ("PUT", "/config$"),
+    ),
+    Target(
+        "target-azure-keyvault",
+        lambda url: _key_vault(url, WRONG, "", SHORT),
+        VaultGateway,
+        lambda d, word, ca: _key_vault(d.url, word or d.vault.client_secret, ca, LONG),
+        lambda d: Site(key_vault_api.NAME),
+        ("POST", f"/{key_vault_api.NAME}/import$"),
+    ),
+    Target(
+        "target-kubernetes",
+        lambda url: _kubernetes(url, WRONG, "", SHORT),
+        KubernetesIngress,
+        lambda d, word, ca: _kubernetes(d.url, word or d.cluster.token, ca, LONG),
+        lambda d: Site(kubernetes_api.NAME),
+        ("PATCH", f"/{kubernetes_api.NAME}$"),
     ),
 )
 DEVICES = tuple(target for target in TARGETS if target.device)

@@ -24,6 +24,7 @@ from certrail.errors import (
 )
 from certrail.log import effect, plain
 from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
+from certrail.names import matches
 from certrail.remote import aws
 
 _PLACE = re.compile(r"(?P<name>[A-Za-z0-9-]{1,32}):(?P<port>\d{1,5})(?:/(?P<host>\S{1,253}))?")
@@ -278,5 +279,4 @@ class ElbTarget(InstallTarget):
 
 def _covers(names: tuple[str, ...], host: str) -> bool:
     """Return whether a certificate with *names* is for *host*, wildcards included."""
-    star = "*." + host.partition(".")[2]
-    return host in names or star in names
+    return any(matches(name, host) for name in names)

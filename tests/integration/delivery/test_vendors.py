@@ -33,8 +33,10 @@ from certrail.errors import (
 from certrail.model import Bundle, Site
 from certrail.x509.export import Format, Part, export, load
 from tests.support.bundles import new_bundle
-from tests.support.cloud_api import KeyVault, Kubernetes, served
+from tests.support.cloud_api import served
 from tests.support.delivery_servers import VaultServer, WebDav, vault_server, webdav_server
+from tests.support.key_vault_api import KeyVault
+from tests.support.kubernetes_api import Kubernetes
 from tests.support.moto_server import REGION, Aws, aws
 from tests.support.own_environment import own_environment
 from tests.support.scripted import http_reply, scripted

@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert
 
-from blocks.targets.aws import CloudFrontTarget
 from blocks.targets.bigip import BigIpTarget
 from certrail.configuration import ConnectorRef, Plan
 from certrail.connectors import InstallTarget
@@ -95,11 +94,12 @@ def test_a_device_that_serves_the_old_one_is_noticed(
     database_url: str, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It said yes to everything: only a client can tell."""
-    at_once = replace(CloudFrontTarget.traits, settles_within=timedelta(0))
-    monkeypatch.setattr(CloudFrontTarget, "traits", at_once)
     assert target.device
     with target.device().running() as device:
         opens = target.opener(device)
+        with opens() as (one, _):
+            at_once = replace(one.traits, settles_within=timedelta(0))
+            monkeypatch.setattr(type(one), "traits", at_once)
         assert device.old.chain.fingerprint == device.served()
         request = request_for(device, device.ca.bundle(SITE))
         device.stuck = True
