@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -60,12 +61,14 @@ class World(ABC):
         intruder: with a wrong credential.
         secrets: texts that may never be seen.
         port: of the service, 0 if there is none.
+        fields: the block's good settings; empty where there is no block.
     """
 
     open: Open
     intruder: Open
     secrets: tuple[str, ...] = ()
     port: int = 0
+    fields: Mapping[str, Any] = MappingProxyType({})
 
     def site(self) -> Site:
         """Return a place that nothing was delivered to yet."""
@@ -204,7 +207,7 @@ class VaultWorld(World):
         server.api("PUT", "sys/policies/acl/deliver", policy=policy)
         made = server.api("POST", "auth/token/create", policies=["deliver"])
         token = made["auth"]["client_token"]
-        self._fields: dict[str, Any] = {
+        self.fields: dict[str, Any] = {
             "url": server.url,
             "prefix": "apps",
             "token": SecretStr(token),
@@ -216,18 +219,18 @@ class VaultWorld(World):
             server.api("POST", "auth/approle/role/deliver", token_policies=["deliver"])
             role = server.api("GET", "auth/approle/role/deliver/role-id")["data"]["role_id"]
             secret = server.api("POST", "auth/approle/role/deliver/secret-id", metadata="{}")
-            self._fields |= {
+            self.fields |= {
                 "token": None,
                 "role_id": role,
                 "secret_id": SecretStr(secret["data"]["secret_id"]),
             }
             wrong = {"secret_id": SecretStr("00000000-wrong-secret-id")}
             self.secrets = (secret["data"]["secret_id"], "00000000-wrong-secret-id")
-        self.open = VaultKv(**self._fields).connect
-        self.intruder = VaultKv(**{**self._fields, **wrong}).connect
+        self.open = VaultKv(**self.fields).connect
+        self.intruder = VaultKv(**{**self.fields, **wrong}).connect
 
     def at(self, port: int) -> Open:
-        return VaultKv(**{**self._fields, "url": f"http://127.0.0.1:{port}", "timeout": 2}).connect
+        return VaultKv(**{**self.fields, "url": f"http://127.0.0.1:{port}", "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "POST" and "/data/" in path
@@ -270,20 +273,20 @@ class WebDavWorld(World):
     def __init__(self, server: WebDav) -> None:
         self.server = server
         self.port = server.port
-        self._fields: dict[str, Any] = {
+        self.fields: dict[str, Any] = {
             "url": server.url,
             "username": server.username,
             "password": SecretStr(server.password),
         }
         self.secrets = (server.password, "lab-wrong-password")
-        self.open = HttpPut(**self._fields).connect
+        self.open = HttpPut(**self.fields).connect
         self.intruder = HttpPut(
-            **{**self._fields, "password": SecretStr("lab-wrong-password")}
+            **{**self.fields, "password": SecretStr("lab-wrong-password")}
         ).connect
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}/certs"
-        return HttpPut(**{**self._fields, "url": url, "timeout": 2}).connect
+        return HttpPut(**{**self.fields, "url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "PUT"
@@ -324,7 +327,7 @@ class S3World(World):
         )
         user, secret = server.user("deliverer", "s3:GetObject", "s3:PutObject", "s3:ListBucket")
         server.enforce()
-        self._fields: dict[str, Any] = {
+        self.fields: dict[str, Any] = {
             "bucket": "certs",
             "prefix": "tls/",
             "region": REGION,
@@ -334,12 +337,12 @@ class S3World(World):
         }
         wrong = {"access_key_id": "AKIAWRONGEXAMPLE0000"}
         self.secrets = (secret,)
-        self.open = S3Bucket(**self._fields).connect
-        self.intruder = S3Bucket(**{**self._fields, **wrong}).connect
+        self.open = S3Bucket(**self.fields).connect
+        self.intruder = S3Bucket(**{**self.fields, **wrong}).connect
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        return S3Bucket(**{**self._fields, "endpoint_url": url, "timeout": 2}).connect
+        return S3Bucket(**{**self.fields, "endpoint_url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "PUT"
@@ -378,7 +381,7 @@ class SecretsManagerWorld(World):
             "secretsmanager:UpdateSecretVersionStage",
         )
         server.enforce()
-        self._fields: dict[str, Any] = {
+        self.fields: dict[str, Any] = {
             "prefix": "tls/",
             "region": REGION,
             "endpoint_url": server.url,
@@ -387,12 +390,12 @@ class SecretsManagerWorld(World):
         }
         wrong = {"access_key_id": "AKIAWRONGEXAMPLE0000"}
         self.secrets = (secret,)
-        self.open = AwsSecretsManager(**self._fields).connect
-        self.intruder = AwsSecretsManager(**{**self._fields, **wrong}).connect
+        self.open = AwsSecretsManager(**self.fields).connect
+        self.intruder = AwsSecretsManager(**{**self.fields, **wrong}).connect
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        return AwsSecretsManager(**{**self._fields, "endpoint_url": url, "timeout": 2}).connect
+        return AwsSecretsManager(**{**self.fields, "endpoint_url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return path.endswith(("CreateSecret", "UpdateSecretVersionStage"))
@@ -429,19 +432,19 @@ class KubernetesWorld(World):
     def __init__(self, api: Kubernetes) -> None:
         self._api = api
         self.port = api.port
-        self._fields: dict[str, Any] = {
+        self.fields: dict[str, Any] = {
             "url": api.url,
             "namespace": "web",
             "token": SecretStr(api.token),
         }
         self.secrets = (api.token, "lab-token-of-nobody")
-        self.open = KubernetesSecret(**self._fields).connect
+        self.open = KubernetesSecret(**self.fields).connect
         wrong = {"token": SecretStr("lab-token-of-nobody")}
-        self.intruder = KubernetesSecret(**{**self._fields, **wrong}).connect
+        self.intruder = KubernetesSecret(**{**self.fields, **wrong}).connect
 
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
-        return KubernetesSecret(**{**self._fields, "url": url, "timeout": 2}).connect
+        return KubernetesSecret(**{**self.fields, "url": url, "timeout": 2}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method in ("POST", "PATCH")
@@ -476,7 +479,7 @@ class KeyVaultWorld(World):
         self._api = api
         self._server = server
         self.port = api.port
-        self._fields: dict[str, Any] = {
+        self.fields: dict[str, Any] = {
             "vault_url": api.url,
             "authority_url": api.url,
             "tenant_id": "12345678-1234-1234-1234-123456789012",
@@ -484,9 +487,9 @@ class KeyVaultWorld(World):
             "client_secret": SecretStr(api.client_secret),
         }
         self.secrets = (api.client_secret, "lab-wrong-client-secret")
-        self.open = AzureKeyVault(**self._fields).connect
+        self.open = AzureKeyVault(**self.fields).connect
         wrong = {"client_secret": SecretStr("lab-wrong-client-secret")}
-        self.intruder = AzureKeyVault(**{**self._fields, **wrong}).connect
+        self.intruder = AzureKeyVault(**{**self.fields, **wrong}).connect
 
     def settings(self, name: str) -> Mapping[str, Any]:
         return self._server
@@ -494,7 +497,7 @@ class KeyVaultWorld(World):
     def at(self, port: int) -> Open:
         url = f"http://127.0.0.1:{port}"
         there = {"vault_url": url, "authority_url": url, "timeout": 2}
-        return AzureKeyVault(**{**self._fields, **there}).connect
+        return AzureKeyVault(**{**self.fields, **there}).connect
 
     def writes(self, method: str, path: str) -> bool:
         return method == "POST" and "/import" in path
@@ -512,7 +515,7 @@ class KeyVaultWorld(World):
         return {name: [v["shown"]["id"] for v in all] for name, all in self._api.versions.items()}
 
     def tamper(self, site: Site, bundle: Bundle) -> None:
-        with AzureKeyVault(**self._fields).connect() as target:
+        with AzureKeyVault(**self.fields).connect() as target:
             target.deliver(site, bundle)
 
 
