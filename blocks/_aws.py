@@ -30,7 +30,7 @@ class AwsAccess(BaseModel):
         "speaks its protocol; empty: AWS.",
     )
     ca_bundle: str = Field(
-        default="", description="Path of the CA certificates of the service; empty: the SDK's."
+        default="", description="CA certificates (path or PEM) of the service; empty: the SDK's."
     )
     timeout: int = Field(default=20, ge=1, le=120, description="Seconds a call may take.")
 

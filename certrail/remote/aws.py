@@ -7,9 +7,10 @@ a session is opened. It does not retry for us: one retry loop per call path.
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from http.client import BadStatusLine
 from typing import Any
@@ -175,7 +176,7 @@ def session(
             f"AWS cannot be called as configured: {plain(exc)[:_MESSAGE_LENGTH]}",
             remedy="Check the profile and the credential of the connector.",
         ) from exc
-    options = {
+    options: dict[str, Any] = {
         "endpoint_url": endpoint_url or None,
         "verify": ca_bundle or None,
         "config": Config(
@@ -185,11 +186,16 @@ def session(
             s3={"addressing_style": "path"} if endpoint_url else {},
         ),
     }
-    opened = Session(sdk, options, (secret_access_key, session_token))
-    try:
+    with ExitStack() as stack:
+        if "-----BEGIN" in ca_bundle:
+            # The SDK reads a file, each time that it connects.
+            file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".pem"))
+            file.write(ca_bundle)
+            file.flush()
+            options["verify"] = file.name
+        opened = Session(sdk, options, (secret_access_key, session_token))
+        stack.callback(opened.close)
         yield opened
-    finally:
-        opened.close()
 
 
 def _described() -> Any:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 import blocks
 from blocks._base import DeliveryBlock, TargetBlock
+from blocks.ca.local import LocalAuthority
 from certrail.model import Fingerprint, Site
 from certrail.remote.ssh_pool import POOL
 from tests.contract.delivery_cases import CASES, Case
@@ -258,14 +259,25 @@ def certrail(installation: Stack) -> Iterator[ForkedCli]:
     POOL.close()
 
 
-def requested(certrail: ForkedCli, folder: Path, way: Way, place: Place) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA on disk; its root is what clients trust."""
+    folder = tmp_path_factory.mktemp("every-ca")
+    with LocalAuthority(ca_dir=str(folder)).connect() as opened:
+        opened.crl()
+    return folder
+
+
+def requested(
+    certrail: ForkedCli, ca: Path, folder: Path, way: Way, place: Place
+) -> dict[str, Any]:
     """Write the file, apply it, run a request to its end; return what it says of itself."""
     workflow = "delivery" if way.slug.startswith("delivery-") else "appliance"
-    name, ca = f"every-{way.name}", folder / "ca"
+    name = f"every-{workflow}-{way.name}"
     location = f"{name}/{SITE}"
-    profile: dict[str, Any] = {"name": name, "workflow": workflow, "ca": f"{name}-ca"}
+    profile: dict[str, Any] = {"name": name, "workflow": workflow, "ca": "every-ca"}
     if workflow == "appliance":
-        profile["trust"] = str(ca / "root.pem")
+        profile["trust"] = str(ca / "authority" / "root.pem")
         profile["install_timeout_seconds"] = 30
     endpoint: dict[str, Any] = {
         "location": location,
@@ -278,7 +290,7 @@ def requested(certrail: ForkedCli, folder: Path, way: Way, place: Place) -> dict
         endpoint |= {"address": place.address, "sni": SITE}
     whole = {
         "connectors": [
-            {"name": f"{name}-ca", "type": "ca-local", "ca_dir": str(ca)},
+            {"name": "every-ca", "type": "ca-local", "ca_dir": str(ca)},
             {"name": HOST, "type": "host-local"},
             {"name": name, "type": way.slug, **place.settings},
         ],
@@ -303,11 +315,13 @@ def requested(certrail: ForkedCli, folder: Path, way: Way, place: Place) -> dict
 
 
 @pytest.mark.parametrize("way", INSTALLS, ids=str)
-def test_a_certificate_is_installed(way: Way, certrail: ForkedCli, tmp_path: Path) -> None:
+def test_a_certificate_is_installed(
+    way: Way, certrail: ForkedCli, ca: Path, tmp_path: Path
+) -> None:
     """The four documented steps, and a client sees what was ordered."""
     (tmp_path / "world").mkdir()
     with way.world(tmp_path / "world") as place:
-        done = requested(certrail, tmp_path, way, place)
+        done = requested(certrail, ca, tmp_path, way, place)
 
         assert done["status"] == "automation-successful"
         assert [step["title"] for step in done["steps"]] == APPLIANCE_STEPS
@@ -318,11 +332,13 @@ def test_a_certificate_is_installed(way: Way, certrail: ForkedCli, tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", DELIVERIES, ids=str)
-def test_a_certificate_is_delivered(way: Way, certrail: ForkedCli, tmp_path: Path) -> None:
+def test_a_certificate_is_delivered(
+    way: Way, certrail: ForkedCli, ca: Path, tmp_path: Path
+) -> None:
     """The three documented steps, and a consumer reads what was ordered."""
     (tmp_path / "world").mkdir()
     with way.world(tmp_path / "world") as place:
-        done = requested(certrail, tmp_path, way, place)
+        done = requested(certrail, ca, tmp_path, way, place)
 
         assert done["status"] == "certificate-delivered"
         assert {step["status"] for step in done["steps"]} == {"completed"}
