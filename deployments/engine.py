@@ -32,7 +32,7 @@ from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Pending
 from prefect.task_engine import AsyncTaskRunEngine
 
-from deployments.lean import creating, knowing
+from deployments.lean import creating, knowing, leaving
 
 
 class Ending(StrEnum):
@@ -62,6 +62,30 @@ class InProcessEngine(AsyncFlowRunEngine[P, R]):
 
     _control: Control | None = field(default_factory=_control.get)
     _created_here: bool = False
+    _is_given: bool = False
+    _lean: PrefectClient | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._is_given = self.flow_run is not None
+
+    @property
+    def client(self) -> PrefectClient:
+        """Prefect's client; for a member of a bulk job one that leaves its run as it was made."""
+        if not (self._is_given and self._is_member):
+            return super().client
+        if self._lean is None:
+            self._lean = leaving(super().client)
+        return self._lean
+
+    @property
+    def heartbeat_seconds(self) -> int | None:
+        """None for a member of a job: our lease says whether it lives, without a thread each."""
+        return None if self._is_member else super().heartbeat_seconds
+
+    @property
+    def _is_member(self) -> bool:
+        return bool(self._started_with_in_process_parent_flow_run_context)
 
     async def create_flow_run(self, client: PrefectClient) -> FlowRun:
         """Create the run as running: it begins here and now, in this process."""
@@ -121,9 +145,8 @@ class InProcessEngine(AsyncFlowRunEngine[P, R]):
             await super().handle_crash(exc)
 
     def _waiting_state(self) -> State[Any]:
-        run = self.flow_run
-        if run is not None and run.parent_task_run_id and not run.deployment_id:
-            # No worker would pick it up: the parent takes it up again.
+        if self._is_member:
+            # Not for a worker to pick up by itself: the parent takes it up again.
             return Pending(message="The worker was stopped; the job goes on with another one.")
         return AwaitingRetry(message="The worker was stopped; another one goes on with this run.")
 

@@ -113,6 +113,12 @@ def is_cancelled(request_id: UUID) -> bool:
     return request_id in _cancelled
 
 
+def note_cancelled(request_id: UUID) -> None:
+    """Note that somebody asked a request that runs here to stop."""
+    if request_id in _owners:
+        _cancelled.add(request_id)
+
+
 def must_hold(request: Request) -> None:
     """Check that this process's run still has the request.
 

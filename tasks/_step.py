@@ -28,6 +28,7 @@ from certrail.store import requests, steps
 from certrail.store.requests import Request
 from certrail.tracker import STEPS, StepStatus, Title, task_run_name
 from tasks._outbox import nudge
+from tasks._places import parked
 from tasks._run import StepTask, is_cancelled, must_hold
 from tasks._threads import in_thread
 
@@ -149,8 +150,9 @@ class Step:
     async def _sleep(self, request_id: UUID, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while (left := end - loop.time()) > 0 and not is_cancelled(request_id):
-            await asyncio.sleep(min(left, 5.0))
+        async with parked():
+            while (left := end - loop.time()) > 0 and not is_cancelled(request_id):
+                await asyncio.sleep(min(left, 5.0))
 
 
 class _Failure:

@@ -12,14 +12,16 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 
-from certrail.cli import _prefect
+from certrail.cli import _prefect, _prefect_jobs
 from certrail.errors import CertrailError
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
 from certrail.steps.outcome import Work
-from certrail.store import audit, request_runs, requests
+from certrail.store import audit, job_runs, jobs, request_runs, requests
+from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.tracker import Status
+from tasks._children import end_steps
 from tasks._connections import responder
 from tasks._threads import in_thread
 
@@ -49,6 +51,8 @@ async def repair_requests() -> dict[str, int]:
             if verdict is Repair.LEAVE:
                 continue
             try:
+                if verdict is Repair.RUN_AGAIN and request.flow_run_id:
+                    await end_steps(client, request.flow_run_id)
                 await in_thread(_apply, request, verdict)
             except CertrailError as exc:
                 # One request must not keep the others from being repaired.
@@ -57,6 +61,34 @@ async def repair_requests() -> dict[str, int]:
             done[verdict] += 1
             log.warning("%s %s: %s", verdict, request.location, request.id)
     return dict(done)
+
+
+@task(
+    name="Repair jobs",
+    task_run_name="Repair jobs",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def repair_jobs() -> int:
+    """Bring every open bulk job that no worker holds back on its way; returns how many."""
+    log = get_run_logger()
+    done = 0
+    async with get_client() as client:
+        unattended = await in_thread(jobs.unattended, _YOUNG)
+        runs = await _runs(client, [job.flow_run_id for job in unattended if job.flow_run_id])
+        for job in unattended:
+            run = runs.get(job.flow_run_id) if job.flow_run_id else None
+            verdict = repair(_job_facts(job, run))
+            if verdict is Repair.LEAVE:
+                continue
+            try:
+                await in_thread(_apply_to_job, job, verdict)
+            except CertrailError as exc:
+                log.warning("job %s: %s. %s", job.name, exc, exc.remedy)
+                continue
+            done += 1
+            log.warning("%s job %s", verdict, job.name)
+    return done
 
 
 @task(
@@ -86,6 +118,31 @@ def _facts(request: Request, run: FlowRun | None) -> RunFacts:
         state=run.state.type.value,
         state_age=datetime.now(UTC) - run.state.timestamp,
     )
+
+
+def _job_facts(job: Job, run: FlowRun | None) -> RunFacts:
+    if run is None or run.state is None:
+        return RunFacts(False, None, timedelta(0), cancel_requested=job.cancel_requested)
+    state = run.state.type.value
+    return RunFacts(
+        leased=False,
+        cancel_requested=job.cancel_requested,
+        # The job was resumed; its run was not told, or rested only afterwards.
+        state="CRASHED" if state == "PAUSED" else state,
+        state_age=datetime.now(UTC) - run.state.timestamp,
+    )
+
+
+def _apply_to_job(job: Job, verdict: Repair) -> None:
+    if verdict is Repair.CANCEL:
+        if not job.cancel_requested:
+            job_runs.ask_to_cancel(job, "Prefect's Cancel button")
+        _prefect_jobs.end_unheld(job)
+    elif job.flow_run_id is None:
+        job_runs.bind(job.id, _prefect_jobs.start_run(job))
+    else:
+        why = "the worker that ran this died; another one goes on"
+        job_runs.bind(job.id, _prefect_jobs.run_again(job, why, at=job.scheduled_at))
 
 
 def _apply(request: Request, verdict: Repair) -> None:

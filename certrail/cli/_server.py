@@ -13,12 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from certrail.model import Workflow
+
 PREFECT_VERSION = "3.8.8"
 # Releases that Prefect's metadata allows and its server does not survive: with
 # FastAPI 0.151 it does not start, with SQLAlchemy 2.1 its scheduler inserts no run.
 BELOW = {"fastapi": (0, 151), "sqlalchemy": (2, 1)}
 POOLS = ("agents", "sensors")
+_SENSORS = (Workflow.APPLIANCE,)
 POOL_TYPE = "certrail"
+
+
+def pool_of(workflow: Workflow) -> str:
+    """Return the work pool whose workers run requests of *workflow*; as in prefect.yaml."""
+    return "sensors" if workflow in _SENSORS else "agents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,12 @@ SERVER_SETTINGS = (
         "10",
         "server.services.cancellation_cleanup.loop_seconds",
         "children of a cancelled job follow within ten seconds",
+    ),
+    ServerSetting(
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
+        "prefect.server.concurrency.lease_storage.filesystem",
+        "server.concurrency.lease_storage",
+        "slots of global limits that a worker held when the server restarted come back",
     ),
     ServerSetting(
         "PREFECT_SERVER_ANALYTICS_ENABLED",

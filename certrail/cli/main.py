@@ -23,6 +23,7 @@ COMMANDS = {
     "endpoint": ("certrail.cli.endpoint:endpoint", "List, show, import and scan endpoints."),
     "view": ("certrail.cli.view:view", "Save, list and delete selections of endpoints."),
     "request": ("certrail.cli.request:request", "Start, follow, retry and cancel requests."),
+    "job": ("certrail.cli.job:job", "Automate many endpoints at once."),
     "connector": ("certrail.cli.connector:connector", "List, check and add connectors."),
     "notify": ("certrail.cli.notify:notify", "Test, preview and follow notifications."),
     "audit": ("certrail.cli.audit:audit", "Show, export and verify the audit trail."),

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.configuration import ConnectorRef, Plan, ProfileConfig, split_address
 from certrail.errors import InvalidRequest
+from certrail.maintenance import Calendar
 from certrail.model import Action
 from certrail.names import Name
 from certrail.store import inventory
@@ -101,6 +102,14 @@ def for_endpoints(ids: Iterable[UUID]) -> dict[UUID, Prepared | InvalidRequest]:
         except InvalidRequest as exc:
             found[row.id] = exc
     return found
+
+
+def calendars() -> dict[str, Calendar]:
+    """Return when certificates may be installed, by the profile's name."""
+    with transaction() as connection:
+        stored = connection.execute(select(profiles.c.settings)).scalars().all()
+    found = (read_profile(settings) for settings in stored)
+    return {one.name: one.calendar for one in found}
 
 
 def _query() -> Select[Any]:

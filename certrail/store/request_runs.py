@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import exists, func, or_, update
 from sqlalchemy.exc import IntegrityError
 
 from certrail.configuration import Plan
 from certrail.errors import InvalidRequest, JournalConflict
+from certrail.jobs.status import OPEN
 from certrail.store import audit
 from certrail.store.database import statement, transaction
 from certrail.store.requests import (
@@ -23,7 +24,7 @@ from certrail.store.requests import (
     read,
     selected,
 )
-from certrail.store.schema import endpoints, requests, steps
+from certrail.store.schema import endpoints, jobs, requests, steps
 from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
 
 
@@ -31,10 +32,12 @@ def unattended(older_than: timedelta) -> list[Request]:
     """Return active requests that no living worker holds: waiting, or left by a dead one.
 
     Those made within *older_than* are left out: their maker may be just
-    about to start the run.
+    about to start the run. So are those of an open job, which looks after them.
     """
+    looked_after = exists().where(jobs.c.id == requests.c.job_id, jobs.c.status.in_(OPEN))
     query = selected().where(
         requests.c.status.in_(ACTIVE),
+        ~looked_after,
         or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
         requests.c.created_at < func.now() - older_than,
     )

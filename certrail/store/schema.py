@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from certrail.jobs.status import JobStatus
 from certrail.model import Action, Workflow
 from certrail.tracker import ACTIVE, Status, StepStatus
 
@@ -196,11 +197,37 @@ jobs = Table(
     Column("action", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("settings", JSONB, nullable=False, server_default="{}"),
+    Column("requested_by", Text, nullable=False, server_default=""),
     Column("flow_run_id", UUID(as_uuid=True)),
+    Column("run_count", Integer, nullable=False, server_default="0"),
+    Column("lease_owner", Text),
+    _at("lease_until"),
+    Column("pause_requested", Boolean, nullable=False, server_default="false"),
+    Column("cancel_requested", Boolean, nullable=False, server_default="false"),
+    Column("stop_code", Text, comment="why it begins no more endpoints, by itself"),
+    Column("stop_message", Text),
     _created(),
     _at("scheduled_at"),
     _at("started_at"),
     _at("ended_at"),
+    CheckConstraint(f"status in ({_quoted(JobStatus)})", name="status"),
+)
+
+job_shards = Table(
+    "job_shards",
+    metadata,
+    Column("job_id", UUID(as_uuid=True), ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("wave", Integer, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("flow_run_id", UUID(as_uuid=True)),
+    Column("task_run_id", UUID(as_uuid=True), comment="in the job's run; its endpoints' parent"),
+    Column("run_count", Integer, nullable=False, server_default="0"),
+    Column("lease_owner", Text),
+    _at("lease_until"),
+    comment="Endpoints of a job that one worker takes together.",
 )
 
 requests = Table(
@@ -257,6 +284,25 @@ requests = Table(
     Index("ix_requests_endpoint_created", "endpoint_id", text("created_at desc")),
     Index(None, "job_id"),
     Index("ix_requests_status", "status", "lease_until"),
+)
+
+job_members = Table(
+    "job_members",
+    metadata,
+    Column("job_id", UUID(as_uuid=True), ForeignKey("jobs.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("location", Text, nullable=False),
+    Column("wave", Integer),
+    Column("shard", Integer),
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id"), unique=True),
+    Column("reason_code", Text, comment="why it does not take part"),
+    Column("reason_message", Text),
+    UniqueConstraint("job_id", "location"),
+    Index(None, "job_id", "shard"),
+    CheckConstraint(
+        "(request_id is null) = (reason_code is not null)", name="takes_part_or_says_why"
+    ),
+    comment="The endpoints of a job in their order, frozen when it was made.",
 )
 
 steps = Table(

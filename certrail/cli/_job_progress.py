@@ -1,0 +1,241 @@
+"""A bulk job on the screen: its waves, its failures, and following it live."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from certrail.cli._jobs import Planned
+from certrail.cli._output import console, echo_table, is_terminal, local
+from certrail.errors import InvalidRequest
+from certrail.jobs.status import Counts, JobStatus
+from certrail.log import plain
+from certrail.store.job_view import JobView, wave_status
+from certrail.wait import Pending, until
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_LOOK_EVERY = timedelta(seconds=1)
+_LONGEST = timedelta(days=370)
+_SHOWN = 20
+_STYLES = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.FAILED: "bold red",
+    JobStatus.CANCELLED: "yellow",
+    JobStatus.PAUSED: "yellow",
+}
+
+
+def show(view: JobView) -> None:
+    """Print a job."""
+    if is_terminal():
+        console().print(_panel(view))
+        return
+    for line in _lines(view):
+        click.echo(line)
+
+
+def show_plan(planned: Planned) -> None:
+    """Print who would take part, what holds it up, and when it would be over."""
+    eligible, out = len(planned.chosen), planned.left_out
+    click.echo(f"{eligible} of {eligible + len(out)} endpoints would take part")
+    for number, size in enumerate(planned.layout.waves, start=1):
+        canary = " (canary)" if planned.layout.canary and number == 1 else ""
+        click.echo(f"wave {number}{canary}: {size} endpoints")
+    if out:
+        click.echo("not eligible:")
+        for one in out[:_SHOWN]:
+            click.echo(f"  {plain(one.location)}: {one.code}: {plain(one.message)}")
+        if len(out) > _SHOWN:
+            click.echo(f"  … and {len(out) - _SHOWN} more; --json lists all")
+    if planned.budget:
+        click.echo("budgets:")
+        rows = [
+            {
+                "name": share.name,
+                "endpoints": share.endpoints,
+                "limit": f"{share.limit.slots} at a time"
+                if not share.limit.per_second
+                else f"{share.limit.slots}, then {share.limit.per_second:g} a second",
+                "set": "set" if share.is_set else "default",
+            }
+            for share in planned.budget[:_SHOWN]
+        ]
+        echo_table(
+            [("name", "name"), ("endpoints", "endpoints"), ("limit", "limit"), ("set", "")], rows
+        )
+    if eligible:
+        click.echo(f"begins  {local(planned.begins)}")
+        click.echo(f"expected to be over at {local(planned.ends)}")
+    click.echo("nothing was changed")
+
+
+def follow(look: Callable[[], JobView]) -> JobView:
+    """Show a job's progress until it is over or pauses, and return it."""
+    if is_terminal():
+        return _follow_live(look)
+    said: set[str] = set()
+
+    def ask() -> JobView | Pending:
+        view = look()
+        for line in _news(view):
+            if line not in said:
+                said.add(line)
+                click.echo(line)
+        return view if _rests(view) else Pending()
+
+    view = _until(ask)
+    for line in _failures(view):
+        click.echo(line)
+    return view
+
+
+def wait(look: Callable[[], JobView]) -> JobView:
+    """Wait, printing nothing, until a job is over or pauses."""
+
+    def ask() -> JobView | Pending:
+        view = look()
+        return view if _rests(view) else Pending()
+
+    return _until(ask)
+
+
+def _follow_live(look: Callable[[], JobView]) -> JobView:
+    from rich.live import Live
+
+    with Live(console=console(), auto_refresh=False) as live:
+
+        def ask() -> JobView | Pending:
+            view = look()
+            live.update(_panel(view), refresh=True)
+            return view if _rests(view) else Pending()
+
+        return _until(ask)
+
+
+def _rests(view: JobView) -> bool:
+    return view.is_over or view.job.status is JobStatus.PAUSED
+
+
+def _until(ask: Callable[[], JobView | Pending]) -> JobView:
+    return until(
+        ask,
+        timeout=_LONGEST,
+        interval=_LOOK_EVERY,
+        slowest=_LOOK_EVERY,
+        late=lambda: InvalidRequest("the job did not end within a year"),
+    )
+
+
+def _news(view: JobView) -> Iterator[str]:
+    job, counts = view.job, view.counts
+    yield f"job {plain(job.name)}: {counts.eligible} endpoints"
+    if counts.skipped:
+        yield f"{counts.skipped} endpoints do not take part"
+    if view.flow_run_url:
+        yield f"Prefect: {view.flow_run_url}"
+    for wave in view.waves:
+        if wave_status(wave, job) == "running":
+            yield f"{_wave_name(wave.number, wave.canary)}: {wave.counts.eligible} endpoints begin"
+        if wave_status(wave, job) == "done":
+            yield f"{_wave_name(wave.number, wave.canary)}: {_sums(wave.counts)}"
+    done = counts.over * 10 // max(1, counts.eligible) * 10
+    if 0 < done < 100:
+        yield f"{done}% are over, {counts.failed} failed"
+    if job.stop_message:
+        yield f"stopped: {plain(job.stop_message)}"
+    if _rests(view):
+        yield f"{job.status.text}: {_sums(counts)}"
+
+
+def _lines(view: JobView) -> Iterator[str]:
+    job = view.job
+    yield f"job {plain(job.name)}: {job.status.text}{_wishes(view)}"
+    yield f"endpoints {_sums(view.counts)}"
+    for wave in view.waves:
+        yield (
+            f"  {_wave_name(wave.number, wave.canary)}, {wave_status(wave, job)}: "
+            f"{_sums(wave.counts)}"
+        )
+    if job.scheduled_at:
+        yield f"scheduled {local(job.scheduled_at)}"
+    if job.started_at:
+        ended = f", ended {local(job.ended_at)}" if job.ended_at else _expected(view)
+        yield f"started   {local(job.started_at)}{ended}"
+    if job.stop_message:
+        yield f"stopped   {plain(job.stop_message)}"
+    yield from _failures(view)
+    if view.flow_run_url:
+        yield f"Prefect: {view.flow_run_url}"
+
+
+def _failures(view: JobView) -> Iterator[str]:
+    for cause in view.causes[:_SHOWN]:
+        yield f"failed    {cause.count} × {plain(cause.error)} in {cause.step}"
+        yield f"     cause, of {plain(cause.example)}: {plain(cause.message)}"
+        yield f"     remedy: {plain(cause.remedy)}"
+    if view.causes and view.is_over:
+        name = shlex.quote(view.job.name)
+        yield f"When it is corrected: certrail job retry {name}"
+        yield f"Which they are: certrail endpoint list --job {name} --status automation-failed"
+
+
+def _expected(view: JobView) -> str:
+    job, counts = view.job, view.counts
+    if job.status is not JobStatus.RUNNING or not counts.over or not job.started_at:
+        return ""
+    took = datetime.now(UTC) - job.started_at
+    left = took * (counts.left / counts.over)
+    return f", expected to be over at {local(datetime.now(UTC) + left)}"
+
+
+def _wishes(view: JobView) -> str:
+    if view.is_over:
+        return ""
+    if view.job.cancel_requested:
+        return ", being cancelled"
+    if view.job.pause_requested and view.job.status is not JobStatus.PAUSED:
+        return ", about to pause"
+    return ""
+
+
+def _wave_name(number: int, canary: bool) -> str:
+    return f"wave {number} (canary)" if canary else f"wave {number}"
+
+
+def _sums(counts: Counts) -> str:
+    parts = [
+        f"{number} {name.replace('_', ' ')}"
+        for name, number in counts.to_json().items()
+        if number and name != "total"
+    ]
+    return f"{', '.join(parts) or 'none'} of {counts.total}"
+
+
+def _panel(view: JobView) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    job = view.job
+    title = Text(f"job {plain(job.name)}: ", style="bold")
+    title.append(f"{job.status.text}{_wishes(view)}", style=_STYLES.get(job.status, "cyan"))
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(width=30)
+    table.add_column(overflow="fold")
+    for wave in view.waves:
+        table.add_row(
+            _wave_name(wave.number, wave.canary),
+            ProgressBar(total=max(1, wave.counts.eligible), completed=wave.counts.over, width=30),
+            _sums(wave.counts),
+        )
+    _, *rest = _lines(view)
+    kept = [Text(line) for line in rest if not line.startswith("  wave")]
+    return Group(title, table, *kept)

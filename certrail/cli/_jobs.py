@@ -1,0 +1,340 @@
+"""Planning, starting and steering bulk jobs: the rows first, then Prefect's flow run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from certrail.cli import _prefect_jobs
+from certrail.cli._server import pool_of
+from certrail.cli._starting import refreshed_plan
+from certrail.errors import CertrailError, InvalidRequest, Unreachable
+from certrail.jobs import budgets
+from certrail.jobs.budgets import Share
+from certrail.jobs.eligibility import Candidate, judge
+from certrail.jobs.threshold import Threshold
+from certrail.jobs.waves import Lane, Layout, lay_out
+from certrail.model import Action
+from certrail.store import audit, inventory, job_runs, jobs, plans
+from certrail.store.filters import Clause
+from certrail.store.jobs import Activity, Chosen, Draft, Job, LeftOut
+from certrail.store.plans import Prepared
+from certrail.store.request_view import time_text
+
+CONCURRENCY = 20
+_EACH = timedelta(seconds=15)
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 ._:-]{0,99}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asked for."""
+
+    name: str
+    action: Action | None = None
+    at: datetime | None = None
+    in_window: bool = False
+    canary: int | None = None
+    wave: int | None = None
+    max_failures: str | None = None
+    concurrency: int = CONCURRENCY
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A job as it would be made: who takes part and who does not, how, and until when."""
+
+    wanted: Wanted
+    chosen: tuple[Chosen, ...]
+    left_out: tuple[LeftOut, ...]
+    layout: Layout
+    budget: tuple[Share, ...]
+    begins: datetime
+    ends: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "job_name": self.wanted.name,
+            "dry_run": True,
+            "action": str(self.wanted.action) if self.wanted.action else None,
+            "eligible": [
+                {"location": one.plan.location, "action": str(one.action), "wave": one.place.wave}
+                for one in self.chosen
+            ],
+            "not_eligible": [
+                {"location": one.location, "reason": {"code": one.code, "message": one.message}}
+                for one in self.left_out
+            ],
+            "waves": [
+                {"number": number, "canary": self.layout.canary and number == 1, "total": size}
+                for number, size in enumerate(self.layout.waves, start=1)
+            ],
+            "budgets": [
+                {
+                    "name": share.name,
+                    "endpoints": share.endpoints,
+                    "slots": share.limit.slots,
+                    "per_second": share.limit.per_second or None,
+                    "is_set": share.is_set,
+                }
+                for share in self.budget
+            ],
+            "concurrency": self.wanted.concurrency,
+            "begins_at": time_text(self.begins),
+            "expected_finish": time_text(self.ends),
+        }
+
+
+def locations_in(path: Path) -> list[str]:
+    """Read a file with one location a line; blank lines and those with # are skipped.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(
+            f"{path} cannot be read: {exc}", remedy="Give a text file with one location a line."
+        ) from exc
+    kept = (line.partition("#")[0].strip().lower() for line in lines)
+    return list(dict.fromkeys(line for line in kept if line))
+
+
+def plan(
+    wanted: Wanted, *, filters: Sequence[Clause] = (), locations: Sequence[str] | None = None
+) -> Planned:
+    """Decide who takes part, and lay them out. Changes nothing.
+
+    Raises:
+        Conflict: there is a job of that name.
+        InvalidRequest: a name, number or time is wrong, or no endpoint was chosen.
+    """
+    _check(wanted)
+    if jobs.exists(wanted.name):
+        raise jobs.named_twice(wanted.name)
+    if locations is None:
+        found = {location: id_ for id_, location in inventory.locations(filters)}
+        asked = list(found)
+    else:
+        found, asked = jobs.identified(locations), list(locations)
+    if not asked:
+        raise InvalidRequest(
+            "no endpoint was chosen: the inventory has none like that",
+            remedy="`certrail endpoint list` with the same filter shows what it matches.",
+        )
+    prepared = plans.for_endpoints(found.values())
+    activity = jobs.activity(list(found.values()))
+    pairs: list[tuple[UUID, Prepared, Lane]] = []
+    left_out: list[LeftOut] = []
+    for location in asked:
+        id_ = found.get(location)
+        outcome = prepared.get(id_) if id_ else None
+        latest = activity.get(id_) if id_ else None
+        verdict = judge(_candidate(location, outcome, latest), wanted.action)
+        if verdict.eligible and id_ and isinstance(outcome, Prepared):
+            pairs.append((id_, outcome, jobs.lane_of(latest)))
+        else:
+            left_out.append(LeftOut(location, verdict.code, verdict.message))
+    return _planned(wanted, pairs, left_out)
+
+
+def start(planned: Planned) -> Job:
+    """Make the job and the flow run that carries it.
+
+    Raises:
+        Conflict: there is a job of that name by now.
+        InvalidRequest: no endpoint takes part.
+        Unreachable: the job is stored, but its run could not be made; a repair that runs every
+            minute makes it later.
+    """
+    wanted = planned.wanted
+    if not planned.chosen:
+        reasons = ", ".join(sorted({one.code for one in planned.left_out}))
+        raise InvalidRequest(
+            f"none of the {len(planned.left_out)} endpoints chosen can take part: {reasons}",
+            remedy="The same command with --dry-run says why for each of them.",
+        )
+    later = planned.begins > datetime.now(UTC) + timedelta(seconds=1)
+    job = jobs.create(
+        Draft(
+            name=wanted.name,
+            action=wanted.action,
+            concurrency=wanted.concurrency,
+            max_failures=wanted.max_failures,
+            canary=planned.layout.canary,
+            in_window=wanted.in_window,
+            scheduled_at=planned.begins if later else None,
+            actor=audit.local_actor(),
+        ),
+        planned.chosen,
+        planned.left_out,
+        planned.layout.shards,
+    )
+    try:
+        job_runs.bind(job.id, _prefect_jobs.start_run(job))
+    except CertrailError as exc:
+        raise Unreachable(
+            f"the job {job.name} is stored, but was not handed to Prefect: {exc}",
+            remedy="It is handed over within a minute of Prefect's return; follow it with "
+            f"`certrail job show {job.name}`.",
+        ) from exc
+    return jobs.by_id(job.id)
+
+
+def pause(name: str) -> Job:
+    """Begin no more endpoints of a job; those that run go on to their end."""
+    job = jobs.get(name)
+    job_runs.ask_to_pause(job, audit.local_actor())
+    return jobs.by_id(job.id)
+
+
+def resume(name: str) -> Job:
+    """Go on with a job that pauses."""
+    job = jobs.get(name)
+    job_runs.resume(job, audit.local_actor())
+    _told(job, lambda: _prefect_jobs.resume_run(job))
+    return jobs.by_id(job.id)
+
+
+def cancel(name: str) -> Job:
+    """Cancel what has not begun; what runs stops at its next safe point."""
+    job = jobs.get(name)
+    job_runs.ask_to_cancel(job, audit.local_actor())
+    if not job.is_held:
+        # Nobody else would end it.
+        _prefect_jobs.end_unheld(job)
+    return jobs.by_id(job.id)
+
+
+def retry(name: str, *, rest: bool = False) -> Job:
+    """Run the failed endpoints of a job that is over again, as they are configured now."""
+    job = jobs.get(name)
+    reopen(job, audit.local_actor(), rest=rest)
+    _told(job, lambda: job_runs.bind(job.id, _prefect_jobs.run_again(job, "retry asked")))
+    return jobs.by_id(job.id)
+
+
+def reopen(job: Job, actor: str, *, rest: bool = False) -> int:
+    """Open the failed requests of a job again; returns how many.
+
+    An endpoint that was taken out of the configuration meanwhile stays failed.
+
+    Raises:
+        InvalidRequest: the job is not over, or nothing in it failed.
+    """
+    failed = job_runs.to_retry(job.id, rest=rest)
+    present = plans.for_endpoints([request.endpoint_id for request in failed])
+    return job_runs.reopen(
+        job,
+        {
+            request.id: refreshed_plan(request, found.plan_for(request.action))
+            for request in failed
+            if isinstance(found := present.get(request.endpoint_id), Prepared)
+        },
+        actor,
+    )
+
+
+def _told(job: Job, tell: Any) -> None:
+    try:
+        tell()
+    except CertrailError as exc:
+        raise Unreachable(
+            f"it is noted for the job {job.name}, but Prefect was not told: {exc}",
+            remedy="The job goes on within a minute of Prefect's return.",
+        ) from exc
+
+
+def _check(wanted: Wanted) -> None:
+    if not _NAME.match(wanted.name):
+        raise InvalidRequest(
+            f"{wanted.name!r} cannot be the name of a job",
+            remedy="Letters, digits, blanks and . _ : - , beginning with a letter or digit, 100 "
+            "at the most.",
+        )
+    if wanted.max_failures is not None:
+        Threshold.parse(wanted.max_failures)
+    if wanted.concurrency < 1:
+        raise InvalidRequest("--concurrency is at least 1", remedy="Leave it out for the default.")
+    if wanted.at is not None and wanted.at <= datetime.now(UTC):
+        raise InvalidRequest(
+            f"{wanted.at:%Y-%m-%d %H:%M:%S}Z is in the past", remedy="Leave --at out."
+        )
+
+
+def _candidate(
+    location: str, outcome: Prepared | InvalidRequest | None, latest: Activity | None
+) -> Candidate:
+    problem = outcome if isinstance(outcome, InvalidRequest) else None
+    active = latest if latest and latest.is_active else None
+    return Candidate(
+        location=location,
+        known=outcome is not None,
+        problem=str(problem or ""),
+        remedy=problem.remedy if problem else "",
+        active=active.status if active else None,
+        active_job=active.job_name if active else None,
+        has_certificate=isinstance(outcome, Prepared) and outcome.obtained_id is not None,
+    )
+
+
+def _planned(
+    wanted: Wanted, pairs: Sequence[tuple[UUID, Prepared, Lane]], left_out: Sequence[LeftOut]
+) -> Planned:
+    layout = lay_out(
+        [(pool_of(one.plan.workflow), lane) for _, one, lane in pairs],
+        canary=wanted.canary,
+        wave=wanted.wave,
+    )
+    chosen = []
+    for (id_, one, _), place in zip(pairs, layout.places, strict=True):
+        action = wanted.action or one.default_action
+        chosen.append(
+            Chosen(
+                endpoint_id=id_,
+                action=action,
+                plan=one.plan_for(action),
+                place=place,
+                previous_certificate_id=one.certificate_id,
+                certificate_id=one.certificate_for(action),
+            )
+        )
+    chosen.sort(key=lambda one: one.place.position)
+    budget = budgets.shares((one.plan for one in chosen), _prefect_jobs.limits())
+    now = datetime.now(UTC)
+    begins = max(wanted.at or now, now)
+    if wanted.in_window:
+        begins = _opens(pairs, begins)
+    lasts = budgets.expected(
+        layout.waves,
+        budget,
+        each=jobs.usual_duration() or _EACH,
+        concurrency=wanted.concurrency,
+    )
+    return Planned(
+        wanted, tuple(chosen), tuple(left_out), layout, tuple(budget), begins, begins + lasts
+    )
+
+
+def _opens(pairs: Sequence[tuple[UUID, Prepared, Lane]], after: datetime) -> datetime:
+    """Return when the first of the profiles' maintenance windows is open."""
+    calendars = {one.profile.name: one.profile.calendar for _, one, _ in pairs}
+    if without := sorted(name for name, calendar in calendars.items() if not calendar.windows):
+        raise InvalidRequest(
+            f"the profile {without[0]} has no maintenance window",
+            remedy="Give it a `maintenance_window`, or leave --window out.",
+        )
+    opens = [when for one in calendars.values() if (when := one.next_opening(after))]
+    if calendars and not opens:
+        raise InvalidRequest(
+            "no maintenance window of these endpoints opens within a year",
+            remedy="Correct `maintenance_window` or `blackout` of their profiles.",
+        )
+    return min(opens, default=after)

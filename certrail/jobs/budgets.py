@@ -1,0 +1,117 @@
+"""What a job may use at the same time: places at a CA, under a domain, on a device.
+
+The names are those of Prefect's global concurrency limits. A limit whose
+slots decay is a rate limit: its places are not given back, they grow again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from ipaddress import ip_address
+
+from publicsuffixlist import PublicSuffixList
+
+from certrail.configuration import Plan
+
+DEFAULTS: Mapping[str, int] = {"ca": 20, "domain": 10, "device": 10}
+"""Places of a limit that nobody has set yet, by what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit as it is set in Prefect.
+
+    Attributes:
+        slots: places.
+        per_second: how many of them grow again in a second; 0 for places that are given back.
+    """
+
+    slots: int
+    per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of one budget a job wants."""
+
+    name: str
+    endpoints: int
+    limit: Limit
+    is_set: bool
+
+    def seconds(self, each: float) -> float:
+        """Return the least time that this budget alone allows, *each* seconds an endpoint."""
+        if self.limit.per_second > 0:
+            return max(0, self.endpoints - self.limit.slots) / self.limit.per_second
+        return self.endpoints * each / max(1, self.limit.slots)
+
+
+def names(plan: Plan) -> tuple[str, ...]:
+    """Return the budgets that a request with *plan* draws on.
+
+    Registered domains count where control of the name is proven: these are
+    what public CAs limit by.
+    """
+    found = [f"ca:{plan.ca.name}"]
+    if plan.validation is not None:
+        domains = {registered_domain(name) for name in plan.names}
+        found += sorted(f"domain:{domain}" for domain in domains if domain)
+    if plan.target is not None:
+        found.append(f"device:{plan.target.name}")
+    return tuple(found)
+
+
+def registered_domain(name: str) -> str:
+    """Return the part below the public suffix, "" for addresses and suffixes themselves."""
+    bare = name.removeprefix("*.").lower()
+    try:
+        ip_address(bare)
+    except ValueError:
+        return _suffixes().privatesuffix(bare) or ""
+    return ""
+
+
+def default(name: str) -> Limit:
+    """Return the limit of a budget that nobody has set."""
+    return Limit(DEFAULTS[name.partition(":")[0]])
+
+
+def shares(plans: Iterable[Plan], present: Mapping[str, Limit]) -> list[Share]:
+    """Return the budgets of a job, those that hold it up most first.
+
+    A domain with fewer endpoints than its default limit would never wait for
+    it and is left out, unless somebody has set a limit for it.
+    """
+    wanted = Counter(name for plan in plans for name in names(plan))
+    found = [
+        Share(name, count, present.get(name) or default(name), name in present)
+        for name, count in wanted.items()
+        if name in present or not name.startswith("domain:") or count > DEFAULTS["domain"]
+    ]
+    return sorted(found, key=lambda share: (-share.seconds(1.0), share.name))
+
+
+def expected(
+    waves: Sequence[int], budget: Sequence[Share], *, each: timedelta, concurrency: int
+) -> timedelta:
+    """Return how long a job of these waves takes if nothing goes wrong.
+
+    Args:
+        waves: sizes; each begins when the one before it is over.
+        budget: from :func:`shares`.
+        each: how long one endpoint takes.
+        concurrency: how many run at the same time.
+    """
+    seconds = each.total_seconds()
+    free = sum(max(seconds, size * seconds / concurrency) for size in waves if size)
+    held = max((share.seconds(seconds) for share in budget), default=0.0)
+    return timedelta(seconds=max(free, held))
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()

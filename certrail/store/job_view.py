@@ -1,0 +1,102 @@
+"""What is shown of a bulk job: one record for the command line, its run and its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from certrail.jobs.status import Counts, JobStatus
+from certrail.jobs.threshold import Wave
+from certrail.store import jobs
+from certrail.store.jobs import Cause, Job
+from certrail.store.request_view import run_url, time_text
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with its counts, its waves and the causes of its failures."""
+
+    job: Job
+    counts: Counts
+    waves: tuple[Wave, ...]
+    causes: tuple[Cause, ...]
+    flow_run_url: str | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.job.status.is_over
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented object."""
+        job = self.job
+        return {
+            "job_name": job.name,
+            "status": str(job.status),
+            "action": str(job.action) if job.action else None,
+            "counts": self.counts.to_json(),
+            "waves": [_wave(wave, job) for wave in self.waves],
+            "created_at": time_text(job.created_at),
+            "scheduled_at": time_text(job.scheduled_at),
+            "started_at": time_text(job.started_at),
+            "ended_at": time_text(job.ended_at),
+            "flow_run_id": str(job.flow_run_id) if job.flow_run_id else None,
+            "flow_run_url": self.flow_run_url,
+            "failures_by_cause": {cause.error: cause.count for cause in self.causes},
+            "failures": [
+                {
+                    "error": cause.error,
+                    "step": cause.step,
+                    "count": cause.count,
+                    "example": cause.example,
+                    "cause": cause.message,
+                    "remedy": cause.remedy,
+                }
+                for cause in self.causes
+            ],
+            "stopped": {"code": job.stop_code, "message": job.stop_message}
+            if job.stop_code
+            else None,
+            "max_failures": str(job.threshold) if job.threshold else None,
+            "concurrency": job.concurrency,
+            "pause_requested": job.pause_requested,
+            "cancel_requested": job.cancel_requested,
+            "requested_by": job.requested_by,
+        }
+
+
+def view(job: Job, *, ui_url: str) -> JobView:
+    """Return what is shown of one job; *ui_url* is where Prefect's pages are."""
+    return JobView(
+        job,
+        jobs.counts([job.id])[job.id],
+        tuple(jobs.waves(job)),
+        tuple(jobs.causes(job.id)),
+        run_url(ui_url, job.flow_run_id),
+    )
+
+
+def summaries(listed: Sequence[Job], *, ui_url: str) -> list[JobView]:
+    """Return several jobs with their counts alone."""
+    counted = jobs.counts([job.id for job in listed])
+    return [
+        JobView(job, counted[job.id], (), (), run_url(ui_url, job.flow_run_id)) for job in listed
+    ]
+
+
+def wave_status(wave: Wave, job: Job) -> str:
+    """Return where a wave stands: pending, running or done."""
+    if wave.counts.left == 0:
+        return "done"
+    begun = wave.counts.in_progress or wave.counts.successful or wave.counts.failed
+    return "running" if begun and job.status is JobStatus.RUNNING else "pending"
+
+
+def _wave(wave: Wave, job: Job) -> dict[str, Any]:
+    return {
+        "number": wave.number,
+        "canary": wave.canary,
+        "status": wave_status(wave, job),
+        **wave.counts.to_json(),
+    }

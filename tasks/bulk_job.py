@@ -1,0 +1,366 @@
+"""The run of a bulk job: waves of shards, its threshold, its pauses and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from prefect import State, get_run_logger
+from prefect.artifacts import (
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.context import AsyncClientContext, FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.flow_runs import asuspend_flow_run
+from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
+
+from certrail.cli import _jobs
+from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
+from certrail.handover import is_handed_back
+from certrail.jobs import threshold
+from certrail.jobs.status import Counts, JobStatus
+from certrail.jobs.threshold import Stop, Wave
+from certrail.store import job_runs, jobs, plans
+from certrail.store.job_runs import ShardState, Wishes
+from certrail.store.jobs import Job, Member
+from tasks import _children
+from tasks._outbox import nudge
+from tasks._threads import in_lease_thread, in_thread
+from tasks.bulk_shard import LEASE, new_owner, patiently, taken
+
+_LOOK_SECONDS = 0.5
+_SHOWN_EVERY = 3.0
+_WORKERS_EVERY = 10.0
+_MOST_TRIES = 8
+_ABANDONED = timedelta(seconds=max(5.0, LEASE.total_seconds()))
+_WAITS = frozenset({"SCHEDULED", "PENDING", "PAUSED"})
+
+
+async def run_job(job_id: UUID) -> State[Any]:
+    """Run what is left of a job and return its flow run's final state.
+
+    A job that is over is run again for its failed endpoints: that is what
+    Prefect's Retry button asks for.
+    """
+    log = get_run_logger()
+    try:
+        async with _held(job_id) as (job, owner):
+            if job.status.is_over:
+                count = await patiently(lambda: _jobs.reopen(job, "Prefect's Retry button"))
+                log.info("%d endpoints run again", count)
+            await patiently(lambda: job_runs.begin(job_id))
+            job = await patiently(lambda: jobs.by_id(job_id))
+            async with AsyncClientContext.get_or_create() as context:
+                return await _Run(job, owner, context.client).to_its_end()
+    except CertrailError as exc:
+        log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
+        return Failed(message=f"{exc}. {exc.remedy}")
+
+
+@asynccontextmanager
+async def _held(job_id: UUID) -> AsyncIterator[tuple[Job, str]]:
+    owner = new_owner()
+    job = await taken(lambda: job_runs.take(job_id, owner, LEASE))
+    try:
+        yield job, owner
+    except asyncio.CancelledError as exc:
+        with suppress(CertrailError):
+            if not is_handed_back(exc):
+                await in_lease_thread(_cancel, job_id)
+        raise
+    finally:
+        with suppress(CertrailError):
+            await in_lease_thread(job_runs.release, job_id, owner)
+
+
+def _cancel(job_id: UUID) -> None:
+    """Cancel a job whose flow run was cancelled in Prefect."""
+    job = jobs.by_id(job_id)
+    if not job.status.is_over:
+        with suppress(InvalidRequest):
+            job_runs.ask_to_cancel(job, "Prefect's Cancel button")
+        job_runs.finish(job_id, JobStatus.CANCELLED, "cancelled in Prefect")
+
+
+class _Run:
+    """One run of a job by whoever holds it."""
+
+    def __init__(self, job: Job, owner: str, client: PrefectClient) -> None:
+        context = FlowRunContext.get()
+        assert context is not None
+        assert context.flow_run is not None
+        self._run_id: UUID = context.flow_run.id
+        self._job = job
+        self._owner = owner
+        self._client = client
+        self._wishes = Wishes(pause=job.pause_requested, end=job.cancel_requested)
+        self._lost = False
+        self._stop: Stop | None = None
+        self._progress: UUID | None = None
+        self._shown = 0.0
+        self._workers: dict[str, tuple[float, int]] = {}
+        self._tried: dict[int, tuple[int, int]] = {}
+        self._log = get_run_logger()
+
+    async def to_its_end(self) -> State[Any]:
+        """Go through the waves; returns the final state."""
+        nudge()
+        beat = asyncio.create_task(self._beat())
+        try:
+            while (wave := await self._next()) is not None:
+                await self._go_through(wave.number)
+                if self._lost:
+                    raise JournalConflict("another worker goes on with this job")
+                if self._wishes.hold or self._stop:
+                    break
+            if self._wishes.pause and not self._wishes.end and not self._stop:
+                await self._pause()
+        finally:
+            beat.cancel()
+            with suppress(asyncio.CancelledError):
+                await beat
+        return await self._end()
+
+    async def _next(self) -> Wave | None:
+        waves = await self._waves()
+        return next((wave for wave in waves if wave.counts.left), None)
+
+    async def _waves(self) -> list[Wave]:
+        return await patiently(lambda: jobs.waves(self._job))
+
+    async def _go_through(self, number: int) -> None:
+        """Run the shards of a wave until all of its endpoints are over, or the job is to rest."""
+        named = False
+        while True:
+            waves = await self._waves()
+            shards = await patiently(lambda: job_runs.shards(self._job.id, number))
+            await self._show(waves)
+            self._judge(waves, number)
+            held = [shard for shard in shards if shard.is_held]
+            rests = self._wishes.hold or self._stop is not None or self._lost
+            if not held and (rests or not any(shard.left for shard in shards)):
+                return
+            if not named:
+                named = True
+                size = sum(shard.left for shard in shards)
+                self._log.info("wave %d of %d begins: %d endpoints", number, len(waves), size)
+            if not rests:
+                try:
+                    await self._keep_going(shards)
+                except (httpx.HTTPError, Unreachable) as exc:
+                    self._log.warning("Prefect's server does not answer: %s", exc)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _judge(self, waves: list[Wave], number: int) -> None:
+        if self._stop is not None:
+            return
+        begun = [wave for wave in waves if wave.number <= number]
+        self._stop = threshold.stop(self._job.threshold, begun)
+        if self._stop is not None:
+            self._log.error("stopped: %s", self._stop.message)
+            stop = self._stop
+            asyncio.get_running_loop().create_task(
+                patiently(lambda: job_runs.stop(self._job.id, stop.code, stop.message))
+            )
+
+    async def _keep_going(self, shards: list[ShardState]) -> None:
+        """Have as many shards at work as there are workers; begin those again that died."""
+        if self._job.in_window and await self._is_closed():
+            return
+        for pool in {shard.pool for shard in shards}:
+            open_ = [one for one in shards if one.pool == pool and one.left]
+            workers = await self._online(pool)
+            at_once = max(1, workers)
+            main = [one for one in open_ if one.lane == "main"][:at_once]
+            # The failing lane runs beside the others, not after them.
+            failing = [one for one in open_ if one.lane == "failing"][:1]
+            places = max(1, self._job.concurrency // max(1, len(main)))
+            for shard in (*main, *failing):
+                if not shard.is_held:
+                    await self._begin(shard, places)
+
+    async def _begin(self, shard: ShardState, places: int) -> None:
+        if shard.flow_run_id is None:
+            await self._make(shard, places)
+            return
+        try:
+            run = await self._client.read_flow_run(shard.flow_run_id)
+        except ObjectNotFound:
+            await self._make(shard, places)
+            return
+        state = run.state
+        if state is None or state.type.value in _WAITS:
+            return  # a worker will take it, or is about to
+        if state.type.value == "RUNNING" and datetime.now(UTC) - state.timestamp < _ABANDONED:
+            return  # it begins this moment
+        self._count_try(shard)
+        self._log.info("shard %d goes on: %d endpoints are left", shard.number, shard.left)
+        await self._client.set_flow_run_state(
+            shard.flow_run_id, AwaitingRetry(message="the job goes on with it"), force=True
+        )
+
+    def _count_try(self, shard: ShardState) -> None:
+        """Give up on a shard that is begun again and again without getting anywhere.
+
+        Raises:
+            Unreachable: it was tried often enough.
+        """
+        left, tries = self._tried.get(shard.number, (-1, 0))
+        tries = tries + 1 if left == shard.left else 1
+        self._tried[shard.number] = (shard.left, tries)
+        if tries > _MOST_TRIES:
+            raise InvalidRequest(
+                f"shard {shard.number} ended {tries} times without a result",
+                remedy="Look at its log in Prefect and at the worker's; then "
+                f"`certrail job retry {self._job.name}`.",
+            )
+
+    async def _make(self, shard: ShardState, places: int) -> None:
+        task_run_id = shard.task_run_id or await self._tracking(shard)
+        deployment = await self._client.read_deployment_by_name(f"bulk-shard/{shard.pool}")
+        run = await self._client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={
+                "job_id": str(self._job.id),
+                "number": shard.number,
+                "places": places,
+            },
+            name=f"{self._job.flow_run_name}, wave {shard.wave}, shard {shard.number}",
+            idempotency_key=f"{self._job.id}-{shard.number}-{shard.flow_run_id}",
+            parent_task_run_id=task_run_id,
+        )
+        await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, flow_run_id=run.id))
+
+    async def _tracking(self, shard: ShardState) -> UUID:
+        """Make the task run of the job's own run that the shard's run hangs from."""
+        lane = ", endpoints that failed before" if shard.lane == "failing" else ""
+        name = f"wave {shard.wave}, shard {shard.number}: {shard.size} endpoints{lane}"
+        made = await _children.tracking(self._client, self._run_id, name)
+        await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, task_run_id=made))
+        return made
+
+    async def _online(self, pool: str) -> int:
+        """Return how many workers serve the pool, asked now and then."""
+        now = asyncio.get_running_loop().time()
+        asked, known = self._workers.get(pool, (-_WORKERS_EVERY, 0))
+        if now - asked >= _WORKERS_EVERY:
+            found = await self._client.read_workers_for_work_pool(pool, limit=200)
+            known = sum(worker.status == WorkerStatus.ONLINE for worker in found)
+            if not known:
+                self._log.warning("no worker serves the pool %s; endpoints there wait", pool)
+            self._workers[pool] = (now, known)
+        return known
+
+    async def _is_closed(self) -> bool:
+        calendars = await patiently(plans.calendars)
+        now = datetime.now(UTC)
+        used = await patiently(lambda: jobs.open_profiles(self._job.id))
+        return not any(name not in calendars or calendars[name].is_open(now) for name in used)
+
+    async def _pause(self) -> None:
+        """Let the flow run rest until somebody resumes the job, here or in Prefect."""
+        if not await patiently(lambda: job_runs.paused(self._job.id, self._owner)):
+            return
+        nudge()
+        self._log.info("paused; `certrail job resume` goes on")
+        await asuspend_flow_run(timeout=10 * 365 * 86400, key=uuid4().hex)
+
+    async def _end(self) -> State[Any]:
+        job = self._job
+        if self._stop or self._wishes.end:
+            await patiently(lambda: job_runs.drop(job.id))
+        counts = (await patiently(lambda: jobs.counts([job.id])))[job.id]
+        present = await patiently(lambda: jobs.by_id(job.id))
+        status, message = _verdict(present, self._stop, counts)
+        with suppress(httpx.HTTPError):
+            await self._settle()
+            await self._table(message)
+        await self._show(await self._waves(), last=True)
+        await patiently(lambda: job_runs.finish(job.id, status, message))
+        nudge()
+        if status is JobStatus.COMPLETED:
+            return Completed(message=message)
+        return (
+            Cancelled(message=message) if status is JobStatus.CANCELLED else Failed(message=message)
+        )
+
+    async def _settle(self) -> None:
+        """Let no run of the job stay unfinished in Prefect whose request is over."""
+        open_ = await _children.unfinished(self._client, self._run_id)
+        if open_:
+            ended = await in_thread(job_runs.ended, [run.id for run in open_])
+            await _children.settle(self._client, ended)
+
+    async def _show(self, waves: list[Wave], *, last: bool = False) -> None:
+        now = asyncio.get_running_loop().time()
+        if not last and now - self._shown < _SHOWN_EVERY:
+            return
+        self._shown = now
+        eligible = sum(wave.counts.eligible for wave in waves)
+        over = sum(wave.counts.over for wave in waves)
+        failed = sum(wave.counts.failed for wave in waves)
+        percent = 100.0 * over / max(1, eligible)
+        said = f"{over} of {eligible} endpoints are over, {failed} failed"
+        with suppress(httpx.HTTPError):
+            if self._progress is None:
+                made = await acreate_progress_artifact(
+                    progress=percent, key="bulk-job-progress", description=said
+                )
+                self._progress = UUID(str(made))
+            else:
+                await aupdate_progress_artifact(self._progress, progress=percent, description=said)
+
+    async def _table(self, message: str) -> None:
+        listed = await in_thread(jobs.members, self._job.id)
+        await acreate_table_artifact(
+            table=[_row(member) for member in listed],
+            key="bulk-job-endpoints",
+            description=f"Job **{self._job.name}**: {message}",
+        )
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                self._wishes = await in_lease_thread(
+                    job_runs.renew, self._job.id, self._owner, LEASE
+                )
+            except JournalConflict:
+                self._lost = True
+            except CertrailError:
+                pass  # the database is away for a moment
+            await asyncio.sleep(min(_LOOK_SECONDS, LEASE.total_seconds() / 3))
+
+
+def _verdict(job: Job, stop: Stop | None, counts: Counts) -> tuple[JobStatus, str]:
+    sums = f"{counts.successful} of {counts.eligible} successful, {counts.failed} failed"
+    if counts.cancelled:
+        sums += f", {counts.cancelled} cancelled"
+    if job.cancel_requested:
+        return JobStatus.CANCELLED, f"cancelled: {sums}"
+    if stop is not None or job.stop_code:
+        why = stop.message if stop else job.stop_message
+        return JobStatus.FAILED, f"stopped: {why}; {sums}"
+    if threshold.verdict(job.threshold, counts):
+        return JobStatus.COMPLETED, sums
+    return JobStatus.FAILED, sums
+
+
+def _row(member: Member) -> dict[str, Any]:
+    return {
+        "endpoint": member.location,
+        "status": member.status.text if member.status else "Not eligible",
+        "wave": member.wave or "",
+        "seconds": round(member.seconds, 1) if member.seconds is not None else "",
+        "why": member.message or "",
+        "request": str(member.request_id or ""),
+        "flow run": str(member.flow_run_id or ""),
+    }

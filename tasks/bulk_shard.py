@@ -1,0 +1,350 @@
+"""One shard of a bulk job: its endpoints' requests, run at the same time in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import httpx
+from prefect import State, get_run_logger
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import AsyncClientContext
+from prefect.flow_engine import run_flow_async
+from prefect.flows import Flow
+from prefect.states import Completed, Failed
+
+from certrail.errors import CertrailError, JournalConflict, Unreachable
+from certrail.handover import is_handed_back
+from certrail.jobs import budgets
+from certrail.jobs.waves import Lane
+from certrail.maintenance import Calendar
+from certrail.model import Workflow
+from certrail.store import job_runs, jobs, plans
+from certrail.store.job_runs import ShardState, Wishes
+from certrail.store.jobs import Job
+from certrail.store.requests import Request
+from tasks import _places
+from tasks._budgets import Budgets
+from tasks._children import Children
+from tasks._places import Place
+from tasks._run import note_cancelled
+from tasks._threads import in_lease_thread, in_thread
+
+T = TypeVar("T")
+
+LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
+# Runs made by one call, and left to begin when the next ones are made. Few, because
+# Prefect looks through all runs that are not over again and again.
+_AHEAD = 20
+_LOW = 10
+_LOOK_SECONDS = 1.0
+_TRIES = 5
+_FAILING_SHARE = 10  # the failing lane gets a tenth of the job's places
+
+
+async def run_shard(
+    job_id: UUID, number: int, places: int, flows: Mapping[Workflow, Flow[..., Any]]
+) -> State[Any]:
+    """Run what is left of a shard and return its final state.
+
+    Args:
+        job_id: the job.
+        number: of the shard.
+        places: how many endpoints run at the same time.
+        flows: the flow of each workflow.
+    """
+    log = get_run_logger()
+    try:
+        async with _held(job_id, number) as (shard, owner):
+            job = await patiently(lambda: jobs.by_id(job_id))
+            client = AsyncClientContext.get_or_create()
+            async with client as context:
+                runner = _Runner(job, shard, owner, places, flows, context.client)
+                return await runner.run()
+    except CertrailError as exc:
+        log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
+        return Failed(message=f"{exc}. {exc.remedy}")
+
+
+async def patiently(call: Callable[[], T]) -> T:
+    """Make a call about jobs, again while the database is away for a moment."""
+    tried = 0
+    while True:
+        try:
+            return await in_lease_thread(call)
+        except Unreachable:
+            tried += 1
+            if tried > 30:
+                raise
+            await asyncio.sleep(min(5.0, 0.5 * tried))
+
+
+def new_owner() -> str:
+    """Return a name for whoever takes a lease here."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+async def taken(take: Callable[[], T]) -> T:
+    """Take a lease; one that a killed worker left behind runs out by itself."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 2 * LEASE.total_seconds()
+    while True:
+        try:
+            return await patiently(take)
+        except JournalConflict:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(min(1.0, LEASE.total_seconds() / 4))
+
+
+@asynccontextmanager
+async def _held(job_id: UUID, number: int) -> AsyncIterator[tuple[ShardState, str]]:
+    owner = new_owner()
+    shard = await taken(lambda: job_runs.take_shard(job_id, number, owner, LEASE))
+    try:
+        yield shard, owner
+    finally:
+        with suppress(CertrailError):
+            await in_lease_thread(job_runs.release_shard, job_id, number, owner)
+
+
+class _Runner:
+    """Begins endpoints in their order, as places and budgets allow, and waits for their ends."""
+
+    def __init__(
+        self,
+        job: Job,
+        shard: ShardState,
+        owner: str,
+        places: int,
+        flows: Mapping[Workflow, Flow[..., Any]],
+        client: PrefectClient,
+    ) -> None:
+        self._job = job
+        self._shard = shard
+        self._owner = owner
+        share = max(1, places // _FAILING_SHARE)
+        self._free = share if shard.lane is Lane.FAILING else places
+        self._flows = flows
+        self._children = Children(client, job.tag, job.flow_run_id)
+        self._budgets = Budgets(client)
+        self._waiting: deque[Request] = deque()
+        self._ready: dict[UUID, FlowRun] = {}
+        self._made = 0
+        self._running: dict[asyncio.Task[None], Request] = {}
+        self._tried: dict[UUID, int] = {}
+        self._returning = 0
+        self._wishes = Wishes(pause=False, end=False)
+        self._lost = False
+        self._changed = asyncio.Event()
+        self._log = get_run_logger()
+        self._calendars: Mapping[str, Calendar] = {}
+
+    async def run(self) -> State[Any]:
+        """Go through the shard; returns its final state."""
+        found = await patiently(lambda: job_runs.open_requests(self._job.id, self._shard.number))
+        self._waiting.extend(found)
+        self._log.info("%d of %d endpoints are left", len(found), self._shard.size)
+        if self._job.in_window:
+            self._calendars = await patiently(plans.calendars)
+        beat = asyncio.create_task(self._beat())
+        tend = asyncio.create_task(self._tend())
+        make = asyncio.create_task(self._make_ahead())
+        try:
+            await self._dispatch()
+        except asyncio.CancelledError as exc:
+            await self._end_all(exc)
+            raise
+        finally:
+            for task in (beat, tend, make):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            with suppress(httpx.HTTPError):
+                await self._budgets.close()
+        if self._lost:
+            raise JournalConflict("another worker goes on with this shard")
+        state = await patiently(
+            lambda: next(
+                one
+                for one in job_runs.shards(self._job.id, self._shard.wave)
+                if one.number == self._shard.number
+            )
+        )
+        done = self._shard.size - state.left
+        return Completed(message=f"{done} of {self._shard.size} endpoints are over")
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._changed.clear()
+            if self._lost or self._wishes.hold:
+                self._waiting.clear()
+            else:
+                await self._begin_some()
+            if not self._running and not self._waiting:
+                return
+            if not self._running and self._calendars and not self._any_open():
+                return  # the job begins this shard again when a window opens
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _LOOK_SECONDS)
+
+    async def _begin_some(self) -> None:
+        """Begin the first waiting endpoints whose budgets have room; others wait their turn."""
+        passed: deque[Request] = deque()
+        full: set[str] = set()
+        while self._waiting and self._free - self._returning > 0:
+            request = self._waiting.popleft()
+            names = budgets.names(request.plan)
+            unmade = request.flow_run_id is None and request.id not in self._ready
+            if unmade or self._is_closed(request) or full.intersection(names):
+                passed.append(request)
+                continue
+            if not self._budgets.try_take(names):
+                full.update(names)
+                passed.append(request)
+                continue
+            self._free -= 1
+            task = asyncio.create_task(self._one(request, names), name=request.location)
+            self._running[task] = request
+            task.add_done_callback(self._ended)
+        self._waiting.extendleft(reversed(passed))
+
+    async def _make_ahead(self) -> None:
+        """Make the runs of the endpoints whose turn comes next, before it comes."""
+        while True:
+            await asyncio.sleep(0.1)
+            if len(self._ready) >= _LOW or self._wishes.hold:
+                continue
+            unmade = [
+                one
+                for one in self._waiting
+                if one.flow_run_id is None and one.id not in self._ready
+            ][:_AHEAD]
+            if not unmade:
+                continue
+            try:
+                first, last = self._made + 1, self._made + len(unmade)
+                name = f"wave {self._shard.wave}, shard {self._shard.number}: {first} to {last}"
+                made = await self._children.make(unmade, name)
+                await in_thread(job_runs.bind_runs, [(id_, run.id) for id_, run in made.items()])
+            except (httpx.HTTPError, CertrailError) as exc:
+                self._log.warning("no runs can be made now: %s", exc)
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            self._made = last
+            self._ready |= made
+            self._changed.set()
+
+    async def _one(self, request: Request, names: tuple[str, ...]) -> None:
+        """Run one endpoint's request to its end; its place is free while it only waits."""
+        holds = True
+
+        def leave() -> None:
+            nonlocal holds
+            holds = False
+            self._give_back(names)
+
+        async def enter() -> None:
+            nonlocal holds
+            # It comes back before others begin.
+            self._returning += 1
+            try:
+                while self._free <= 0 or not self._budgets.try_take(names):
+                    await asyncio.sleep(0.2)
+                self._free -= 1
+                holds = True
+            finally:
+                self._returning -= 1
+
+        token = _places.held.set(Place(leave, enter))
+        try:
+            run = self._ready.pop(request.id, None) or await self._children.again(request)
+            await run_flow_async(
+                self._flows[request.workflow],
+                flow_run=run,
+                parameters={"request_id": str(request.id)},
+                return_type="state",
+            )
+        except Exception as exc:  # noqa: BLE001 - one endpoint must not end the others
+            # The server was away, or said no. What the run did is in our record.
+            self._log.warning("%s: %s: %s", request.location, type(exc).__name__, exc)
+            await self._again(request)
+        finally:
+            _places.held.reset(token)
+            if holds:
+                self._give_back(names)
+
+    async def _again(self, request: Request) -> None:
+        """Put a request whose run broke off back into the line, unless it is over."""
+        self._tried[request.id] = self._tried.get(request.id, 0) + 1
+        if self._tried[request.id] >= _TRIES:
+            return
+        await asyncio.sleep(min(10.0, 2.0 * self._tried[request.id]))
+        left = await patiently(lambda: job_runs.open_requests(self._job.id, self._shard.number))
+        self._waiting.extend(one for one in left if one.id == request.id)
+
+    def _give_back(self, names: tuple[str, ...]) -> None:
+        self._free += 1
+        self._budgets.give_back(names)
+        self._changed.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("an endpoint's run broke off", exc_info=error)
+
+    async def _end_all(self, cause: asyncio.CancelledError) -> None:
+        """Hand a cancellation on to the endpoints, and wait until each came to a safe point."""
+        running = list(self._running)
+        for task in running:
+            task.cancel(*cause.args)
+        if running:
+            await asyncio.wait(running)
+        if not is_handed_back(cause):
+            with suppress(CertrailError):
+                await in_lease_thread(job_runs.drop_shard, self._job.id, self._shard.number)
+
+    async def _beat(self) -> None:
+        """Keep the shard's lease, and learn what people want of the job."""
+        while True:
+            running = [request.id for request in self._running.values()]
+            try:
+                self._wishes, cancelled = await in_lease_thread(
+                    job_runs.renew_shard,
+                    self._job.id,
+                    self._shard.number,
+                    self._owner,
+                    LEASE,
+                    running,
+                )
+                for request_id in cancelled:
+                    note_cancelled(request_id)
+            except JournalConflict:
+                self._lost = True
+            except CertrailError:
+                pass  # the database is away for a moment
+            if self._wishes.hold or self._lost:
+                self._changed.set()
+            await asyncio.sleep(min(_LOOK_SECONDS, LEASE.total_seconds() / 3))
+
+    async def _tend(self) -> None:
+        while True:
+            await self._budgets.tend()
+            self._changed.set()
+            await asyncio.sleep(0.2)
+
+    def _is_closed(self, request: Request) -> bool:
+        calendar = self._calendars.get(request.plan.profile)
+        return calendar is not None and not calendar.is_open(datetime.now(UTC))
+
+    def _any_open(self) -> bool:
+        return any(not self._is_closed(request) for request in self._waiting)

@@ -1,0 +1,96 @@
+"""Bulk jobs against a whole installation, a CA on disk and endpoints that really handshake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from tests.support.bulk import Estate, estate
+from tests.support.forked_cli import ForkedCli, forked_cli
+from tests.support.prefect_api import PrefectApi
+from tests.support.process import wait_for
+from tests.support.stack import Stack
+
+# Installing takes this long where a test wants to catch a job at work.
+SLOW = ["sleep", "0.7"]
+BROKEN = ["sh", "-c", "echo unknown directive >&2; exit 1"]
+
+
+class Shell:
+    """A shell beside the installation, and an estate for each test.
+
+    Attributes:
+        stack: the installation.
+        api: Prefect's API.
+    """
+
+    def __init__(self, stack: Stack, forked: ForkedCli, api: PrefectApi) -> None:
+        self.stack = stack
+        self.api = api
+        self._forked = forked
+
+    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run ``certrail``; it has to end with *code* and without a traceback."""
+        done = self._forked(*arguments)
+        assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """Run ``certrail … --json`` and return what it printed."""
+        return json.loads(self(*arguments, "--json", code=code).stdout)
+
+    def apply(
+        self, estate_: Estate, *, slow: Sequence[str] = (), broken: Sequence[str] = ()
+    ) -> None:
+        """Apply the estate; installing is *slow* or *broken* at some of its names."""
+        whole = estate_.configuration()
+        for endpoint in whole["endpoints"]:
+            name = endpoint["names"][0]
+            if name in slow:
+                endpoint["server"]["test"] = SLOW
+            if name in broken:
+                endpoint["server"]["test"] = BROKEN
+        self("apply", "-f", str(estate_.write(whole)))
+
+    def wait_until(self, job: str, what: str, key: str, least: int, within: float = 120) -> None:
+        """Wait until so many endpoints of a job are counted under *key*."""
+        wait_for(
+            lambda: self.json("job", "show", job)["counts"][key] >= least,
+            f"{what} of {job}",
+            within=within,
+        )
+
+    def wait_for_status(self, job: str, status: str, within: float = 120) -> dict[str, Any]:
+        """Wait until a job has a status and return what is shown of it."""
+        seen: dict[str, Any] = {}
+
+        def there() -> bool:
+            seen.update(self.json("job", "show", job))
+            return bool(seen["status"] == status)
+
+        wait_for(there, f"{job} is {status}", within=within)
+        return seen
+
+
+@pytest.fixture(scope="session")
+def shell(installation: Stack) -> Iterator[Shell]:
+    """A shell of the account that runs the installation."""
+    api = PrefectApi(installation.api_url)
+    with forked_cli(installation.env) as forked:
+        yield Shell(installation, forked, api)
+    api.close()
+
+
+@pytest.fixture
+def endpoints(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Estate]:
+    """Eight endpoints of the test's own; their tag is :attr:`Estate.prefix`."""
+    prefix = f"j{abs(hash(request.node.name)) % 10**8}x"
+    with estate(tmp_path_factory.mktemp("estate") / "e", prefix, 8) as served:
+        yield served

@@ -1,0 +1,42 @@
+"""Jobs whose worker dies, or whose database is away: nothing is lost and nothing is doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tests.integration.jobs.conftest import Shell
+from tests.support.agreement import must_agree
+from tests.support.bulk import Estate
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(shell: Shell, endpoints: Estate) -> None:
+    """Another worker goes on with what is left, by the lease, without anybody's help."""
+    shell.apply(endpoints, slow=endpoints.names)
+    name = f"killed-{endpoints.prefix}"
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "3")
+    shell.wait_until(name, "successful endpoints", "successful", 2)
+
+    os.kill(shell.stack.child("deployments.worker"), signal.SIGKILL)
+    told = shell.wait_for_status(name, "completed", within=240)
+
+    assert told["counts"]["successful"] == 8
+    assert endpoints.issued() == dict.fromkeys(endpoints.names, 1)
+    must_agree(shell.stack, job=name)
+
+
+def test_a_paused_job_survives_a_restart_of_its_worker(shell: Shell, endpoints: Estate) -> None:
+    """A pause may last for days."""
+    shell.apply(endpoints, slow=endpoints.names)
+    name = f"rests-{endpoints.prefix}"
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "2")
+    shell.wait_until(name, "endpoints in progress", "in_progress", 1)
+    shell("job", "pause", name)
+    shell.wait_for_status(name, "paused")
+
+    os.kill(shell.stack.child("deployments.worker"), signal.SIGKILL)
+    told = shell.json("job", "resume", name, "--wait")
+
+    assert told["counts"]["successful"] == 8
+    assert endpoints.issued() == dict.fromkeys(endpoints.names, 1)
+    must_agree(shell.stack, job=name)

@@ -1,0 +1,123 @@
+"""What ``job start`` decides before anything runs, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.jobs.conftest import Shell
+from tests.support.bulk import Estate, chosen
+
+
+def test_a_dry_run_reports_and_changes_nothing(
+    shell: Shell, endpoints: Estate, tmp_path: Path
+) -> None:
+    """It is looked at before thousands of endpoints are touched."""
+    shell.apply(endpoints)
+    shell("request", "start", endpoints.locations()[0], "--at", "+2h")
+    file = chosen([*endpoints.locations(), "nowhere.bulk.test:443"], tmp_path)
+
+    told = shell.json(
+        "job", "start", "dry", "--locations-file", str(file), "--canary", "2", "--wave", "3",
+        "--dry-run",
+    )  # fmt: skip
+    shell("request", "cancel", endpoints.locations()[0])
+
+    assert [one["location"] for one in told["eligible"]] == endpoints.locations()[1:]
+    assert {one["location"]: one["reason"]["code"] for one in told["not_eligible"]} == {
+        endpoints.locations()[0]: "active-request",
+        "nowhere.bulk.test:443": "unknown-endpoint",
+    }
+    assert [(wave["canary"], wave["total"]) for wave in told["waves"]] == [
+        (True, 2),
+        (False, 3),
+        (False, 2),
+    ]
+    assert {one["name"] for one in told["budgets"]} == {
+        f"ca:{endpoints.prefix}-ca",
+        f"device:{endpoints.prefix}-here",
+    }
+    assert told["begins_at"] < told["expected_finish"]
+    assert "there is no job dry" in shell("job", "show", "dry", code=2).stderr
+    rows = shell.json("endpoint", "list", "--tag", endpoints.prefix)
+    assert not any(row["job_name"] for row in rows)
+
+
+def test_an_endpoint_in_another_request_is_left_out_not_failed(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """Two requests for one endpoint would put up two certificates."""
+    shell.apply(endpoints)
+    busy = endpoints.locations()[3]
+    shell("request", "start", busy, "--at", "+2h")
+    name = f"others-{endpoints.prefix}"
+
+    told = shell.json("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--wait")
+    shell("request", "cancel", busy)
+
+    assert told["status"] == "completed"
+    assert told["counts"]["successful"] == 7
+    assert told["counts"]["skipped"] == 1
+    assert told["counts"]["failed"] == 0
+    assert len(endpoints.issued()) == 7
+
+
+def test_a_name_is_used_once(shell: Shell, endpoints: Estate) -> None:
+    """Otherwise two jobs would be shown as one."""
+    shell.apply(endpoints)
+    start = ["job", "start", f"twice-{endpoints.prefix}", "--filter", f"tag={endpoints.prefix}"]
+    shell(*start, "--at", "+3h")
+
+    again = shell(*start, "--dry-run", code=2)
+    shell("job", "cancel", f"twice-{endpoints.prefix}")
+
+    assert "already" in again.stderr
+    assert "Choose another name" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--filter", "tag=nobody-has-this"], "no endpoint was chosen"),
+        (["--filter", "color=red"], "there is no field"),
+        ([], "nothing says which endpoints"),
+        (["--view", "no-such-view"], "there is no view"),
+        (["--locations-file", "/nowhere"], "cannot be read"),
+        (["--filter", "tag=x", "--locations-file", "/nowhere"], "neither"),
+        (["--view", "unmanaged", "--max-failures", "many"], "percentage"),
+        (["--view", "unmanaged", "--max-failures", "120%"], "percentage"),
+        (["--view", "unmanaged", "--canary", "0"], "at least 1"),
+        (["--view", "unmanaged", "--concurrency", "0"], "at least 1"),
+    ],
+)
+def test_a_call_that_cannot_be_meant_is_refused(
+    shell: Shell, endpoints: Estate, options: list[str], said: str
+) -> None:
+    """Cause and remedy, exit code 2, and nothing is made."""
+    shell.apply(endpoints)
+    (unmanaged := endpoints.folder / "more.yaml").write_text(
+        f"endpoints: [{{location: 'bare.{endpoints.prefix}.test:443'}}]"
+    )
+    shell("apply", "-f", str(unmanaged))
+
+    done = shell("job", "start", f"wrong-{endpoints.prefix}", *options, code=2)
+
+    assert said in done.stderr
+    assert "there is no job" in shell("job", "show", f"wrong-{endpoints.prefix}", code=2).stderr
+
+
+def test_a_job_that_nobody_can_take_part_in_is_refused(shell: Shell, endpoints: Estate) -> None:
+    """The reasons are in the error; an empty job would look like a success."""
+    whole = endpoints.configuration()
+    whole["endpoints"] = [
+        {"location": location, "tags": [endpoints.prefix]} for location in endpoints.locations()
+    ]
+    shell("apply", "-f", str(endpoints.write(whole)))
+
+    done = shell(
+        "job", "start", f"none-{endpoints.prefix}", "--filter", f"tag={endpoints.prefix}", code=2
+    )
+
+    assert "none of the 8 endpoints" in done.stderr
+    assert "not-configured" in done.stderr

@@ -1,0 +1,240 @@
+"""Jobs that run: waves, thresholds, pauses, cancellation, budgets, and what is shown of them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import psycopg
+
+from tests.integration.jobs.conftest import Shell
+from tests.support.agreement import must_agree
+from tests.support.bulk import Estate
+
+
+def test_a_job_goes_through_its_waves_and_is_found_everywhere(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """By its name in the inventory, by parent and tag in Prefect, in two artifacts."""
+    shell.apply(endpoints)
+    name = f"waves-{endpoints.prefix}"
+
+    told = shell.json(
+        "job", "start", name, "--filter", f"tag={endpoints.prefix}",
+        "--canary", "2", "--wave", "4", "--max-failures", "10%", "--wait",
+    )  # fmt: skip
+
+    assert told["status"] == "completed"
+    assert [(w["canary"], w["total"], w["successful"]) for w in told["waves"]] == [
+        (True, 2, 2),
+        (False, 4, 4),
+        (False, 2, 2),
+    ]
+    assert told["failures_by_cause"] == {}
+    assert endpoints.issued() == dict.fromkeys(endpoints.names, 1)
+    _waves_waited_for_each_other(shell, name)
+
+    rows = shell.json("endpoint", "list", "--job", name, "--add-column", "job_name")
+    assert [row["location"] for row in rows] == sorted(endpoints.locations())
+    assert {row["automation_status"] for row in rows} == {"automation-successful"}
+    one = shell.json("request", "show", endpoints.locations()[5])
+    assert one["job_name"] == name
+    assert [step["status"] for step in one["steps"]] == [
+        "skipped", "skipped", "completed", "completed", "completed",
+    ]  # fmt: skip
+
+    run = told["flow_run_id"]
+    members = shell.api.post(
+        "/flow_runs/filter",
+        flow_runs={
+            "parent_flow_run_id": {"any_": [run]},
+            "tags": {"all_": [f"job:{name}"]},
+            "state": {"type": {"any_": ["COMPLETED"]}},
+        },
+    )
+    assert sorted(member["name"] for member in members) == sorted(
+        f"enroll {location}" for location in endpoints.locations()
+    )
+    assert {tuple(member["tags"]) for member in members} == {(f"job:{name}",)}
+    assert shell.api.read(run)["state_type"] == "COMPLETED"
+    _artifacts_name_every_endpoint(shell, run, endpoints)
+    must_agree(shell.stack, job=name)
+
+
+def _waves_waited_for_each_other(shell: Shell, name: str) -> None:
+    query = """
+      select m.wave, min(r.started_at), max(r.ended_at) from job_members m
+      join jobs j on j.id = m.job_id join requests r on r.id = m.request_id
+      where j.name = %s group by m.wave order by m.wave
+    """
+    with psycopg.connect(shell.stack.database_url) as connection:
+        waves = connection.execute(query, [name]).fetchall()
+    assert all(before[2] <= after[1] for before, after in pairwise(waves))
+
+
+def _artifacts_name_every_endpoint(shell: Shell, run: str, endpoints: Estate) -> None:
+    artifacts: list[dict[str, Any]] = shell.api.post(
+        "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}
+    )
+    by_type = {artifact["type"]: artifact for artifact in artifacts}
+    assert by_type["progress"]["data"] == 100.0
+    table = by_type["table"]["data"]
+    listed = json.loads(table) if isinstance(table, str) else table
+    assert [row["endpoint"] for row in listed] == endpoints.locations()
+    assert {row["status"] for row in listed} == {"Automation successful"}
+
+
+def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """What was not begun stays as it was; what is corrected goes on without a second order."""
+    first = endpoints.names[0]
+    shell.apply(endpoints, broken=[first])
+    name = f"canary-{endpoints.prefix}"
+
+    told = shell.json(
+        "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--canary", "2", "--wait",
+        code=1,
+    )  # fmt: skip
+
+    assert told["status"] == "failed"
+    assert told["stopped"]["code"] == "canary-failed"
+    assert told["counts"]["failed"] == 1
+    assert told["counts"]["cancelled"] == 6
+    assert sum(told["failures_by_cause"].values()) == 1
+    assert told["failures"][0]["example"] == f"{first}:443"
+    assert "unknown directive" in told["failures"][0]["cause"]
+    assert set(endpoints.issued()) == set(endpoints.names[:2])
+    assert shell.api.read(told["flow_run_id"])["state_type"] == "FAILED"
+    must_agree(shell.stack, job=name)
+
+    shell.apply(endpoints)
+    again = shell.json("job", "retry", name, "--wait")
+
+    assert again["status"] == "completed"
+    assert again["counts"]["successful"] == 2
+    assert endpoints.issued() == dict.fromkeys(endpoints.names[:2], 1)
+
+    rest = shell.json("job", "retry", name, "--rest", "--wait")
+
+    assert rest["counts"]["successful"] == 8
+    assert endpoints.issued() == dict.fromkeys(endpoints.names, 1)
+    must_agree(shell.stack, job=name)
+    refused = shell("job", "retry", name, code=2)
+    assert "no endpoint of the job" in refused.stderr
+
+
+def test_failures_below_the_threshold_do_not_stop_a_job(shell: Shell, endpoints: Estate) -> None:
+    """One broken server must not hold up the others, and the job says which it was."""
+    shell.apply(endpoints, broken=[endpoints.names[4]])
+    name = f"below-{endpoints.prefix}"
+
+    told = shell.json(
+        "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--max-failures", "1", "--wait"
+    )
+    next_ = shell.json(
+        "job", "start", f"next-{name}", "--filter", f"tag={endpoints.prefix}", "--canary", "1",
+        "--dry-run",
+    )  # fmt: skip
+
+    assert told["status"] == "completed"
+    assert told["counts"]["successful"] == 7
+    assert told["counts"]["failed"] == 1
+    # Next time it comes last, in a lane of its own.
+    assert next_["eligible"][-1]["location"] == endpoints.locations()[4]
+
+
+def test_a_ca_that_refuses_half_way_stops_the_job(shell: Shell, endpoints: Estate) -> None:
+    """A pause lets what runs end; afterwards the threshold counts all waves."""
+    shell.apply(endpoints, slow=endpoints.names[:2])
+    name = f"refuses-{endpoints.prefix}"
+    start = ["job", "start", name, "--filter", f"tag={endpoints.prefix}", "--wave", "2"]
+    shell(*start, "--max-failures", "1")
+    shell.wait_until(name, "endpoints in progress", "in_progress", 1)
+    shell("job", "pause", name)
+    paused = shell.wait_for_status(name, "paused")
+    assert paused["counts"]["in_progress"] == 0
+    assert paused["counts"]["failed"] == 0
+    assert paused["counts"]["pending"] >= 6
+    assert shell.api.read(paused["flow_run_id"])["state_type"] == "PAUSED"
+    whole = endpoints.configuration()
+    whole["connectors"][0]["permitted_names"] = ["elsewhere.test"]
+    shell("apply", "-f", str(endpoints.write(whole)))
+
+    told = shell.json("job", "resume", name, "--wait", code=1)
+
+    assert told["stopped"]["code"] == "too-many-failures"
+    assert told["counts"]["failed"] == 2
+    assert told["counts"]["successful"] == 8 - 2 - told["counts"]["cancelled"]
+    assert list(told["failures_by_cause"].values()) == [2]
+    must_agree(shell.stack, job=name)
+
+
+def test_cancelling_stops_at_safe_points(shell: Shell, endpoints: Estate) -> None:
+    """What runs ends its step; nothing new begins; nothing is left half done."""
+    shell.apply(endpoints, slow=endpoints.names)
+    name = f"cancel-{endpoints.prefix}"
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "2")
+    shell.wait_until(name, "endpoints in progress", "in_progress", 1)
+
+    shell("job", "cancel", name)
+    told = shell.wait_for_status(name, "cancelled")
+
+    counts = told["counts"]
+    assert counts["failed"] == 0
+    assert counts["cancelled"] >= 6
+    assert counts["cancelled"] + counts["successful"] == 8
+    assert shell.api.read(told["flow_run_id"])["state_type"] == "CANCELLED"
+    must_agree(shell.stack, job=name)
+    refused = shell("job", "cancel", name, code=2)
+    assert "cancelled" in refused.stderr
+
+
+def test_a_scheduled_job_shows_and_can_be_cancelled(shell: Shell, endpoints: Estate) -> None:
+    """Its endpoints are found as scheduled before it begins."""
+    shell.apply(endpoints)
+    name = f"later-{endpoints.prefix}"
+    told = shell.json("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--at", "+2h")
+    rows = shell.json("endpoint", "list", "--job", name, "--status", "automation-scheduled")
+    shell("job", "cancel", name)
+
+    assert told["status"] == "scheduled"
+    assert told["counts"]["scheduled"] == 8
+    assert len(rows) == 8
+    assert shell.json("job", "show", name)["counts"]["cancelled"] == 8
+    assert shell.api.read(told["flow_run_id"])["state_type"] == "CANCELLED"
+
+
+def test_a_limit_on_a_device_is_honoured(shell: Shell, endpoints: Estate) -> None:
+    """A device that takes two changes at a time gets two, whatever the job's concurrency."""
+    shell.apply(endpoints, slow=endpoints.names)
+    limit = f"device:{endpoints.prefix}-here"
+    shell.api.post("/v2/concurrency_limits/", name=limit, limit=2)
+    name = f"device-{endpoints.prefix}"
+
+    told = shell.json("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--wait")
+
+    assert told["counts"]["successful"] == 8
+    query = """
+      select r.started_at, r.ended_at from requests r join jobs j on j.id = r.job_id
+      where j.name = %s
+    """
+    with psycopg.connect(shell.stack.database_url) as connection:
+        spans = connection.execute(query, [name]).fetchall()
+    assert max(sum(s <= moment < e for s, e in spans) for moment, _ in spans) <= 2
+    shell.api.delete(f"/v2/concurrency_limits/{limit}")
+
+
+def test_one_event_tells_of_the_whole_job(shell: Shell, endpoints: Estate) -> None:
+    """Whoever is told of jobs gets one message, not one for each endpoint."""
+    shell.apply(endpoints)
+    name = f"event-{endpoints.prefix}"
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--wait")
+
+    query = "select event, payload from outbox where resource = %s order by id"
+    with psycopg.connect(shell.stack.database_url) as connection:
+        events = connection.execute(query, [f"certrail.job.{name}"]).fetchall()
+
+    assert [event for event, _ in events] == ["certrail.job.started", "certrail.job.completed"]
+    assert events[-1][1]["counts"]["successful"] == 8
