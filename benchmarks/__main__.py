@@ -6,11 +6,11 @@ import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import web_server
+from benchmarks import inventory, web_server
 from benchmarks.measure import machine
 
 RESULTS = Path(__file__).with_name("results.md")
-CHAPTERS = {"web-server": web_server.run}
+CHAPTERS = {"web-server": web_server.run, "inventory": inventory.run}
 
 _HEAD = """# Benchmarks
 

@@ -7,6 +7,7 @@ may happen in another process after a crash.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from enum import StrEnum
 from typing import Any, NewType, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -446,6 +448,14 @@ def key_text(certificate: x509.Certificate) -> str:
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA {key.key_size}"
     return type(key).__name__.removesuffix("PublicKey").lstrip("_")
+
+
+def key_hash(certificate: x509.Certificate) -> str | None:
+    """Return the SHA-256 of the public key (its SubjectPublicKeyInfo), None if it is unreadable."""
+    try:
+        return hashlib.sha256(_spki(certificate.public_key())).hexdigest()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
 
 
 def _spki(key: Any) -> bytes:

@@ -43,6 +43,10 @@ HEADINGS: Mapping[str, str] = {
     "last_success_at": "Last success",
     "next_renewal_at": "Next renewal",
     "security_findings": "Security findings",
+    "risks": "At risk because",
+    "step": "Step",
+    "ca": "CA",
+    "lifetime_days": "Lasts days",
     "flow_run_url": "Flow run",
 }
 
@@ -101,6 +105,10 @@ def plain_row(endpoint: Endpoint, ui_url: str) -> dict[str, Any]:
         "next_renewal_at": time_text(endpoint.next_renewal_at),
         "security_findings": [dict(finding) for finding in endpoint.security_findings],
         "flow_run_url": run_url(ui_url, endpoint.flow_run_id),
+        "risks": [risk.to_json() for risk in endpoint.risks],
+        "step": endpoint.step,
+        "ca": endpoint.ca,
+        "lifetime_days": endpoint.lifetime_days,
     }
 
 

@@ -45,6 +45,12 @@ def to_json(found: Detail, last: RequestView | None, ui_url: str) -> dict[str, A
             "settings": _without_pem(found.settings),
             "next_renewal_at": time_text(row.next_renewal_at),
             "last_success_at": time_text(row.last_success_at),
+            "auto_renew": found.auto_renew,
+            "executor": found.executor,
+            "renewal": dict(found.renewal) if found.renewal else None,
+            "risks": [risk.to_json() for risk in row.risks],
+            "request_id": str(row.request_id) if row.request_id else None,
+            "flow_run_url": last.flow_run_url if last else None,
         },
         "request": last.to_json() if last else None,
         "observed": dict(found.observed) if found.observed else None,
@@ -61,9 +67,10 @@ def show(found: Detail, last: RequestView | None) -> None:
         for name, value, style in lines:
             if value:
                 shown = _styled(value, style) if is_terminal() else value
-                click.echo(f"  {name:<18} {shown}")
+                click.echo(f"  {name:<{_NAME_WIDTH}} {shown}")
 
 
+_NAME_WIDTH = 18
 _Lines = list[tuple[str, str, str]]
 
 
@@ -103,7 +110,12 @@ def _sections(found: Detail, last: RequestView | None) -> Iterator[tuple[str, _L
                 for f in row.security_findings
             ],
         )
-    yield "Automation", _automation(found)
+    if row.risks:
+        yield (
+            "At risk",
+            [(risk.code, f"{plain(risk.message)}\n{'':21}{risk.remedy}", "") for risk in row.risks],
+        )
+    yield "Automation", _automation(found, last)
     if last:
         failed = last.failed_step
         yield (
@@ -121,13 +133,15 @@ def _sections(found: Detail, last: RequestView | None) -> Iterator[tuple[str, _L
         )
 
 
-def _automation(found: Detail) -> _Lines:
+def _automation(found: Detail, last: RequestView | None) -> _Lines:
     row, settings = found.row, found.settings or {}
     if not row.profile:
         return [("profile", "none: give it one with `certrail apply`", "")]
     renew = settings.get("renew") or {}
     server = " ".join(f"{key}={value}" for key, value in found.server.items())
-    by_itself = "by itself" if renew.get("auto", True) else "only when asked"
+    auto = renew.get("auto", True) if found.auto_renew is None else found.auto_renew
+    by_itself = "by itself" if auto else "only when asked"
+    why = (found.renewal or {}).get("message", "")
     return [
         ("profile", plain(row.profile), ""),
         ("workflow", row.workflow or "", ""),
@@ -137,6 +151,8 @@ def _automation(found: Detail) -> _Lines:
         ("server", plain(server), ""),
         ("renews", by_itself, ""),
         ("next renewal", local(row.next_renewal_at), ""),
+        ("because", plain(str(why)), ""),
+        ("reached by", plain(found.executor or ""), ""),
         ("last success", local(row.last_success_at), ""),
         ("window", plain(_windows(settings)), ""),
     ]

@@ -64,6 +64,15 @@ def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2))
 
 
+def echo_json_array(rows: Iterable[Any]) -> None:
+    """Print *rows* as a JSON array, each as it comes: as much as it may be."""
+    begin = "[\n  "
+    for row in rows:
+        click.echo(begin + json.dumps(row, indent=2).replace("\n", "\n  "), nl=False)
+        begin = ",\n  "
+    click.echo("[]" if begin.startswith("[") else "\n]")
+
+
 def echo_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Print rows of plain data as CSV (RFC 4180).
 

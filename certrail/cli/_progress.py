@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certrail.cli._output import console, is_terminal, local, status_text, style_of
+from certrail.cli._output import console, echo_table, is_terminal, local, status_text, style_of
 from certrail.errors import InvalidRequest
 from certrail.log import plain
 from certrail.store.request_view import RequestView
@@ -36,6 +36,7 @@ def show(view: RequestView) -> None:
     """Print a request with its steps."""
     if is_terminal():
         console().print(_panel(view))
+        _show_history(view)
         return
     for line in _head(view):
         click.echo(line)
@@ -45,6 +46,26 @@ def show(view: RequestView) -> None:
             click.echo(f"     {line}")
     for line in _foot(view):
         click.echo(line)
+    _show_history(view)
+
+
+def _show_history(view: RequestView) -> None:
+    if view.history is None:
+        return
+    rows = [
+        {
+            "step": f"{attempt.number}. {view.steps[attempt.number - 1].title}",
+            "run": attempt.run,
+            "status": attempt.status,
+            "began": local(attempt.started_at),
+            "took": _took(attempt.started_at, attempt.ended_at),
+            "what": attempt.cause or attempt.detail or "",
+        }
+        for attempt in view.history
+    ]
+    click.echo("\nEvery try, oldest first:" if rows else "\nNothing was tried yet.")
+    if rows:
+        echo_table([(name, name) for name in rows[0]], rows)
 
 
 def follow(look: Callable[[], RequestView]) -> RequestView:
@@ -211,7 +232,10 @@ def _panel(view: RequestView) -> RenderableType:
 def _duration(step: Step) -> str:
     if step.started_at is None:
         return ""
-    end = step.ended_at or datetime.now(UTC)
-    seconds = max(0.0, (end - step.started_at).total_seconds())
     tries = f"try {step.attempts}, " if step.attempts > 1 else ""
-    return f"{tries}{seconds:.1f} s" if seconds < 100 else f"{tries}{seconds / 60:.0f} min"
+    return f"{tries}{_took(step.started_at, step.ended_at)}"
+
+
+def _took(start: datetime, end: datetime | None) -> str:
+    seconds = max(0.0, ((end or datetime.now(UTC)) - start).total_seconds())
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

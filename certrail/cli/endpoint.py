@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,20 @@ import click
 from certrail import settings
 from certrail.cli import _columns
 from certrail.cli._errors import DONE, FAILED
-from certrail.cli._output import console, echo_csv, echo_json, echo_table, examples, is_terminal
+from certrail.cli._output import (
+    console,
+    echo_csv,
+    echo_json,
+    echo_json_array,
+    echo_table,
+    examples,
+    is_terminal,
+)
 from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest
 from certrail.store import inventory, request_view
+
+_PAGE = 1000
 
 
 @click.group(
@@ -40,23 +51,36 @@ def endpoint() -> None:
 )
 @selection_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows.")
+@click.option(
+    "--after",
+    default="",
+    metavar="LOCATION",
+    help="Go on behind this row of the same order: the last one of the page before.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with all columns.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def list_(limit: int | None, as_json: bool, as_csv: bool, **chosen: Any) -> None:
-    """List endpoints with certificate, status and last request."""
+def list_(limit: int | None, after: str, as_json: bool, as_csv: bool, **chosen: Any) -> None:
+    """List endpoints with certificate, status and last request.
+
+    Any filter and order comes at once, at a hundred thousand endpoints too;
+    with --limit and --after it comes page by page.
+    """
     if as_json and as_csv:
         raise InvalidRequest("--json and --csv exclude each other", remedy="Give one of them.")
     ui_url = settings.adopt().ui_url
     selection = selected(**chosen)
     view = selection.view
-    found = inventory.find(view.clauses(), sort=view.sort, limit=limit)
+    rows = inventory.stream(view.clauses(), sort=view.sort, after=after)
+    found: Iterator[inventory.Endpoint] = itertools.islice(rows, limit)
+    if limit is not None and limit < _PAGE:
+        found = iter(inventory.find(view.clauses(), sort=view.sort, limit=limit, after=after))
     if as_json:
-        echo_json([_columns.plain_row(row, ui_url) for row in found])
+        echo_json_array(_columns.plain_row(row, ui_url) for row in found)
     elif as_csv:
         keys = selection.columns if selection.has_columns else list(inventory.COLUMNS)
         echo_csv(keys, (_columns.plain_row(row, ui_url) for row in found))
     else:
-        _table(found, selection.columns, ui_url, filtered=bool(view.filters))
+        _table(list(found), selection.columns, ui_url, filtered=bool(view.filters))
 
 
 @endpoint.command(

@@ -21,6 +21,8 @@ COMMANDS = {
     "doctor": ("certrail.cli.doctor:doctor", "Check the installation; say what to do."),
     "apply": ("certrail.cli.apply:apply", "Create or update what a configuration file says."),
     "endpoint": ("certrail.cli.endpoint:endpoint", "List, show, import and scan endpoints."),
+    "dashboard": ("certrail.cli.dashboard:dashboard", "Show what needs attention and how it goes."),
+    "report": ("certrail.cli.report:report", "Make, save and schedule reports."),
     "view": ("certrail.cli.view:view", "Save, list and delete selections of endpoints."),
     "request": ("certrail.cli.request:request", "Start, follow, retry and cancel requests."),
     "job": ("certrail.cli.job:job", "Automate many endpoints at once."),

@@ -70,16 +70,18 @@ def start(
     epilog=examples(
         "certrail request show www.example.org:443",
         "certrail request show 3f2a9c41 --watch",
+        "certrail request show 3f2a9c41 --history",
         "certrail request show 3f2a9c41 --json",
     )
 )
 @click.argument("which", metavar="ID|LOCATION")
 @click.option("--watch", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option("--history", is_flag=True, help="Show every try of every step too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the history.")
-def show(which: str, watch: bool, as_json: bool) -> int:
+def show(which: str, watch: bool, history: bool, as_json: bool) -> int:
     """Show the steps of a request, or of the newest one of a location."""
     ui_url = _prefect.installation().ui_url
-    view = request_view.find(which, ui_url=ui_url, history=as_json)
+    view = request_view.find(which, ui_url=ui_url, history=as_json or history)
     if watch:
         return _followed(view.request, ui_url, as_json=as_json)
     if as_json:

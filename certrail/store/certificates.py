@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, Row, select, text
 
 from certrail.errors import NotFound
-from certrail.model import Chain, Fingerprint, key_text, serial_text, subject_names
+from certrail.model import Chain, Fingerprint, key_hash, key_text, serial_text, subject_names
 from certrail.store.database import statement
 from certrail.store.schema import certificates
 
@@ -20,9 +20,9 @@ from certrail.store.schema import certificates
 _SAVE = text(
     """
     insert into certificates as known (fingerprint, serial, issuer, common_name, names, key_kind,
-      not_before, not_after, chain_pem, key_id, ca)
+      key_hash, not_before, not_after, chain_pem, key_id, ca)
     values (:fingerprint, :serial, :issuer, :common_name, :names, :key_kind,
-      :not_before, :not_after, :chain_pem, :key_id, :ca)
+      :key_hash, :not_before, :not_after, :chain_pem, :key_id, :ca)
     on conflict (fingerprint) do update set key_id = coalesce(known.key_id, excluded.key_id),
       ca = coalesce(known.ca, excluded.ca)
     returning id
@@ -65,6 +65,7 @@ def save(
         "common_name": _common_name(leaf.subject),
         "names": list(subject_names(leaf)),
         "key_kind": key_text(leaf),
+        "key_hash": key_hash(leaf),
         "not_before": leaf.not_valid_before_utc,
         "not_after": leaf.not_valid_after_utc,
         "chain_pem": chain.text,

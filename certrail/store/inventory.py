@@ -7,23 +7,36 @@ as parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, and_, any_, func, literal, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as UUID_
 
-from certrail.errors import NotFound
+from certrail.errors import InvalidRequest, NotFound
+from certrail.risk import Check, Risk, RiskFacts, assess
 from certrail.store.database import transaction
 from certrail.store.filters import Clause, parse
-from certrail.store.inventory_query import ALIASES, FIELDS, condition, order, rows
+from certrail.store.inventory_conditions import condition
+from certrail.store.inventory_order import Place, parts
+from certrail.store.inventory_query import ALIASES, FIELDS, KEY_REUSED, rows
 from certrail.store.schema import certificates, endpoints, profiles
 from certrail.tracker import Status
 
-COLUMNS = (*FIELDS, "flow_run_url")
+_CHUNK = 1000
+_AT_ONCE = 60
+
+_ADDED = ("risks", "step", "ca", "lifetime_days")
+COLUMNS = (
+    *(name for name in FIELDS if name not in _ADDED),
+    "flow_run_url",
+    *_ADDED,
+)
 """The keys of a row, in the order of the documentation."""
 
 _CANDIDATES = 500
@@ -55,6 +68,10 @@ class Endpoint:
     next_renewal_at: datetime | None
     security_findings: tuple[Mapping[str, Any], ...]
     flow_run_id: UUID | None
+    risks: tuple[Risk, ...] = ()
+    step: str | None = None
+    ca: str | None = None
+    lifetime_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +85,9 @@ class Detail:
         settings: the profile's, None without a profile.
         certificate_id: the certificate it got from us last.
         observed: what the last scan or test saw.
+        auto_renew: whether it renews by itself; None: as the profile says.
+        executor: the agent or sensor that reaches it, None if any does.
+        renewal: why and when it renews, as the sweep decided last.
     """
 
     row: Endpoint
@@ -81,6 +101,9 @@ class Detail:
     observed_at: datetime | None
     created_at: datetime
     updated_at: datetime | None
+    auto_renew: bool | None = None
+    executor: str | None = None
+    renewal: Mapping[str, Any] | None = None
     chain_pem: str | None = field(default=None, repr=False)
 
 
@@ -106,19 +129,82 @@ def find(
         filters: from :func:`parse_filter`.
         sort: a column, with ``-`` before it for descending; empty values come last.
         limit: at most so many.
-        after: only locations behind this one; goes on where an earlier page,
-            sorted by location, ended.
+        after: a location: go on behind it, where an earlier page of this order ended.
 
     Raises:
-        InvalidRequest: there is no such column.
+        InvalidRequest: there is no such column, or no endpoint of that location.
     """
-    relation = rows()
-    query = select(relation).where(*(condition(relation, clause) for clause in filters))
-    if after:
-        query = query.where(relation.c.location > after)
-    query = query.order_by(*order(relation, sort)).limit(limit)
     with transaction() as connection:
-        return [_read(row) for row in connection.execute(query)]
+        place = _place(connection, sort, after) if after else None
+        return [row for row, _ in _page(connection, filters, sort, limit, place)]
+
+
+def stream(
+    filters: Sequence[Clause] = (), *, sort: str = "location", after: str = "", page: int = 1000
+) -> Iterator[Endpoint]:
+    """Yield the endpoints that :func:`find` returns, however many, a page at a time."""
+    with transaction() as connection:
+        place = _place(connection, sort, after) if after else None
+    while True:
+        with transaction() as connection:
+            found = _page(connection, filters, sort, page, place)
+        yield from (row for row, _ in found)
+        if not found:
+            return
+        place = found[-1][1]
+
+
+def _page(
+    connection: Connection,
+    filters: Sequence[Clause],
+    sort: str,
+    limit: int | None,
+    place: Place | None,
+) -> list[tuple[Endpoint, Place]]:
+    # First which rows, from what filters and order need; then all columns of these few.
+    relation = rows()
+    wanted = [condition(relation, clause) for clause in filters]
+    places: dict[UUID, Place] = {}
+    for number, part in enumerate(parts(relation, sort)):
+        if place is not None and number < place.part:
+            continue
+        key = literal(None) if part.key is None else part.key
+        query = select(relation.c.id, relation.c.location, key.label("sort_key")).where(*wanted)
+        if part.of is not None:
+            query = query.where(part.of)
+        if place is not None and number == place.part:
+            query = query.where(part.behind(place, relation.c.location))
+        left = None if limit is None else limit - len(places)
+        query = query.order_by(*part.order(relation.c.location)).limit(left)
+        for row in connection.execute(query):
+            places[row.id] = Place(number, row.sort_key, row.location)
+        if limit is not None and len(places) >= limit:
+            break
+    found = {row.id: row for row in _rows_of(connection, list(places))}
+    # What was deleted meanwhile is not there any more.
+    return [(found[id_], place) for id_, place in places.items() if id_ in found]
+
+
+def _rows_of(connection: Connection, ids: list[UUID]) -> Iterator[Endpoint]:
+    relation = rows()
+    for start in range(0, len(ids), _CHUNK):
+        chunk = literal(ids[start : start + _CHUNK], ARRAY(UUID_))
+        for row in connection.execute(select(relation).where(relation.c.id == any_(chunk))):
+            yield _read(row)
+
+
+def _place(connection: Connection, sort: str, location: str) -> Place:
+    relation = rows()
+    for number, part in enumerate(parts(relation, sort)):
+        key = literal(None) if part.key is None else part.key
+        query = select(key.label("sort_key")).where(relation.c.location == location.lower())
+        row = connection.execute(query if part.of is None else query.where(part.of)).first()
+        if row is not None:
+            return Place(number, row.sort_key, location.lower())
+    raise InvalidRequest(
+        f"the inventory has no endpoint {location} to go on behind",
+        remedy="Give the location of the last row that you have.",
+    )
 
 
 def count(filters: Sequence[Clause] = ()) -> int:
@@ -129,6 +215,34 @@ def count(filters: Sequence[Clause] = ()) -> int:
         return connection.execute(
             query.where(*(condition(relation, clause) for clause in filters))
         ).scalar_one()
+
+
+def counts(filters: Sequence[Sequence[Clause]]) -> list[int]:
+    """Return how many endpoints each of several selections has, in one pass over all."""
+    relation = rows()
+    columns = [
+        func.count().filter(and_(true(), *(condition(relation, clause) for clause in clauses)))
+        for clauses in filters
+    ]
+    found: list[int] = []
+    with transaction() as connection:
+        for start in range(0, len(columns), _AT_ONCE):
+            some = [one.label(f"c{n}") for n, one in enumerate(columns[start : start + _AT_ONCE])]
+            found += connection.execute(select(*some).select_from(relation)).one()
+    return found
+
+
+def values(column: str, filters: Sequence[Clause] = ()) -> list[tuple[str, int]]:
+    """Return the values of a column and how many endpoints have each, the most frequent first."""
+    relation = rows()
+    query = (
+        select(relation.c[column], func.count().label("n"))
+        .where(relation.c[column].is_not(None), *(condition(relation, c) for c in filters))
+        .group_by(relation.c[column])
+        .order_by(func.count().desc(), relation.c[column])
+    )
+    with transaction() as connection:
+        return [(str(row[0]), int(row[1])) for row in connection.execute(query)]
 
 
 def locations(filters: Sequence[Clause] = ()) -> list[tuple[UUID, str]]:
@@ -173,6 +287,9 @@ def get(location: str) -> Detail:
         observed_at=more.observed_at,
         created_at=more.created_at,
         updated_at=more.updated_at,
+        auto_renew=more.auto_renew,
+        executor=row.executor,
+        renewal=more.renewal,
         chain_pem=chain_pem,
     )
 
@@ -224,16 +341,66 @@ def _read(row: Row[Any]) -> Endpoint:
         tags=tuple(row.tags),
         last_success_at=row.last_success_at,
         next_renewal_at=row.next_renewal_at,
-        security_findings=_findings(row.observed),
+        security_findings=_findings(row),
         flow_run_id=row.flow_run_id,
+        risks=assess(_facts(row)),
+        step=row.step,
+        ca=row.ca,
+        lifetime_days=row.lifetime_days,
     )
 
 
-def _findings(observed: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+def _facts(row: Row[Any]) -> RiskFacts:
+    def check(label: str) -> Check | None:
+        fields = row._mapping
+        if fields[f"{label}_name"] is None:
+            return None
+        return Check(
+            fields[f"{label}_name"],
+            fields[f"{label}_check_ok"],
+            fields[f"{label}_checked_at"],
+            fields[f"{label}_check_message"],
+        )
+
+    differs = row.shown_id is not None and row.shown_id != row.certificate_id
+    return RiskFacts(
+        now=datetime.now(UTC),
+        has_profile=row.profile is not None,
+        auto_renew=row.auto_renew,
+        not_after=row.not_after,
+        next_renewal_at=row.next_renewal_at,
+        last_success_at=row.last_success_at,
+        ca=check("ca"),
+        dns=check("dns"),
+        target=check("target"),
+        served=row.fingerprint if differs else row.recorded,
+        recorded=row.recorded,
+        present_ca=row.present_ca,
+        present_key=row.present_key,
+        present_names=tuple(row.present_names or ()),
+        wanted_ca=row.ca,
+        wanted_key=row.wanted_key,
+        wanted_names=tuple(row.own_names),
+        held=bool(row.held),
+        executor=row.executor,
+        silent_since=row.silent_since,
+    )
+
+
+def _findings(row: Row[Any]) -> tuple[Mapping[str, Any], ...]:
     """Return the findings of endpoint and addresses, each once."""
-    if not observed:
-        return ()
+    observed = row.observed or {}
     found = list(observed.get("findings") or ())
     for address in observed.get("addresses") or ():
         found += address.get("findings") or ()
+    if row.key_reused:
+        found.append(_REUSED)
     return tuple({str(sorted(finding.items())): finding for finding in found}.values())
+
+
+_REUSED = {
+    "code": KEY_REUSED,
+    "severity": "warning",
+    "message": "other hosts serve the same key: who takes one of them has the key of all",
+    "remedy": "Have a certificate with a key of its own issued for each host.",
+}

@@ -1,32 +1,43 @@
-"""The inventory's query: one relation with everything that a list shows, filters and sorts by."""
+"""The inventory's query: one relation with everything that a list shows, filters and sorts by.
+
+PostgreSQL computes only what is asked of it. What is derived from a certificate
+or from time is compared as the column that an index has: ``days_left<30`` as
+the end of validity, for instance.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Float,
     Integer,
     Subquery,
-    Text,
     and_,
     case,
     cast,
+    exists,
     extract,
-    false,
     func,
     literal,
     or_,
     select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, array
 
-from certrail.errors import InvalidRequest
-from certrail.store.filters import Clause, Kind, Operator
-from certrail.store.schema import certificates, connectors, endpoints, jobs, profiles, requests
-from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, FAILED, RESULT_SHOWN_FOR, Status
+from certrail.store import risk_query
+from certrail.store.filters import Kind
+from certrail.store.schema import (
+    certificates,
+    connectors,
+    endpoints,
+    jobs,
+    profiles,
+    requests,
+    steps,
+)
+from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, FAILED, RESULT_SHOWN_FOR, Status, StepStatus
 
 FIELDS: Mapping[str, Kind] = {
     "location": Kind.TEXT,
@@ -49,10 +60,14 @@ FIELDS: Mapping[str, Kind] = {
     "last_success_at": Kind.TIME,
     "next_renewal_at": Kind.TIME,
     "security_findings": Kind.LIST,
+    "risks": Kind.LIST,
+    "step": Kind.TEXT,
+    "ca": Kind.TEXT,
+    "lifetime_days": Kind.NUMBER,
 }
 """What can be filtered and, but for a few, sorted by."""
 
-UNSORTED = ("security_findings", "flow_run_url")
+UNSORTED = ("security_findings", "risks", "step", "flow_run_url")
 """Columns without an order."""
 
 ALIASES: Mapping[str, str] = {
@@ -65,7 +80,11 @@ ALIASES: Mapping[str, str] = {
     "request": "request_id",
     "findings": "security_findings",
     "finding": "security_findings",
+    "risk": "risks",
 }
+
+KEY_REUSED = "key-reused"
+"""Code of the finding that one key serves several hosts; the inventory alone can see that."""
 
 
 def status_column(
@@ -104,211 +123,152 @@ def status_column(
     )
 
 
-def rows() -> Subquery:
-    """The inventory as one relation; PostgreSQL computes only what is asked of it."""
-    latest = (
-        select(
-            requests.c.id,
-            requests.c.status,
-            requests.c.reason_code,
-            requests.c.ended_at,
-            requests.c.job_id,
-            requests.c.flow_run_id,
-        )
-        .where(requests.c.endpoint_id == endpoints.c.id)
-        .order_by(requests.c.created_at.desc())
-        .limit(1)
-        .lateral("latest")
-    )
+@cache
+def rows(name: str = "inventory") -> Subquery:
+    """The inventory as one relation.
+
+    Beside the documented columns it has those that conditions compare and
+    that say why an endpoint is at risk.
+    """
+    latest = requests.alias("latest")
     ours = certificates.alias("ours")
-    seen = certificates.alias("seen")
+    shown = certificates.alias("shown")
+    # Both ends count (RFC 5280 section 4.1.2.5), hence the second.
+    lasts = extract("epoch", shown.c.not_after - shown.c.not_before) + 1
     ca = connectors.alias("ca")
+    dns = connectors.alias("dns")
     target = connectors.alias("target")
-    observed: ColumnElement[Any] = endpoints.c.observed
-    served = func.coalesce(
-        observed["fingerprint"].astext,
-        observed["certificate"]["fingerprint"].astext,
-        observed["addresses"][0]["fingerprint"].astext,
-    )
-    # What was seen counts for more than what was installed, unless it is older.
-    shows_seen = and_(
-        seen.c.id.is_not(None),
-        or_(
-            ours.c.id.is_(None),
-            endpoints.c.last_success_at.is_(None),
-            endpoints.c.observed_at >= endpoints.c.last_success_at,
-        ),
-    )
-
-    def shown(column: str) -> ColumnElement[Any]:
-        return case((shows_seen, seen.c[column]), else_=ours.c[column])
-
-    not_after = shown("not_after")
     auto = func.coalesce(
         endpoints.c.auto_renew,
         profiles.c.settings["renew"]["auto"].as_boolean(),
         literal(True),
     )
-    auto_renew = and_(profiles.c.id.is_not(None), auto)
-    at_risk = and_(
-        auto_renew,
-        or_(
-            func.coalesce(not_after < func.now(), false()),
-            # Somebody called its renewal off: nothing happens until it ends.
-            func.coalesce(endpoints.c.renewal["code"].astext == "held", false()),
-            func.coalesce(
-                and_(
-                    endpoints.c.next_renewal_at < func.now() - RESULT_SHOWN_FOR,
-                    or_(
-                        endpoints.c.last_success_at.is_(None),
-                        endpoints.c.next_renewal_at > endpoints.c.last_success_at,
-                    ),
-                ),
-                false(),
-            ),
-            _broken(ca),
-            _broken(target),
-        ),
+    executor = func.coalesce(endpoints.c.executor, target.c.executor)
+    auto_renew = and_(endpoints.c.profile_id.is_not(None), auto)
+    risks = risk_query.conditions(
+        auto_renew=auto_renew, ours=ours, ca=ca, dns=dns, target=target, executor=executor
     )
+    at_risk = or_(*risks.values())
+    automatic = or_(*(latest.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS))
+    configured = and_(endpoints.c.profile_id.is_not(None), endpoints.c.target.is_not(None))
     status = status_column(
-        configured=and_(endpoints.c.profile_id.is_not(None), endpoints.c.target.is_not(None)),
+        configured=configured,
         last_request=latest.c.status,
         ended_at=latest.c.ended_at,
-        automatic=or_(*(latest.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+        automatic=automatic,
         auto_renew=auto_renew,
         next_renewal_at=endpoints.c.next_renewal_at,
         at_risk=at_risk,
     )
-    names: ColumnElement[Any] = case(
-        (func.cardinality(endpoints.c.names) > 0, endpoints.c.names),
-        else_=func.coalesce(shown("names"), cast(array([]), ARRAY(Text))),
-    )
-    days = func.floor(extract("epoch", not_after - func.now()) / 86400)
+    days = func.floor(extract("epoch", endpoints.c.shown_not_after - func.now()) / 86400)
     return (
         select(
             endpoints.c.id,
             endpoints.c.location,
-            names.label("names"),
-            func.coalesce(shown("common_name"), endpoints.c.names[1]).label("common_name"),
+            endpoints.c.shown_names.label("names"),
+            endpoints.c.shown_common_name.label("common_name"),
             profiles.c.name.label("profile"),
             profiles.c.workflow,
+            profiles.c.ca,
             endpoints.c.target,
             endpoints.c.server["kind"].astext.label("server"),
             status.label("automation_status"),
             jobs.c.name.label("job_name"),
             latest.c.id.label("request_id"),
-            not_after.label("not_after"),
+            endpoints.c.shown_not_after.label("not_after"),
             cast(days, Integer).label("days_left"),
-            shown("issuer").label("issuer"),
-            shown("fingerprint").label("fingerprint"),
-            shown("serial").label("serial"),
-            shown("key_kind").label("key"),
+            endpoints.c.shown_issuer.label("issuer"),
+            endpoints.c.shown_fingerprint.label("fingerprint"),
+            endpoints.c.shown_serial.label("serial"),
+            endpoints.c.shown_key.label("key"),
             endpoints.c.tags,
             endpoints.c.last_success_at,
             endpoints.c.next_renewal_at,
-            observed.label("observed"),
+            endpoints.c.observed,
+            endpoints.c.finding_codes,
+            _key_reused().label("key_reused"),
+            risk_query.codes(risks).label("risks"),
+            _step(latest).label("step"),
+            cast(func.round(lasts / 86400), Integer).label("lifetime_days"),
             latest.c.flow_run_id,
+            # For conditions.
+            endpoints.c.profile_id,
+            endpoints.c.certificate_id,
+            endpoints.c.shown_id,
+            endpoints.c.shown_words,
+            endpoints.c.shown_key_hash,
+            latest.c.job_id,
+            latest.c.status.label("request_status"),
+            latest.c.ended_at.label("request_ended_at"),
+            automatic.label("automatic"),
+            configured.label("configured"),
+            auto_renew.label("auto_renew"),
+            at_risk.label("at_risk"),
+            *(test.label(risk_name(code)) for code, test in risks.items()),
+            # For the reasons in words.
+            endpoints.c.names.label("own_names"),
+            executor.label("executor"),
+            risk_query.silent_since(executor).label("silent_since"),
+            (endpoints.c.renewal["code"].astext == risk_query.HELD).label("held"),
+            ours.c.fingerprint.label("recorded"),
+            ours.c.ca.label("present_ca"),
+            ours.c.key_kind.label("present_key"),
+            ours.c.names.label("present_names"),
+            risk_query.wanted_key().label("wanted_key"),
+            *(
+                one.c[column].label(f"{label}_{column}")
+                for label, one in (("ca", ca), ("dns", dns), ("target", target))
+                for column in ("name", "check_ok", "checked_at", "check_message")
+            ),
         )
         .select_from(
             endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id)
-            .outerjoin(latest, literal(True))
+            .outerjoin(latest, and_(latest.c.endpoint_id == endpoints.c.id, latest.c.is_latest))
             .outerjoin(jobs, jobs.c.id == latest.c.job_id)
+            .outerjoin(shown, shown.c.id == endpoints.c.shown_id)
             .outerjoin(ours, ours.c.id == endpoints.c.certificate_id)
-            .outerjoin(seen, seen.c.fingerprint == served)
             .outerjoin(ca, ca.c.name == profiles.c.ca)
+            .outerjoin(dns, dns.c.name == profiles.c.settings["validation"]["dns"].astext)
             .outerjoin(target, target.c.name == endpoints.c.target)
         )
-        .subquery("inventory")
+        .subquery(name)
     )
 
 
-def _broken(connector: Any) -> ColumnElement[bool]:
-    # A check that failed before the last success says nothing any more.
-    return func.coalesce(
-        and_(
-            ~connector.c.check_ok,
-            or_(
-                endpoints.c.last_success_at.is_(None),
-                connector.c.checked_at > endpoints.c.last_success_at,
-            ),
-        ),
-        false(),
+def risk_name(code: str) -> str:
+    """Return the column that says whether that reason holds."""
+    return f"risk_{code.replace('-', '_')}"
+
+
+def reused_keys() -> Any:
+    """Select the hashes of keys that serve several hosts."""
+    hashes = endpoints.c.shown_key_hash
+    return (
+        select(hashes)
+        .where(hashes.is_not(None))
+        .group_by(hashes)
+        .having(func.min(endpoints.c.host) < func.max(endpoints.c.host))
     )
 
 
-def condition(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
-    if clause.field == "security_findings":
-        return _findings_condition(relation, clause)
-    column: ColumnElement[Any] = relation.c[clause.field]
-    kind = FIELDS[clause.field]
-    if clause.field == "request_id":
-        column = cast(column, Text)
-    if not clause.values:
-        empty = func.cardinality(column) == 0 if kind is Kind.LIST else column.is_(None)
-        return empty if clause.operator is Operator.EQUAL else ~empty
-    if kind is Kind.NUMBER:
-        column = cast(column, Float)
-    negated = clause.operator in (Operator.NOT_EQUAL, Operator.CONTAINS_NOT)
-    tests = [_test(column, kind, clause, value) for value in clause.values]
-    found = func.coalesce(or_(*tests), false())
-    return ~found if negated else found
-
-
-def _test(column: ColumnElement[Any], kind: Kind, clause: Clause, value: Any) -> Any:
-    match clause.operator:
-        case Operator.LESS:
-            return column < value
-        case Operator.AT_MOST:
-            return column <= value
-        case Operator.GREATER:
-            return column > value
-        case Operator.AT_LEAST:
-            return column >= value
-        case Operator.CONTAINS | Operator.CONTAINS_NOT:
-            text = func.array_to_string(column, " ") if kind is Kind.LIST else column
-            return text.icontains(str(value), autoescape=True)
-    if kind is Kind.LIST:
-        return column.contains([str(value)])
-    if kind is Kind.TEXT:
-        return _equals(column, clause.field, str(value))
-    return column == value
-
-
-def _equals(column: ColumnElement[Any], name: str, value: str) -> Any:
-    if name in ("location", "automation_status"):
-        return column == value.lower().replace(" ", "-")
-    if name == "fingerprint":
-        return column == value.lower().replace(":", "")
-    return func.lower(column) == value.lower()
-
-
-def _findings_condition(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
-    codes = func.coalesce(
-        func.jsonb_path_query_array(
-            relation.c.observed, cast(literal("$.**.code"), JSONPATH), type_=JSONB
-        ),
-        cast(literal("[]"), JSONB),
+def _key_reused() -> ColumnElement[bool]:
+    other = endpoints.alias("other")
+    return exists().where(
+        other.c.shown_key_hash == endpoints.c.shown_key_hash, other.c.host != endpoints.c.host
     )
-    negated = clause.operator in (Operator.NOT_EQUAL, Operator.CONTAINS_NOT)
-    if not clause.values:
-        empty = func.jsonb_array_length(codes) == 0
-        return ~empty if negated else empty
-    if clause.operator in (Operator.EQUAL, Operator.NOT_EQUAL):
-        wanted = cast(array([str(value) for value in clause.values]), ARRAY(Text))
-        found: ColumnElement[bool] = cast(codes, JSONB).has_any(wanted)
-    else:
-        found = or_(*(cast(codes, Text).icontains(str(v), autoescape=True) for v in clause.values))
-    return ~found if negated else found
 
 
-def order(relation: Subquery, sort: str) -> list[Any]:
-    name = sort.removeprefix("-")
-    name = ALIASES.get(name, name)
-    if name not in FIELDS or name in UNSORTED:
-        known = ", ".join(n for n in FIELDS if n not in UNSORTED)
-        raise InvalidRequest(
-            f"the inventory cannot be sorted by {name!r}", remedy=f"Sort by one of: {known}"
+def _step(latest: Any) -> ColumnElement[Any]:
+    """The first step that is not done yet, while the last request is active or has failed."""
+    return (
+        select(steps.c.title)
+        .where(
+            steps.c.request_id == latest.c.id,
+            latest.c.status.in_((*ACTIVE, *FAILED)),
+            steps.c.status.not_in((StepStatus.COMPLETED, StepStatus.SKIPPED)),
         )
-    column = relation.c[name]
-    first = column.desc().nulls_last() if sort.startswith("-") else column.asc().nulls_last()
-    return [first] if name == "location" else [first, relation.c.location]
+        .order_by(steps.c.number)
+        .limit(1)
+        .correlate(latest)
+        .scalar_subquery()
+    )

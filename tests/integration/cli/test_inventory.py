@@ -32,6 +32,10 @@ ROW = [
     "next_renewal_at",
     "security_findings",
     "flow_run_url",
+    "risks",
+    "step",
+    "ca",
+    "lifetime_days",
 ]
 
 
@@ -58,10 +62,18 @@ def test_options_of_the_list(shell: Shell) -> None:
 
     assert table[0].split() == ["Location", "Profile", "Job", "name"]
     assert [line.split()[0] for line in table[1:]] == [location, shell.location("wait")]
+    page = ["endpoint", "list", "--target", "cli-web01", "--filter", "location~cli.example"]
+    first = shell.json(*page, "--sort", "-location", "--limit", "1")
+    second = shell.json(*page, "--sort", "-location", "--after", first[0]["location"])
+    assert [row["location"] for row in first + second] == [
+        row["location"] for row in shell.json(*page, "--sort", "-location")
+    ]
+    assert shell.json("endpoint", "list", "--tag", "nothing") == []
     assert "no endpoint is like that" in shell("endpoint", "list", "--tag", "nothing").stdout
     for wrong in (
         ["--columns", "locaton"],
         ["--sort", "x"],
+        ["--after", "nowhere.cli.example.test:1"],
         ["--filter", "x=1"],
         ["--json", "--csv"],
     ):
@@ -253,3 +265,18 @@ def test_a_view_is_saved_listed_used_and_deleted(shell: Shell) -> None:
     assert (
         "there is no view cli-two" in shell("endpoint", "list", "--view", "cli-two", code=2).stderr
     )
+
+
+def test_the_dashboard(shell: Shell, tmp_path: Path) -> None:
+    """What an operator opens first: figures, each with the call that opens its rows."""
+    shown = shell.json("dashboard")
+
+    coverage = {figure["code"]: figure for figure in shown["coverage"]}
+    assert coverage["managed"]["count"] == len(
+        shell.json("endpoint", "list", "--filter", coverage["managed"]["filter"])
+    )
+    assert {"needs_attention", "security", "in_flight", "readiness", "executors"} <= set(shown)
+    assert "Needs attention" in shell("dashboard").stdout
+    shell("dashboard", "--html", str(tmp_path / "d.html"))
+    assert (tmp_path / "d.html").read_text().startswith("<!doctype html>")
+    assert "Remedy" in shell("dashboard", "--html", "/nowhere/d.html", code=2).stderr

@@ -1,0 +1,250 @@
+"""How long a page of the inventory takes, for each filter and order, up to 100,000 endpoints.
+
+The endpoints are made in the database itself, with certificates, earlier
+certificates and requests; what is measured is the call that ``certrail
+endpoint list --limit 50`` makes, rows read included.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import text
+
+from certrail.postgres import EmbeddedPostgres
+from certrail.store import database, inventory
+from certrail.store.inventory import FIELDS, parse_filter
+from certrail.store.inventory_query import UNSORTED
+from certrail.store.views import SYSTEM_VIEWS
+
+SIZES = (1_000, 10_000, 100_000)
+PAGE = 50
+_LEAST = 30
+_LONGEST = 3.0
+
+FILTERS = (
+    "",
+    "location=h777.example.test:443",
+    "location~h77",
+    "names=h777.example.test",
+    "names~www.h77",
+    "common_name=h777.example.test",
+    "common_name~h77",
+    "profile=profile-3",
+    "profile!=profile-3",
+    "workflow=appliance",
+    "target=target-17",
+    "server=haproxy",
+    "job=job-3",
+    "job=",
+    "request~ab",
+    "status=automation-failed",
+    "status=in-progress",
+    "status=automation-successful",
+    "status=automation-at-risk",
+    "status=not-configured",
+    "status=ready",
+    "status=auto-renew-scheduled",
+    "status!=auto-renew-scheduled",
+    "not_after<2027-01-01",
+    "days_left<10",
+    "days_left=",
+    "issuer='Rare CA'",
+    "issuer~rare",
+    "fingerprint=00",
+    "serial=00777",
+    "key='RSA 2048'",
+    "tag=rare",
+    "tag~rar",
+    "last_success_at>2020-01-01",
+    "next_renewal_at<2027-01-01",
+    "findings=weak-key",
+    "findings=key-reused",
+    "findings=",
+    "risks=served-differs",
+    "risks=profile-changed",
+    "step='Domain validated' and status=automation-failed",
+    "status=automation-failed and tag=shop and days_left<60",
+)
+
+_MAKE = (
+    """insert into connectors (name, slug) select 'target-' || n, 'host-ssh'
+       from generate_series(1, 200) n""",
+    "insert into connectors (name, slug) values ('ca', 'ca-acme'), ('ca-2', 'ca-vault')",
+    """insert into profiles (name, workflow, ca, settings)
+       select 'profile-' || n, case when n % 5 = 0 then 'appliance' else 'web-server' end,
+         'ca', jsonb_build_object('name', 'profile-' || n, 'renew',
+           jsonb_build_object('auto', n % 20 <> 0))
+       from generate_series(1, 40) n""",
+    """insert into jobs (name, action, status) select 'job-' || n, 'renew', 'completed'
+       from generate_series(1, 30) n""",
+    # An earlier certificate and the present one.
+    """insert into certificates
+         (fingerprint, serial, issuer, common_name, names, key_kind, not_before, not_after,
+          chain_pem, ca, key_hash)
+       select encode(sha256(convert_to(g || '/' || n, 'utf8')), 'hex'), '00' || n * 10 + g,
+         case when n % 5000 = 7 then 'Rare CA' else 'Common CA ' || n % 3 end,
+         'h' || n || '.example.test', array['h' || n || '.example.test'],
+         case when n % 10 = 0 then 'RSA 2048' else 'ECDSA P-256' end,
+         now() - interval '60 days' * (2 - g),
+         now() + interval '60 days' * g - interval '61 days' + interval '1 minute' * (n % 86400),
+         repeat(md5(n::text), 60), 'ca',
+         md5(case when n % 2000 = 3 then 'same' else g || '/' || n end)
+       from generate_series(1, :size) n, generate_series(1, 2) g""",
+    """insert into endpoints (location, names, profile_id, target, server, tags, certificate_id,
+         observed, observed_at, last_success_at, next_renewal_at)
+       select 'h' || n || '.example.test:443',
+         array['h' || n || '.example.test', 'www.h' || n || '.example.test'],
+         case when n % 300 <> 0 then p.id end,
+         case when n % 250 <> 0 then 'target-' || n % 200 + 1 end,
+         jsonb_build_object('kind', case when n % 500 = 0 then 'haproxy' else 'nginx' end),
+         case when n % 1000 = 1 then '{rare,shop}' when n % 3 = 0 then '{shop}'
+           else '{}' end::text[],
+         c.id,
+         jsonb_build_object('fingerprint',
+           case when n % 3000 = 5 then o.fingerprint else c.fingerprint end,
+           'findings', case when n % 400 = 2 then
+             jsonb_build_array(jsonb_build_object('code', 'weak-key', 'message', 'weak'))
+             else '[]' end,
+           'addresses', jsonb_build_array(jsonb_build_object('seen', repeat(md5(n::text), 40)))),
+         now() - interval '1 day', now() - interval '10 days',
+         now() + interval '1 minute' * (n % 43200)
+       from generate_series(1, :size) n
+       join profiles p on p.name = 'profile-' || n % 40 + 1
+       join certificates c
+         on c.fingerprint = encode(sha256(convert_to('2/' || n, 'utf8')), 'hex')
+       join certificates o
+         on o.fingerprint = encode(sha256(convert_to('1/' || n, 'utf8')), 'hex')""",
+    """update certificates c set names = e.names from endpoints e
+       where e.certificate_id = c.id and e.location not like '%99.example.test%'""",
+    # Two requests for each: the last one of some failed, is running, or just ended.
+    """insert into requests (endpoint_id, job_id, workflow, action, status, reason_code,
+         reason_message, requested_by, plan, created_at, started_at, ended_at)
+       select e.id, j.id, 'web-server', 'renew',
+         case when g = 1 then case when e.n % 7 = 0 then 'automation-failed' else
+           'automation-successful' end
+         when e.n % 2500 = 9 then 'automation-failed' when e.n % 5000 = 11 then 'in-progress'
+         when e.n % 5000 = 12 then 'approval-pending' else 'automation-successful' end,
+         'renewal-due', 'due', 'sweep', '{}', now() - interval '40 days' * (3 - g),
+         now() - interval '40 days' * (3 - g),
+         case when g = 1 or e.n % 5000 not in (11, 12) then
+           case when g = 2 and e.n % 1000 = 13 then now() - interval '1 hour'
+           else now() - interval '40 days' * (3 - g) end end
+       from (select id, row_number() over (order by location) n from endpoints) e
+       cross join generate_series(1, 2) g
+       left join jobs j on j.name = 'job-' || (e.n % 60 + g)
+       order by g""",
+    """insert into steps (request_id, number, title, status, detail, cause, remedy, retryable)
+       select r.id, s.number, s.title,
+         case when r.status = 'automation-failed' and s.number = 2 then 'failed'
+           when r.status = 'automation-failed' and s.number > 2 then 'pending'
+           when r.status in ('in-progress', 'approval-pending') then 'pending' else 'completed' end,
+         'done', 'cause', 'remedy', true
+       from requests r, (values (1, 'ACME account created'), (2, 'Domain validated'),
+         (3, 'Certificate issued'), (4, 'Certificate installed'), (5, 'Testing installation'))
+         s(number, title)
+       where r.is_latest""",
+    "vacuum analyze",
+)
+
+
+def fill(size: int) -> None:
+    """Make *size* endpoints in the configured database, which is empty."""
+    for statement in _MAKE:
+        if statement.startswith("vacuum"):
+            with (
+                database.engine()
+                .connect()
+                .execution_options(isolation_level="AUTOCOMMIT") as connection
+            ):
+                connection.execute(text(statement))
+            continue
+        with database.transaction() as connection:
+            values = {"size": size} if ":size" in statement else {}
+            connection.execute(text(statement), values)
+
+
+@contextmanager
+def filled(size: int) -> Iterator[None]:
+    """An inventory of *size* endpoints in a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="certrail-bench-") as folder:
+        os.chmod(folder, 0o755)
+        server = EmbeddedPostgres(Path(folder) / "pg", durable=False)
+        server.create()
+        server.start()
+        before = os.environ.get("CERTRAIL_DATABASE_URL")
+        try:
+            os.environ["CERTRAIL_DATABASE_URL"] = server.url("certrail")
+            database.migrate(server.url("certrail"))
+            fill(size)
+            yield
+        finally:
+            database.engine().dispose()
+            os.environ.pop("CERTRAIL_DATABASE_URL")
+            if before is not None:
+                os.environ["CERTRAIL_DATABASE_URL"] = before
+            server.stop()
+
+
+def questions() -> dict[str, Callable[[], object]]:
+    """Return what is measured, by name."""
+
+    def page(text: str, sort: str = "location", after: str = "") -> Callable[[], object]:
+        clauses = parse_filter(text) if text else []
+        return lambda: inventory.find(clauses, sort=sort, limit=PAGE, after=after)
+
+    asked = {f"filter `{one}`" if one else "no filter": page(one) for one in FILTERS}
+    for name in FIELDS:
+        if name not in UNSORTED:
+            asked[f"sort `{name}`"] = page("", name)
+            asked[f"sort `-{name}`"] = page("", f"-{name}")
+    for name, view in SYSTEM_VIEWS.items():
+        asked[f"view `{name}`"] = page(" and ".join(view.filters), view.sort)
+    asked["page in the middle, sort `issuer`"] = page("", "issuer", "h555.example.test:443")
+    asked["page in the middle, sort `-days_left`"] = page("", "-days_left", "h555.example.test:443")
+    return asked
+
+
+def measured(ask: Callable[[], object]) -> tuple[float, float]:
+    """Return median and 99th percentile of *ask* in milliseconds."""
+    ask()
+    taken = []
+    begin = time.perf_counter()
+    while len(taken) < _LEAST and time.perf_counter() - begin < _LONGEST:
+        start = time.perf_counter()
+        ask()
+        taken.append((time.perf_counter() - start) * 1000)
+    taken.sort()
+    return statistics.median(taken), taken[min(len(taken) - 1, int(len(taken) * 0.99))]
+
+
+def run() -> str:
+    """Measure every question at every size; return the chapter as Markdown."""
+    found: dict[str, list[str]] = {name: [] for name in questions()}
+    for size in SIZES:
+        with filled(size):
+            for name, ask in questions().items():
+                median, late = measured(ask)
+                found[name].append(f"{median:.1f} / {late:.1f}")
+    head = " | ".join(f"{size:,}" for size in SIZES)
+    lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in found.items()]
+    return "\n".join(
+        [
+            "## Inventory",
+            "",
+            f"One page of {PAGE} rows as `certrail endpoint list` reads it, p50 / p99 in "
+            f"milliseconds of at least {_LEAST} calls (fewer where they take long), by the number "
+            "of endpoints.",
+            "",
+            f"| question | {head} |",
+            f"| --- |{' --- |' * len(SIZES)}",
+            *lines,
+            "",
+        ]
+    )

@@ -1,0 +1,206 @@
+"""``certrail report``: lists as files, with charts, once or on schedule."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from certrail import settings
+from certrail.cli._files import write_whole
+from certrail.cli._output import echo_json, echo_table, examples
+from certrail.cli._selection import selected, selection_options
+from certrail.errors import InvalidRequest
+from certrail.store import audit
+from certrail.store.request_view import time_text
+
+_FORMATS = ("csv", "xlsx", "json", "html", "pdf")
+_KINDS = (
+    "endpoints",
+    "requests",
+    "failures",
+    "job",
+    "upcoming",
+    "expiring",
+    "security",
+    "executors",
+    "notifications",
+    "audit",
+)
+_BINARY = ("xlsx", "pdf")
+_DAYS = 30
+
+
+@click.group(
+    epilog=examples(
+        "certrail report run --kind expiring --format xlsx -o expiring.xlsx",
+        "certrail report save monday --kind upcoming --format pdf --cron '0 6 * * mon'",
+    )
+)
+def report() -> None:
+    """Make reports as CSV, XLSX, JSON, HTML and PDF; save them and have them made on schedule.
+
+    \b
+    Kinds: endpoints (and any view), requests (with step timings), failures
+    (by cause), job, upcoming, expiring, security, executors, notifications, audit.
+    """
+
+
+@report.command(
+    epilog=examples(
+        "certrail report run monday -o monday.pdf",
+        "certrail report run needs-attention --format csv",
+        "certrail report run --kind endpoints --tag shop --format html -o shop.html",
+        "certrail report run --kind job --job spring-2027 -o spring.xlsx",
+    )
+)
+@click.argument("name", required=False)
+@click.option("--kind", type=click.Choice(_KINDS), help="What it is of, without a NAME.")
+@selection_options
+@click.option("--days", type=click.IntRange(1, 3650), help="How far back, or ahead. Default: 30.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(_FORMATS),
+    help="Default: by the ending of the file, else as saved, else csv.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where to write it; default: standard output.",
+)
+def run(
+    name: str | None,
+    kind: str | None,
+    days: int | None,
+    format_: str | None,
+    path: Path | None,
+    **chosen: Any,
+) -> None:
+    """Make a report now: a saved one, any view by its NAME, or one of a --kind."""
+    from certrail.reports import making
+    from certrail.reports.formats import rendered
+    from certrail.store.reports import SavedReport
+
+    if bool(name) == bool(kind):
+        raise InvalidRequest(
+            "give the name of a saved report or view, or a --kind",
+            remedy="certrail report run --kind expiring",
+        )
+    installation = settings.adopt()
+    if name:
+        if any(value for value in chosen.values()):
+            raise InvalidRequest(
+                f"{name} has its own selection", remedy="Give options with --kind only."
+            )
+        saved = making.named(name)
+    else:
+        job, view = _of(str(kind), chosen)
+        saved = SavedReport("", str(kind), view=view, job=job, days=days or _DAYS)
+    ending = path.suffix.lstrip(".").lower() if path else ""
+    wanted = format_ or (ending if ending in _FORMATS else saved.format)
+    if wanted in _BINARY and path is None and sys.stdout.isatty():
+        raise InvalidRequest(f"{wanted} is nothing for a terminal", remedy="Give -o FILE.")
+    made = making.build(saved, ui_url=installation.ui_url)
+    content = rendered(made, wanted)
+    if path is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    write_whole(path, content)
+    click.echo(f"{path}: {len(made.rows)} rows", err=True)
+
+
+@report.command(
+    epilog=examples(
+        "certrail report save shop --kind endpoints --tag shop --format xlsx",
+        "certrail report save monday --kind upcoming --days 7 --format pdf --cron '0 6 * * mon' "
+        "--timezone Europe/Berlin",
+    )
+)
+@click.argument("name")
+@click.option("--kind", type=click.Choice(_KINDS), default="endpoints", show_default=True,
+              help="What it is of.")  # fmt: skip
+@selection_options
+@click.option("--days", type=click.IntRange(1, 3650), default=_DAYS, show_default=True,
+              help="How far back, or ahead.")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(_FORMATS), default="csv",
+              show_default=True, help="Of the file.")  # fmt: skip
+@click.option("--cron", default="", metavar="'M H D M W'", help="When it is made by itself.")
+@click.option("--timezone", default="UTC", show_default=True, help="Of these times.")
+def save(
+    name: str, kind: str, days: int, format_: str, cron: str, timezone: str, **chosen: Any
+) -> None:
+    """Save a report under NAME; with --cron it is made on schedule.
+
+    Files go to the folder `reports` of the data directory, a summary to
+    Prefect's artifacts; who has `report-ready` among their events is told.
+    """
+    from certrail.store import reports
+    from certrail.store.reports import SavedReport
+
+    settings.adopt()
+    job, view = _of(kind, chosen)
+    kept = SavedReport(name, kind, format_, view, job, days, cron, timezone)
+    is_new = reports.save(kept, audit.local_actor())
+    click.echo(f"report {name} {'saved' if is_new else 'replaced'}")
+
+
+@report.command("list", epilog=examples("certrail report list", "certrail report list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_(as_json: bool) -> None:
+    """List the saved reports."""
+    from datetime import UTC, datetime
+
+    from certrail.store import reports
+
+    settings.adopt()
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "format": one.format,
+            "filters": list(one.view.filters),
+            "job": one.job or None,
+            "days": one.days,
+            "cron": one.cron or None,
+            "timezone": one.timezone,
+            "next_at": time_text(one.next_at(now)),
+            "made_at": time_text(one.made_at),
+            "saved_by": one.saved_by,
+        }
+        for one in reports.every()
+    ]
+    if as_json:
+        echo_json(rows)
+    elif rows:
+        columns = ("name", "kind", "format", "filters", "cron", "next_at", "made_at", "saved_by")
+        echo_table([(key, key.replace("_", " ")) for key in columns], rows)
+    else:
+        click.echo("no report is saved; any view is one: certrail report run needs-attention")
+
+
+@report.command(epilog=examples("certrail report delete monday"))
+@click.argument("name")
+def delete(name: str) -> None:
+    """Delete a saved report. Files that were made stay."""
+    from certrail.store import reports
+
+    settings.adopt()
+    reports.remove(name, audit.local_actor())
+    click.echo(f"report {name} deleted")
+
+
+def _of(kind: str, chosen: dict[str, Any]) -> tuple[str, Any]:
+    # For a report on a job, --job says which; for others it is a filter like any.
+    job = ""
+    if kind == "job":
+        job, chosen = chosen.get("job") or "", {**chosen, "job": None}
+    selection = selected(**chosen)
+    return job, selection.view

@@ -1,0 +1,88 @@
+"""Making reports: the saved ones, any view, or a kind; and those whose time has come."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from certrail.errors import CertrailError
+from certrail.log import logger
+from certrail.reports import kinds
+from certrail.reports.formats import rendered
+from certrail.reports.kinds import Wanted
+from certrail.reports.report import Report
+from certrail.store import reports, views
+from certrail.store.reports import SavedReport
+
+FOLDER = "reports"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A report that was made on schedule."""
+
+    name: str
+    report: Report
+    path: Path
+
+
+def named(name: str) -> SavedReport:
+    """Return the saved report of that name, or the view of that name as a report.
+
+    Raises:
+        NotFound: there is neither.
+    """
+    saved = reports.find(name)
+    if saved is not None:
+        return saved
+    known = [one.name for one in views.every()]
+    if name not in known:
+        raise reports.unknown(name, [*known, *(one.name for one in reports.every())])
+    return SavedReport(name, "endpoints", view=views.get(name))
+
+
+def build(saved: SavedReport, *, ui_url: str = "", now: datetime | None = None) -> Report:
+    """Return the report as of now."""
+    wanted = Wanted(view=saved.view, job=saved.job, days=saved.days, ui_url=ui_url)
+    return kinds.build(saved.kind, wanted, now)
+
+
+def make_due(folder: Path, *, ui_url: str = "", now: datetime | None = None) -> list[Made]:
+    """Make every saved report whose time has come, into *folder*; one that fails stops no other."""
+    at = now or datetime.now(UTC)
+    made = []
+    for saved in reports.every():
+        try:
+            if saved.is_due(at):
+                made.append(_make(saved, folder, ui_url, at))
+        except (CertrailError, OSError) as exc:
+            logger.error("report %s could not be made: %s", saved.name, exc)
+    return made
+
+
+def _make(saved: SavedReport, folder: Path, ui_url: str, at: datetime) -> Made:
+    report = build(saved, ui_url=ui_url, now=at)
+    path = folder / f"{saved.name}-{at:%Y%m%dT%H%M%SZ}.{saved.format}"
+    put(path, rendered(report, saved.format))
+    reports.made(saved.name, at, rows=len(report.rows), where=str(path))
+    return Made(saved.name, report, path)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write *content* beside *path*, then put it in its place: whole, or not at all.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
