@@ -280,3 +280,31 @@ def test_the_dashboard(shell: Shell, tmp_path: Path) -> None:
     shell("dashboard", "--html", str(tmp_path / "d.html"))
     assert (tmp_path / "d.html").read_text().startswith("<!doctype html>")
     assert "Remedy" in shell("dashboard", "--html", "/nowhere/d.html", code=2).stderr
+
+
+def test_reports_are_made_saved_and_deleted(shell: Shell, tmp_path: Path) -> None:
+    """Lists go to people who have no command line."""
+    which = ["--kind", "endpoints", "--target", "cli-web01"]
+    rows = list(csv.DictReader(io.StringIO(shell("report", "run", *which).stdout)))
+    assert {row["target"] for row in rows} == {"cli-web01"}
+    for ending, begin in (("pdf", b"%PDF"), ("xlsx", b"PK"), ("html", b"<!doctype")):
+        path = tmp_path / f"report.{ending}"
+        shell("report", "run", *which, "-o", str(path))
+        assert path.read_bytes().startswith(begin)
+    assert shell("report", "run", "unmanaged").stdout.startswith("location,common_name")
+
+    shell("report", "save", "cli-monday", *which, "--format", "json", "--cron", "0 6 * * mon")
+    (saved,) = [one for one in shell.json("report", "list") if one["name"] == "cli-monday"]
+    assert saved["next_at"].endswith("T06:00:00Z")
+    assert '"kind": "endpoints"' in shell("report", "run", "cli-monday").stdout
+    for wrong in (
+        ["run"],
+        ["run", "cli-monday", "--kind", "audit"],
+        ["run", "cli-nothing"],
+        ["run", "--kind", "job"],
+        ["run", "--kind", "audit", "-o", "/nowhere/x.csv"],
+        ["save", "cli-x", "--cron", "often"],
+        ["delete", "cli-nothing"],
+    ):
+        assert "Remedy" in shell("report", *wrong, code=2).stderr
+    shell("report", "delete", "cli-monday")
