@@ -217,7 +217,7 @@ def _changed(facts: RiskFacts) -> Risk | None:
         return None
     return Risk(
         RiskCode.PROFILE_CHANGED,
-        f"the configuration wants {', '.join(news)}, since after the certificate was issued",
+        f"changed after the certificate was issued: the configuration wants {', '.join(news)}",
         "Have it issued anew: `certrail request start LOCATION --action reissue`.",
     )
 

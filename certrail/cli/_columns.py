@@ -116,6 +116,8 @@ def table_row(endpoint: Endpoint, ui_url: str) -> dict[str, Any]:
     """Return one endpoint with its times and status as objects, for a table."""
     return {
         **plain_row(endpoint, ui_url),
+        # As much as `certrail request show` needs.
+        "request_id": str(endpoint.request_id)[:8] if endpoint.request_id else None,
         "automation_status": endpoint.automation_status,
         "not_after": endpoint.not_after,
         "last_success_at": endpoint.last_success_at,

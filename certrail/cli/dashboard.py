@@ -11,6 +11,8 @@ from certrail.cli._files import write_whole
 from certrail.cli._output import echo_json, echo_table, examples, is_terminal
 from certrail.log import plain
 
+_ROWS = 10
+
 
 @click.command(
     epilog=examples(
@@ -70,9 +72,9 @@ def dashboard(as_json: bool, path: Path | None, everything: bool) -> None:
                     "location": row.location,
                     "status": row.automation_status,
                     "days left": row.days_left,
-                    "why": "; ".join(risk.message for risk in row.risks),
+                    "why": boards.short_reason(row),
                 }
-                for row in board.urgent
+                for row in board.urgent[:_ROWS]
             ]
             echo_table([(key, key) for key in rows[0]], rows)
         if name == "calendar" and board.collisions:

@@ -63,11 +63,11 @@ def list_(as_json: bool) -> None:
     if as_json:
         echo_json(rows)
         return
-    columns = ("name", "endpoints", "filters", "sort", "for", "saved by")
+    columns = ("name", "endpoints", "for", "filters", "saved by")
     for row, one in zip(rows, views.every(), strict=True):
-        row["filters"] = " and ".join(one.view.filters)
+        row["filters"] = " and ".join(one.view.filters).replace(",", ", ")
         row["for"] = one.view.help
-        row["saved by"] = one.saved_by or "(comes with Certrail)"
+        row["saved by"] = one.saved_by or "Certrail"
     echo_table([(name, name) for name in columns], rows)
 
 

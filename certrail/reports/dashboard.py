@@ -25,7 +25,7 @@ from certrail.store.database import transaction
 from certrail.store.inventory import Endpoint, parse_filter
 from certrail.store.request_view import time_text
 from certrail.store.schema import connectors, endpoints, executors, profiles
-from certrail.tracker import ACTIVE
+from certrail.tracker import ACTIVE, FAILED
 
 _DAYS = 30
 _WEEK = 7
@@ -156,9 +156,20 @@ def urgent_row(row: Endpoint) -> dict[str, Any]:
         "automation_status": str(row.automation_status),
         "days_left": row.days_left,
         "not_after": time_text(row.not_after),
-        "why": [risk.message for risk in row.risks],
+        "why": [*_stopped(row), *(risk.message for risk in row.risks)],
         "request_id": str(row.request_id) if row.request_id else None,
     }
+
+
+def short_reason(row: Endpoint) -> str:
+    """Return in a few words why an endpoint needs a person."""
+    return "; ".join([*_stopped(row), *(str(risk.code) for risk in row.risks)])
+
+
+def _stopped(row: Endpoint) -> list[str]:
+    if row.automation_status not in FAILED or row.step is None:
+        return []
+    return [f"stopped at {row.step}"]
 
 
 def _urgent() -> list[Endpoint]:

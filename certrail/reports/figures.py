@@ -6,12 +6,14 @@ can never differ.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from certrail.store import inventory
+from certrail.store.filters import Clause, Operator, render
 from certrail.store.inventory import parse_filter
 
 
@@ -42,7 +44,7 @@ class Figure:
     @property
     def command(self) -> str:
         """The call that lists the rows that were counted."""
-        return f'certrail endpoint list --filter "{self.filter}"' if self.filter else _ALL
+        return f"{_ALL} --filter {shlex.quote(self.filter)}" if self.filter else _ALL
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -153,4 +155,7 @@ def calendar(now: datetime, days: int) -> list[Asked]:
 def by_value(field: str, values: Iterable[str], also: str = "") -> list[Asked]:
     """Return one figure for each value of a column."""
     more = f" and {also}" if also else ""
-    return [Asked(value, value, f'{field}="{value}"{more}') for value in values]
+    return [
+        Asked(value, value, render(Clause(field, Operator.EQUAL, (value,))) + more)
+        for value in values
+    ]

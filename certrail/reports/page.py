@@ -18,7 +18,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70re
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 .at { opacity: .7 } table { border-collapse: collapse; width: 100%; margin: .5rem 0 }
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere } th { font-weight: 600 }
+  vertical-align: top; overflow-wrap: break-word } th { font-weight: 600 }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 code { font-size: .85em; opacity: .75 } tr.bad td.n { color: var(--bad); font-weight: 700 }
 svg { width: 100%; height: auto } svg rect { fill: var(--bar) }
@@ -88,7 +88,7 @@ def dashboard(board: Dashboard) -> str:
                     row["type"],
                     {True: "good", False: "failed", None: "never checked"}[row["ok"]],
                     row["message"] if row["ok"] is False else "",
-                    f'certrail endpoint list --filter "{row["filter"]}"',
+                    f"certrail endpoint list --filter {row['filter']}",
                 ]
                 for row in board.connectors
             ),
