@@ -1,6 +1,6 @@
 """What lists filter and sort by is indexed: the certificate that an endpoint shows, its last request.
 
-Revision: 0005
+Revision: 0006
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
