@@ -209,6 +209,12 @@ class ProfileConfig(_Strict):
         default=None,
         description="PEM file with what `Testing installation` trusts; default: the system.",
     )
+    client: Literal["web-pki", "rfc5280", "openssl"] | None = Field(
+        default=None,
+        description="How strictly `Testing installation` judges: `web-pki` like browsers judge "
+        "public certificates (default without `trust`), `rfc5280` (default with it), `openssl` "
+        "for a private CA whose certificates break rules that its clients do not mind.",
+    )
     trust_pem: str | None = Field(
         default=None, description="The certificates themselves; `trust` is read into it."
     )
@@ -378,6 +384,7 @@ class Plan(_Strict):
     dns: ConnectorRef | None = None
     key_algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
     trust_pem: str | None = None
+    client: Literal["web-pki", "rfc5280", "openssl"] | None = None
     replaces: bool = True
     issue_timeout_seconds: int = 600
     install_timeout_seconds: int = 30

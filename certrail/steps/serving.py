@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from certrail.configuration import Plan
 from certrail.model import Chain, Fingerprint
+from certrail.tls.client import Client
 from certrail.tls.findings import Reason
 from certrail.tls.probe import ProbeReport, ProbeTarget, probe
 from certrail.tls.starttls import StartTls
@@ -31,6 +32,7 @@ def probe_target(plan: Plan, chain: Chain | None) -> ProbeTarget:
         fingerprint=chain.fingerprint if chain else None,
         names=plan.names if chain else (),
         roots=plan.trust_pem,
+        client=Client(plan.client) if plan.client else None,
         issued=chain,
     )
 

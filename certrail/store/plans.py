@@ -177,6 +177,7 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
             dns=_reference(dns, slugs) if dns else None,
             key_algorithm=profile.key.algorithm,
             trust_pem=profile.trust_pem,
+            client=profile.client,
             replaces=profile.renew.use_ari,
             issue_timeout_seconds=profile.issue_timeout_seconds,
             install_timeout_seconds=profile.install_timeout_seconds,

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from certrail.model import serial_text
 from certrail.tls.addresses import Address, resolve
+from certrail.tls.client import Client
 from certrail.tls.findings import Reason, Stopped, failure, warning
 from certrail.tls.handshake import Presented, fetch
 from certrail.tls.report import AddressResult, ProbeReport, ProbeTarget
@@ -108,6 +109,7 @@ def _chain_findings(
         (target.server_name or target.host) if target.verify_name else None,
         now,
         issued=target.issued.certificates if target.issued else (),
+        client=target.client or (Client.WEB_PKI if target.roots is None else Client.RFC5280),
     )
     if target.verify_trust:
         return findings

@@ -8,6 +8,7 @@ from typing import Any
 
 from certrail.model import Chain, Fingerprint, serial_text
 from certrail.tls.addresses import is_ip
+from certrail.tls.client import Client
 from certrail.tls.handshake import Presented
 from certrail.tls.starttls import StartTls
 from certrail.x509.findings import Finding, Severity
@@ -30,6 +31,8 @@ class ProbeTarget:
         fingerprint: of the leaf that must be served, None for any.
         names: names that the leaf must cover besides the one connected to.
         roots: trust anchors as PEM text, None for those of this machine.
+        client: how strictly the chain is judged; None: like a browser where this machine's
+            anchors count, by RFC 5280 where others do.
         issued: the chain as issued; tells a missing intermediate from an unknown CA.
         timeout: for one address, from connecting to the end.
         verify_name: whether the leaf must be for the name connected to; False for endpoints
@@ -46,6 +49,7 @@ class ProbeTarget:
     fingerprint: Fingerprint | None = None
     names: tuple[str, ...] = ()
     roots: str | None = None
+    client: Client | None = None
     issued: Chain | None = None
     timeout: timedelta = timedelta(seconds=10)
     verify_name: bool = True

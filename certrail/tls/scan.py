@@ -13,6 +13,7 @@ from cryptography import x509
 
 from certrail.model import Chain, Fingerprint, key_text, serial_text, subject_names
 from certrail.tls.addresses import MOST_ADDRESSES, Address, expand_all, is_ip
+from certrail.tls.client import Client
 from certrail.tls.findings import Reason
 from certrail.tls.handshake import Presented, fetch
 from certrail.tls.starttls import StartTls, guess_starttls
@@ -148,10 +149,11 @@ def examine(
     if leaf is None:
         return Scanned(str(seen.address), starttls, findings=seen.findings)
     rest = seen.certificates[1:]
-    by_system = verify_chain(leaf, rest, system, None, now)
+    by_system = verify_chain(leaf, rest, system, None, now, client=Client.OPENSSL)
     public = all(finding.severity is Severity.WARNING for finding in by_system)
     trusting = system if public or private is None else private
-    chain = verify_chain(leaf, rest, trusting, name, now)
+    # A scan looks at whatever is there; what only strict clients refuse is a warning.
+    chain = verify_chain(leaf, rest, trusting, name, now, client=Client.OPENSSL)
     found = [*seen.findings, *chain, *assess(leaf, public=public)]
     found.sort(key=lambda finding: finding.severity is not Severity.FAILURE)
     return Scanned(

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from certrail.model import Chain, fingerprint, serial_text
+from certrail.tls.client import Client
 from certrail.tls.findings import Reason
 from certrail.tls.probe import ProbeReport, ProbeTarget, probe
 from certrail.x509.findings import CertificateReason
@@ -122,7 +123,7 @@ def test_verdict_is_that_of_a_regular_client(root: Authority, ca: Authority, cas
     ]
     served, sent, host = cases[case]
     with tls_server(served, sent=sent) as port:
-        report = probe(_target(port, root, host))
+        report = probe(_target(port, root, host, client=Client.OPENSSL))
         assert report.ok is _regular_client_accepts(port, root, host), report.detail
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
+from certrail.tls.client import Client
 from certrail.tls.constraints import respected
 from certrail.tls.findings import Reason
 from certrail.tls.trust import TrustAnchors
@@ -23,10 +25,19 @@ ANCHORS = TrustAnchors([ROOT.certificate], "the profile's trust anchors")
 
 
 def _verify(
-    issued: Issued, *, anchors: TrustAnchors = ANCHORS, name: str | None = HOST, days: float = 0
+    issued: Issued,
+    *,
+    anchors: TrustAnchors = ANCHORS,
+    name: str | None = HOST,
+    days: float = 0,
+    client: Client = Client.RFC5280,
 ) -> list[Finding]:
     moment = NOW + timedelta(days=days)
-    return verify_chain(issued.leaf, issued.intermediates, anchors, name, moment)
+    return verify_chain(issued.leaf, issued.intermediates, anchors, name, moment, client=client)
+
+
+def _leniently(issued: Issued, **options: Any) -> list[Finding]:
+    return _verify(issued, client=Client.OPENSSL, **options)
 
 
 def _failures(findings: list[Finding]) -> list[str]:
@@ -55,20 +66,37 @@ def test_stricter_rules_than_most_clients_have_are_warnings() -> None:
         "CA flag on a server": CA.issue(HOST, extra=[(x509.BasicConstraints(True, None), True)]),
     }
     for what, issued in odd.items():
-        findings = _verify(issued)
+        findings = _leniently(issued)
         assert [f.code for f in findings] == [Reason.STRICT_PROFILE], what
         assert findings[0].severity is Severity.WARNING
+
+
+def test_what_strict_clients_refuse_is_a_failure_unless_leniency_was_chosen() -> None:
+    """Clients that nobody thought of may refuse it; the remedy names the way out."""
+    for issued in (CA.issue(HOST, subject=""), CA.issue(HOST, identifiers=False)):
+        (finding,) = _verify(issued)
+        assert finding.code == Reason.CHAIN_INVALID
+        assert "`client: openssl`" in finding.remedy
+
+
+def test_public_rules_count_only_for_public_trust() -> None:
+    """A private CA may put its own words into the common name; a public one may not."""
+    issued = CA.issue(HOST, subject="Web servers of the shop")
+    assert _failures(_verify(issued)) == []
+    assert _failures(_verify(issued, client=Client.WEB_PKI)) == [Reason.STRICT_PROFILE]
 
 
 def test_second_opinion_is_asked_about_the_same_chain() -> None:
     """Leniency must not open a way around trust, dates or names."""
     odd = CA.issue("other.example.com", subject="")
-    assert _failures(_verify(odd)) == [Reason.NAME_MISMATCH]
+    assert _failures(_leniently(odd)) == [Reason.NAME_MISMATCH]
     odd = CA.issue(HOST, subject="")
-    assert _failures(_verify(odd, days=100)) == [Reason.EXPIRED]
+    assert _failures(_leniently(odd, days=100)) == [Reason.EXPIRED]
     stranger = Authority.root("Stranger").intermediate().issue(HOST, subject="")
-    assert _failures(_verify(stranger)) == [Reason.UNTRUSTED_ROOT]
-    assert _failures(_verify(odd, anchors=TrustAnchors([], "nothing"))) == [Reason.UNTRUSTED_ROOT]
+    assert _failures(_leniently(stranger)) == [Reason.UNTRUSTED_ROOT]
+    assert _failures(_leniently(odd, anchors=TrustAnchors([], "nothing"))) == [
+        Reason.UNTRUSTED_ROOT
+    ]
 
 
 def test_issuer_that_is_no_ca_is_refused() -> None:
@@ -127,7 +155,7 @@ def test_limits_on_directory_names_do_not_fail_good_chains() -> None:
     """The verifier knows no limits on directory names, but regular clients do."""
     limit = x509.NameConstraints([x509.DNSName("example.com"), x509.DirectoryName(_NAME)], None)
     limited = ROOT.intermediate("Limited", extra=[(limit, True)])
-    assert _failures(_verify(limited.issue(HOST, subject=""))) == []
+    assert _failures(_leniently(limited.issue(HOST, subject=""))) == []
 
 
 _NAME = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])

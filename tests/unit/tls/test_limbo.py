@@ -1,0 +1,25 @@
+"""The public cases of certificate path validation, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.support import limbo
+
+CASES = limbo.load()
+APPLYING = [case for case in CASES if not limbo.out_of_scope(case)]
+
+
+@pytest.mark.parametrize("case", APPLYING, ids=lambda case: case["id"])
+def test_the_verdict_is_the_expected_one(case: Mapping[str, Any]) -> None:
+    """What clients refuse must not be called installed; what they accept must not be taken back."""
+    assert limbo.verdict(case) == case["expected_result"], case["description"]
+
+
+def test_little_is_out_of_scope() -> None:
+    """A suite that leaves out what it fails would prove nothing."""
+    assert len(CASES) == 95
+    assert len(APPLYING) >= 85
