@@ -392,6 +392,22 @@ class Plan(_Strict):
     approval: Approval | None = None
     hold: Hold | None = None
 
+    def as_ordered(self, ordered: Plan) -> Plan:
+        """Return this plan, but for what was ordered already with another.
+
+        An order stands for its names, at its CA, and a CSR for its key;
+        changing them would need another order.
+        """
+        return self.model_copy(
+            update={
+                "names": ordered.names,
+                "key_algorithm": ordered.key_algorithm,
+                "ca": ordered.ca,
+                "ca_profile": ordered.ca_profile,
+                "workflow": ordered.workflow,
+            }
+        )
+
     @property
     def host(self) -> str:
         """The host part of the location; for an object, the whole of it."""

@@ -73,12 +73,14 @@ class RunFacts:
         cancel_requested: somebody asked it to stop.
         state: type of the run's state in Prefect, None if there is no such run.
         state_age: since when it has been in that state.
+        waits_for_approval: whether a paused run is still to be paused.
     """
 
     leased: bool
     state: str | None
     state_age: timedelta
     cancel_requested: bool = False
+    waits_for_approval: bool = True
 
 
 _REPAIR_GRACE = timedelta(seconds=30)
@@ -98,7 +100,8 @@ def repair(facts: RunFacts) -> Repair:
         return Repair.CANCEL
     if facts.state is None:
         return Repair.START
-    if facts.state in _WAITING or facts.state_age < _REPAIR_GRACE:
+    is_stale = facts.state == "PAUSED" and not facts.waits_for_approval
+    if (facts.state in _WAITING and not is_stale) or facts.state_age < _REPAIR_GRACE:
         return Repair.LEAVE
     if facts.state in _CALLED_OFF:
         return Repair.CANCEL

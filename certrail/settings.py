@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
         worker_limit: runs that a worker executes at the same time, per pool.
         durable: whether the embedded database waits for the disk at each commit.
         log_level: level of the library's own log lines.
+        renewal_horizon_days: how far ahead renewals are shown as scheduled runs, in days.
+        executor_silent_seconds: after how many seconds without a word an agent or sensor is silent.
     """
 
     model_config = SettingsConfigDict(
@@ -59,6 +62,8 @@ class Settings(BaseSettings):
     public_url: str = ""
     worker_limit: int = Field(default=50, ge=1)
     durable: bool = True
+    renewal_horizon_days: float = Field(default=7, gt=0, le=90)
+    executor_silent_seconds: float = Field(default=90, ge=5)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
@@ -74,6 +79,11 @@ def settings() -> Settings:
     except ValidationError as exc:
         named = ", ".join(f"CERTRAIL_{str(e['loc'][0]).upper()}: {e['msg']}" for e in exc.errors())
         raise InvalidRequest(f"setting cannot be used: {named}") from None
+
+
+def silent_after() -> timedelta:
+    """Return after how long without a word an agent or sensor is silent."""
+    return timedelta(seconds=settings().executor_silent_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,14 @@ STEPS: dict[Workflow, tuple[Title, ...]] = {
 }
 
 
+APPLYING = (
+    Title.CERTIFICATE_INSTALLED,
+    Title.CERTIFICATE_INSTALLATION,
+    Title.CERTIFICATE_DELIVERY,
+)
+"""Steps that put a certificate where clients see it: they wait for maintenance windows."""
+
+
 class StepStatus(StrEnum):
     """State of one step. A failed step carries cause, remedy and retryable."""
 

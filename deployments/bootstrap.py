@@ -32,7 +32,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import ConcurrencyOptions, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.client.schemas.sorting import FlowRunSort
@@ -181,17 +181,30 @@ async def _deploy(
         version=version,
         entrypoint=entry.entrypoint,
         work_pool_name=entry.pool,
+        work_queue_name=entry.raw["work_pool"].get("work_queue_name"),
         description=entry.raw.get("description") or flow.description,
         parameters=entry.raw.get("parameters") or {},
         tags=entry.raw.get("tags") or [],
         schedules=[_schedule(raw) for raw in entry.raw.get("schedules") or []],
-        concurrency_limit=entry.raw.get("concurrency_limit"),
+        concurrency_limit=_most_at_once(entry.raw.get("concurrency_limit")),
+        concurrency_options=_collision(entry.raw.get("concurrency_limit")),
         parameter_openapi_schema=schema,
         # The parameters of other runs are checked once, by whoever starts them.
         enforce_parameter_schema=entry.raw.get("enforce_parameter_schema", False),
         path=None,
         pull_steps=[],
     )
+
+
+def _most_at_once(raw: int | dict[str, Any] | None) -> int | None:
+    """Return the limit, written as a number or with what happens beyond it."""
+    return raw.get("limit") if isinstance(raw, dict) else raw
+
+
+def _collision(raw: int | dict[str, Any] | None) -> ConcurrencyOptions | None:
+    if not isinstance(raw, dict) or "collision_strategy" not in raw:
+        return None
+    return ConcurrencyOptions.model_validate({"collision_strategy": raw["collision_strategy"]})
 
 
 def form_schema(flow: Flow[..., Any]) -> dict[str, Any]:

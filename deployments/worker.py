@@ -33,6 +33,7 @@ from certrail.cli._server import POOLS
 from certrail.errors import CertrailError, Unreachable
 from certrail.wait import Pending, until
 from deployments.engine import install
+from deployments.heartbeat import Heartbeat, make_queues, serving
 from deployments.in_process import InProcessWorker, Watch
 
 _API = timedelta(seconds=120)
@@ -123,12 +124,15 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
 
             await bootstrap()
             await drop_missed()
+        queues = serving(options.name, options.queue)
+        for pool in options.pool:
+            await make_queues(pool, queues)
         watch = await stack.enter_async_context(Watch())
         workers = [
             InProcessWorker(
                 work_pool_name=pool,
                 name=options.name,
-                work_queues=options.queue,
+                work_queues=queues,
                 limit=options.limit,
                 create_pool_if_not_found=True,
                 watch=watch,
@@ -136,6 +140,10 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
             for pool in options.pool
         ]
         loops = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
+        beats = [Heartbeat(pool, options.name, queues) for pool in options.pool]
+        for beat in beats:
+            stack.callback(beat.stop)
+            beat.start()
         logging.getLogger("certrail").info(
             "worker %r takes runs of %s", options.name, ", ".join(options.pool)
         )

@@ -22,9 +22,10 @@ from certrail.handover import is_handed_back
 from certrail.model import Workflow
 from certrail.store import request_runs, requests
 from certrail.store.requests import Request
-from certrail.tracker import ACTIVE, SUCCESSFUL, Status
+from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status
 from tasks._outbox import nudge
 from tasks._threads import in_lease_thread
+from tasks._waiting import leave_until, must_be_approved, window_of
 
 StepTask = Callable[[str], Awaitable[State[Any]]]
 
@@ -44,14 +45,20 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
     run finished return at once.
     """
     log = get_run_logger()
+    waiting: State[Any] | None = None
     try:
         if _is_begun_again() and (over := await _over(UUID(request_id))) is not None:
+            return over
+        if (over := await must_be_approved(UUID(request_id))) is not None:
             return over
         async with _held(UUID(request_id)) as (request, owner):
             if request.workflow is not workflow:
                 raise InvalidRequest(f"this is a {request.workflow} request, not {workflow}")
             nudge()
-            for step in steps:
+            for title, step in zip(STEPS[workflow], steps, strict=True):
+                waiting = await window_of(request, owner, title)
+                if waiting is not None:
+                    break
                 state = await step(request_id)
                 if state.is_cancelled():
                     await _end(request, owner, Status.CANCELLED)
@@ -59,13 +66,17 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
                 if not state.is_completed():
                     await _end(request, owner, Status.AUTOMATION_FAILED)
                     return Failed(message=state.message)
-            done = (
-                Status.CERTIFICATE_DELIVERED
-                if workflow is Workflow.DELIVERY
-                else Status.AUTOMATION_SUCCESSFUL
-            )
-            await _end(request, owner, done)
-            return Completed(message=f"{request.location}: {done.text.lower()}")
+            else:
+                done = (
+                    Status.CERTIFICATE_DELIVERED
+                    if workflow is Workflow.DELIVERY
+                    else Status.AUTOMATION_SUCCESSFUL
+                )
+                await _end(request, owner, done)
+                return Completed(message=f"{request.location}: {done.text.lower()}")
+        assert waiting is not None
+        log.info("%s", waiting.message)
+        return await leave_until(UUID(request_id), waiting)
     except CertrailError as exc:
         if isinstance(exc, InvalidRequest) and (over := await _over(UUID(request_id))) is not None:
             return over
@@ -145,7 +156,9 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
         if is_handed_back(exc):
             await in_lease_thread(request_runs.release, request_id, owner)
         else:
-            await in_lease_thread(request_runs.finish, request_id, owner, Status.CANCELLED)
+            await in_lease_thread(
+                request_runs.finish, request_id, owner, Status.CANCELLED, because="operator"
+            )
         raise
     finally:
         _owners[request_id].discard(owner)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 
 from certrail.cli import _prefect, _prefect_jobs
@@ -24,9 +21,9 @@ from certrail.tracker import Status
 from tasks._children import end_steps
 from tasks._connections import responder
 from tasks._threads import in_thread
+from tasks.upkeep import runs_by_id
 
 _YOUNG = timedelta(seconds=30)
-_PAGE = 200
 
 
 @task(
@@ -44,7 +41,7 @@ async def repair_requests() -> dict[str, int]:
     done: Counter[str] = Counter()
     async with get_client() as client:
         unattended = await in_thread(request_runs.unattended, _YOUNG)
-        runs = await _runs(client, [r.flow_run_id for r in unattended if r.flow_run_id])
+        runs = await runs_by_id(client, [r.flow_run_id for r in unattended if r.flow_run_id])
         for request in unattended:
             run = runs.get(request.flow_run_id) if request.flow_run_id else None
             verdict = repair(_facts(request, run))
@@ -59,6 +56,7 @@ async def repair_requests() -> dict[str, int]:
                 log.warning("%s: %s. %s", request.location, exc, exc.remedy)
                 continue
             done[verdict] += 1
+            await in_thread(_note, request, run, verdict)
             log.warning("%s %s: %s", verdict, request.location, request.id)
     return dict(done)
 
@@ -75,7 +73,7 @@ async def repair_jobs() -> int:
     done = 0
     async with get_client() as client:
         unattended = await in_thread(jobs.unattended, _YOUNG)
-        runs = await _runs(client, [job.flow_run_id for job in unattended if job.flow_run_id])
+        runs = await runs_by_id(client, [job.flow_run_id for job in unattended if job.flow_run_id])
         for job in unattended:
             run = runs.get(job.flow_run_id) if job.flow_run_id else None
             verdict = repair(_job_facts(job, run))
@@ -117,6 +115,20 @@ def _facts(request: Request, run: FlowRun | None) -> RunFacts:
         cancel_requested=asked,
         state=run.state.type.value,
         state_age=datetime.now(UTC) - run.state.timestamp,
+        waits_for_approval=request.status is Status.APPROVAL_PENDING,
+    )
+
+
+def _note(request: Request, run: FlowRun | None, verdict: Repair) -> None:
+    audit.note_now(
+        "reconcile",
+        f"repair.{verdict}",
+        request.location,
+        {
+            "request_id": str(request.id),
+            "prefect": run.state_name if run else None,
+            "lease": request.lease_owner,
+        },
     )
 
 
@@ -153,7 +165,9 @@ def _apply(request: Request, verdict: Repair) -> None:
         {"request_id": str(request.id), "why": "no living worker held it"},
     )
     if verdict is Repair.CANCEL:
-        request_runs.finish(request.id, request.lease_owner or "", Status.CANCELLED)
+        request_runs.finish(
+            request.id, request.lease_owner or "", Status.CANCELLED, because="operator"
+        )
         return
     if verdict is Repair.RUN_AGAIN or request.flow_run_id:
         why = "the worker that ran this died; another one goes on"
@@ -161,14 +175,3 @@ def _apply(request: Request, verdict: Repair) -> None:
     else:
         run_id = _prefect.start_run(request)
     requests.bind_run(request.id, run_id)
-
-
-async def _runs(client: PrefectClient, ids: list[UUID]) -> dict[UUID, FlowRun]:
-    found: dict[UUID, FlowRun] = {}
-    for start in range(0, len(ids), _PAGE):
-        page = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _PAGE])),
-            limit=_PAGE,
-        )
-        found |= {run.id: run for run in page}
-    return found

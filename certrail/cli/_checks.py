@@ -22,8 +22,8 @@ from certrail.cli._server import (
 from certrail.errors import CertrailError, KeyUnavailable, Unreachable
 from certrail.keys.seal import keyring
 from certrail.log import plain
-from certrail.settings import Installation, adopt
-from certrail.store import configured, database
+from certrail.settings import Installation, adopt, silent_after
+from certrail.store import configured, database, executors
 from certrail.store import keys as key_store
 from certrail.store.schema import keys
 
@@ -76,6 +76,7 @@ def examine() -> Iterator[Finding]:
     yield from _guarded("database", _database)
     yield from _guarded("key", _key)
     yield from _server(found)
+    yield from _guarded("executors", _executors)
     yield from _guarded("connectors", _connectors)
 
 
@@ -233,6 +234,33 @@ def _pool(name: str, pools: list[dict[str, Any]], workers: list[dict[str, Any]])
             f"Start one: certrail worker --pool {name}",
         )
     return Finding(check, Verdict.OK, f"served by {', '.join(sorted(alive))}")
+
+
+def _executors() -> Iterator[Finding]:
+    """Tell which agents and sensors are silent, and what waits for one that nobody knows."""
+    found = executors.everyone(silent_after())
+    for one in found:
+        if one.status != "silent":
+            continue
+        work = f"; {one.waiting} requests wait for it" if one.waiting else ""
+        yield Finding(
+            f"executor-{plain(one.name)}",
+            Verdict.FAILED if one.waiting else Verdict.WARNING,
+            f"{plain(one.name)} ({one.pool}) is silent since "
+            f"{one.last_seen_at:%Y-%m-%d %H:%M} UTC{work}",
+            f"Start it on {plain(one.host)}: certrail worker --pool {one.pool} "
+            f"--name {plain(one.name)}; if it is gone: certrail executor forget {plain(one.name)}",
+        )
+    for queue, waiting in executors.unknown().items():
+        yield Finding(
+            f"executor-{plain(queue)}",
+            Verdict.FAILED,
+            f"{waiting} requests wait for {plain(queue)}, of which nobody has heard",
+            f"Start it: certrail worker --pool agents --name {plain(queue)}; "
+            "or correct `executor` of the endpoint or target",
+        )
+    if found and all(one.status != "silent" for one in found):
+        yield Finding("executors", Verdict.OK, f"{len(found)} heard of lately")
 
 
 def _connectors() -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib import import_module
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
@@ -17,6 +17,7 @@ from certrail.cli._server import CLIENT_SETTINGS
 from certrail.configuration import complaints
 from certrail.errors import InvalidRequest, NotFound, Unreachable
 from certrail.settings import Installation, adopt
+from certrail.store import approvals
 from certrail.store.requests import Request
 from certrail.tracker import Status
 
@@ -122,28 +123,110 @@ def cancel_run(request: Request) -> None:
             return
 
 
-def _make_run(request: Request, *, idempotency_key: str, at: datetime | None) -> UUID:
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Scheduled
+def approve_run(request: Request) -> UUID:
+    """Let the run of an approved request go on, at its time or now; a new one if it is gone."""
+    with runs() as opened:
+        return opened.move(request)
 
-    name = f"{request.workflow}/request"
-    with client() as opened:
-        try:
-            deployment = opened.read_deployment_by_name(name)
-        except ObjectNotFound as exc:
-            raise Unreachable(
-                f"Prefect's server has no deployment {name}",
-                remedy="`certrail up` makes it; `certrail doctor` says what else is missing.",
-            ) from exc
-        run = opened.create_flow_run_from_deployment(
-            deployment.id,
+
+class Runs:
+    """Flow runs of many requests, with one connection to Prefect."""
+
+    def __init__(self, opened: SyncPrefectClient) -> None:
+        self._client = opened
+        self._deployments: dict[str, UUID] = {}
+
+    def start(self, request: Request, *, key: str = "", at: datetime | None = None) -> UUID:
+        """Make the run of *request*; with the same *key* (its id) it is the same run.
+
+        One that waits for approval is made paused, so that it holds no place
+        in a worker and can be resumed in Prefect's pages.
+        """
+        from prefect.states import Scheduled
+
+        run = self._client.create_flow_run_from_deployment(
+            self._deployment(f"{request.workflow}/request"),
             parameters={"request_id": str(request.id)},
             name=request.flow_run_name,
-            idempotency_key=idempotency_key,
+            idempotency_key=key or str(request.id),
+            # Only the executor that reaches the target takes from this queue.
+            work_queue_name=request.plan.executor,
             labels=labels(request),
-            state=Scheduled(scheduled_time=moment(at)),
+            state=Scheduled(scheduled_time=moment(at or request.scheduled_at)),
         )
-    return run.id
+        if request.status is Status.APPROVAL_PENDING:
+            self._client.set_flow_run_state(run.id, approval_state(request), force=True)
+        return run.id
+
+    def move(self, request: Request) -> UUID:
+        """Let the run of *request* begin when the request says; what runs already is left alone."""
+        from prefect.exceptions import ObjectNotFound
+        from prefect.states import AwaitingRetry, Scheduled
+
+        if request.flow_run_id is None:
+            return self.start(request)
+        at = moment(request.scheduled_at)
+        try:
+            state = self._client.read_flow_run(request.flow_run_id).state
+            if state is not None and (state.is_pending() or state.is_running()):
+                return request.flow_run_id
+            again = state is not None and state.is_final()
+            new: State[Any] = (
+                AwaitingRetry(scheduled_time=at, message="tried again by the renewal policy")
+                if again
+                else Scheduled(scheduled_time=at)
+            )
+            self._client.set_flow_run_state(request.flow_run_id, new, force=True)
+        except ObjectNotFound:
+            # The first key would bring back the run that was deleted.
+            key = f"{request.id}-{request.run_count}-{request.flow_run_id}"
+            return self.start(request, key=key)
+        return request.flow_run_id
+
+    def _deployment(self, name: str) -> UUID:
+        from prefect.exceptions import ObjectNotFound
+
+        if name not in self._deployments:
+            try:
+                self._deployments[name] = self._client.read_deployment_by_name(name).id
+            except ObjectNotFound as exc:
+                raise Unreachable(
+                    f"Prefect's server has no deployment {name}",
+                    remedy="`certrail up` makes it; `certrail doctor` says what else is missing.",
+                ) from exc
+        return self._deployments[name]
+
+
+@contextmanager
+def runs() -> Iterator[Runs]:
+    """Open Prefect's client for the runs of several requests.
+
+    Raises:
+        Unreachable: nobody answers.
+    """
+    with client() as opened:
+        yield Runs(opened)
+
+
+def approval_state(request: Request) -> State[Any]:
+    """Return the state of a run that waits for approval: paused, with what is waited for."""
+    from prefect.states import Paused
+
+    left = 0.0
+    if request.approval_until is not None:
+        left = (request.approval_until - datetime.now(UTC)).total_seconds()
+    return Paused(
+        name="ApprovalPending",
+        # A little longer than ours, so that our own record says first that it expired.
+        timeout_seconds=int(max(left, 0)) + 600,
+        reschedule=True,
+        message=approvals.told(request),
+    )
+
+
+def _make_run(request: Request, *, idempotency_key: str, at: datetime | None) -> UUID:
+    with runs() as opened:
+        return opened.start(request, key=idempotency_key, at=at)
 
 
 def labels(request: Request) -> dict[str, Any]:

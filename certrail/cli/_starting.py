@@ -8,7 +8,7 @@ from certrail.cli import _prefect
 from certrail.configuration import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.model import Action, Workflow
-from certrail.store import audit, orders, plans, request_runs, requests
+from certrail.store import approvals, audit, orders, plans, request_runs, requests
 from certrail.store.requests import Reason, Request
 
 
@@ -139,16 +139,7 @@ def refreshed_plan(request: Request, present: Plan) -> Plan:
     """
     if request.certificate_id is None and orders.live(request.id) is None:
         return present
-    ordered = request.plan
-    return present.model_copy(
-        update={
-            "names": ordered.names,
-            "key_algorithm": ordered.key_algorithm,
-            "ca": ordered.ca,
-            "ca_profile": ordered.ca_profile,
-            "workflow": ordered.workflow,
-        }
-    )
+    return present.as_ordered(request.plan)
 
 
 def cancel(text: str) -> Request:
@@ -168,6 +159,46 @@ def cancel(text: str) -> Request:
             f"the request {request.id} is {request.status.text.lower()} and will not go on, but "
             f"Prefect was not told: {exc}",
             remedy="Nothing more is to be done; Prefect's pages may show it as scheduled.",
+        ) from exc
+    return request
+
+
+def approve(text: str, note: str) -> Request:
+    """Let a request go on that waits for approval.
+
+    Raises:
+        NotFound, InvalidRequest: there is none, or it does not wait (any more).
+        PermissionRefused: this account may not approve it.
+        Unreachable: it is approved, but Prefect could not be told.
+    """
+    request = approvals.approve(requests.find(text).id, audit.local_actor(), note)
+    try:
+        run_id = _prefect.approve_run(request)
+    except CertrailError as exc:
+        raise Unreachable(
+            f"the request {request.id} is approved, but Prefect was not told: {exc}",
+            remedy="It goes on within two minutes of Prefect's return.",
+        ) from exc
+    if run_id != request.flow_run_id:
+        requests.bind_run(request.id, run_id)
+    request_runs.told(request.id, request.scheduled_at)
+    return requests.get(request.id)
+
+
+def deny(text: str, note: str) -> Request:
+    """Refuse a request that waits for approval.
+
+    Raises:
+        NotFound, InvalidRequest: there is none, or it does not wait (any more).
+        PermissionRefused: this account may not decide about it.
+    """
+    request = approvals.deny(requests.find(text).id, audit.local_actor(), note)
+    try:
+        _prefect.cancel_run(request)
+    except CertrailError as exc:
+        raise Unreachable(
+            f"the request {request.id} is refused, but Prefect was not told: {exc}",
+            remedy="Nothing more is to be done; Prefect's pages may show it as waiting.",
         ) from exc
     return request
 

@@ -24,7 +24,9 @@ from certrail.cli._output import (
 )
 from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest
-from certrail.store import inventory, request_view
+from certrail.store import audit, inventory, renewals, request_view
+
+_SWITCH = {"on": True, "off": False, "default": None}
 
 _PAGE = 1000
 
@@ -194,6 +196,26 @@ def scan(
     else:
         _scan.print_rows(rows)
     return DONE if any(row["reachable"] for row in rows) else FAILED
+
+
+@endpoint.command(
+    "auto-renew",
+    epilog=examples(
+        "certrail endpoint auto-renew www.example.org:443 off",
+        "certrail endpoint auto-renew www.example.org:443 default",
+    ),
+)
+@click.argument("location")
+@click.argument("wanted", metavar="on|off|default", type=click.Choice(list(_SWITCH)))
+def auto_renew(location: str, wanted: str) -> None:
+    """Renew the endpoint LOCATION without being asked, or only when asked.
+
+    `default` follows the profile. `on` and `default` also bring back a
+    renewal that was cancelled or refused. The next sweep acts on it.
+    """
+    settings.adopt()
+    renewals.hold(location, _SWITCH[wanted], audit.local_actor())
+    click.echo(f"{location.lower()}: automatic renewal {wanted}")
 
 
 def _table(

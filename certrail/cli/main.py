@@ -26,6 +26,7 @@ COMMANDS = {
     "view": ("certrail.cli.view:view", "Save, list and delete selections of endpoints."),
     "request": ("certrail.cli.request:request", "Start, follow, retry and cancel requests."),
     "job": ("certrail.cli.job:job", "Automate many endpoints at once."),
+    "executor": ("certrail.cli.executor:executor", "List agents and sensors; forget one."),
     "connector": ("certrail.cli.connector:connector", "List, check and add connectors."),
     "notify": ("certrail.cli.notify:notify", "Test, preview and follow notifications."),
     "audit": ("certrail.cli.audit:audit", "Show, export and verify the audit trail."),

@@ -158,6 +158,34 @@ def cancel(which: str, as_json: bool) -> int:
     return DONE
 
 
+@request.command(
+    epilog=examples(
+        "certrail request approve 3f2a9c41", "certrail request approve 3f2a9c41 --note CHG-1234"
+    )
+)
+@click.argument("which", metavar="ID|LOCATION")
+@click.option("--note", default="", help="Why; it goes into the audit trail.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def approve(which: str, note: str, as_json: bool) -> int:
+    """Let a request go on that waits for approval: at its time, or now."""
+    ui_url = _prefect.installation().ui_url
+    return _told(_starting.approve(which, note), ui_url, wait=False, as_json=as_json)
+
+
+@request.command(epilog=examples("certrail request deny 3f2a9c41 --note 'not before the audit'"))
+@click.argument("which", metavar="ID|LOCATION")
+@click.option("--note", default="", help="Why; it goes into the audit trail.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def deny(which: str, note: str, as_json: bool) -> int:
+    """Refuse a request that waits for approval.
+
+    A renewal that was refused does not come back by itself: `certrail
+    endpoint auto-renew LOCATION on` lets it.
+    """
+    ui_url = _prefect.installation().ui_url
+    return _told(_starting.deny(which, note), ui_url, wait=False, as_json=as_json)
+
+
 def _told(made: Request, ui_url: str, *, wait: bool, as_json: bool) -> int:
     if wait:
         return _followed(made, ui_url, as_json=as_json)

@@ -244,6 +244,8 @@ class Up:
         command = [sys.executable, "-m", "deployments.worker", "--bootstrap"]
         command += [word for pool in POOLS for word in ("--pool", pool)]
         command += ["--name", f"{socket.gethostname()} (certrail up)"]
+        # Work for an agent or sensor elsewhere stays in that one's queue.
+        command += ["--queue", "default"]
         command += ["--limit", str(self._settings.worker_limit), "--grace", str(_GRACE_SECONDS)]
         return Child(
             "the worker",

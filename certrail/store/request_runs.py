@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, update
+from sqlalchemy import Connection, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from certrail.configuration import Plan
@@ -24,8 +24,11 @@ from certrail.store.requests import (
     read,
     selected,
 )
-from certrail.store.schema import endpoints, jobs, requests, steps
+from certrail.store.schema import endpoints, jobs, orders, requests, steps
 from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
+
+ELSEWHERE = frozenset({"called-off", "approval-expired"})
+"""What ends a request without Prefect: its run there is cancelled afterwards."""
 
 
 def unattended(older_than: timedelta) -> list[Request]:
@@ -40,9 +43,135 @@ def unattended(older_than: timedelta) -> list[Request]:
         ~looked_after,
         or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
         requests.c.created_at < func.now() - older_than,
+        # Those whose time has not come are many, and looked at by `scheduled`.
+        or_(
+            requests.c.status != Status.AUTOMATION_SCHEDULED,
+            requests.c.flow_run_id.is_(None),
+            requests.c.scheduled_at <= func.now(),
+        ),
     )
     with statement() as connection:
         return [read(row) for row in connection.execute(query)]
+
+
+def scheduled(limit: int) -> list[Request]:
+    """Return scheduled requests that Prefect was told of: the next ones, and some of the others.
+
+    Of very many, each turn looks at others.
+    """
+    query = selected().where(
+        requests.c.status == Status.AUTOMATION_SCHEDULED,
+        requests.c.flow_run_id.is_not(None),
+        requests.c.lease_owner.is_(None),
+    )
+    with transaction() as connection:
+        rows = [*connection.execute(query.order_by(requests.c.scheduled_at).limit(limit))]
+        if len(rows) == limit:
+            rows += connection.execute(query.order_by(func.random()).limit(limit))
+    return list({row.id: read(row) for row in rows}.values())
+
+
+def adopt(request_id: UUID, at: datetime, actor: str) -> bool:
+    """Take over the moment that an operator gave a scheduled request in Prefect.
+
+    From now on nothing else moves it. Returns whether it was still scheduled.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(requests)
+            .where(requests.c.id == request_id, requests.c.status == Status.AUTOMATION_SCHEDULED)
+            .values(scheduled_at=at, told_at=at, is_pinned=True)
+            .returning(requests.c.id)
+        ).first()
+        if row is not None:
+            audit.note(connection, actor, "request.moved", str(request_id), {"to": at.isoformat()})
+    return row is not None
+
+
+def told(request_id: UUID, at: datetime | None) -> None:
+    """Note that Prefect knows when the request begins."""
+    with transaction() as connection:
+        connection.execute(update(requests).where(requests.c.id == request_id).values(told_at=at))
+
+
+def ended_elsewhere(limit: int) -> list[Request]:
+    """Return requests that are over although Prefect still has a run for them."""
+    query = selected().where(
+        requests.c.status == Status.CANCELLED,
+        requests.c.waits_for == "prefect",
+    )
+    with transaction() as connection:
+        return [read(row) for row in connection.execute(query.limit(limit))]
+
+
+def of_runs(flow_run_ids: Sequence[UUID]) -> dict[UUID, Request]:
+    """Return the requests that flow runs carry, by the id of the run."""
+    query = selected().where(requests.c.flow_run_id.in_(flow_run_ids))
+    with transaction() as connection:
+        return {row.flow_run_id: read(row) for row in connection.execute(query)}
+
+
+def prefect_knows(request_id: UUID) -> None:
+    """Note that the run of a request that is over is over in Prefect too."""
+    with transaction() as connection:
+        connection.execute(
+            update(requests).where(requests.c.id == request_id).values(waits_for=None)
+        )
+
+
+def open_again(
+    connection: Connection, request_id: UUID, plan: Plan, actor: str, at: datetime
+) -> None:
+    """Schedule a failed request anew in the caller's transaction; finished steps stay finished.
+
+    What was ordered stands for its names and its key, as in a retry by hand.
+    """
+    live = exists().where(orders.c.request_id == request_id, ~orders.c.is_dead)
+    row = connection.execute(
+        select(requests.c.plan, requests.c.certificate_id, live.label("is_ordered")).where(
+            requests.c.id == request_id
+        )
+    ).one()
+    if row.certificate_id is not None or row.is_ordered:
+        plan = plan.as_ordered(Plan.model_validate(row.plan))
+    connection.execute(
+        update(requests)
+        .where(
+            requests.c.id == request_id,
+            requests.c.status.in_((Status.AUTOMATION_FAILED, Status.ACTION_REQUIRED)),
+        )
+        .values(
+            status=Status.AUTOMATION_SCHEDULED,
+            cancel_requested=False,
+            plan=plan.model_dump(mode="json"),
+            started_at=None,
+            ended_at=None,
+            ended_because=None,
+            scheduled_at=at,
+            told_at=None,
+        )
+    )
+    _steps_again(connection, request_id)
+    audit.note(connection, actor, "request.retry", plan.location, {"request_id": str(request_id)})
+
+
+def _steps_again(connection: Connection, request_id: UUID) -> None:
+    connection.execute(
+        update(steps)
+        .where(
+            steps.c.request_id == request_id,
+            steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
+        )
+        .values(
+            status=StepStatus.PENDING,
+            cause=None,
+            remedy=None,
+            retryable=None,
+            error=None,
+            detail=None,
+            ended_at=None,
+        )
+    )
 
 
 def release(request_id: UUID, owner: str) -> None:
@@ -187,8 +316,10 @@ def finish(
                 lease_owner=None,
                 lease_until=None,
                 ended_at=func.now(),
-                waits_for=None,
-                ended_because=because,
+                waits_for="prefect" if because in ELSEWHERE else None,
+                ended_because=func.coalesce(because, requests.c.ended_because)
+                if status is Status.CANCELLED
+                else None,
             )
             .returning(requests.c.endpoint_id, requests.c.certificate_id)
         ).first()
@@ -264,22 +395,7 @@ def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
                     "only a failed or cancelled request can be retried",
                     remedy="Start a new one with `certrail request start`.",
                 )
-            connection.execute(
-                update(steps)
-                .where(
-                    steps.c.request_id == request_id,
-                    steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
-                )
-                .values(
-                    status=StepStatus.PENDING,
-                    cause=None,
-                    remedy=None,
-                    retryable=None,
-                    error=None,
-                    detail=None,
-                    ended_at=None,
-                )
-            )
+            _steps_again(connection, request_id)
             audit.note(
                 connection, actor, "request.retry", plan.location, {"request_id": str(request_id)}
             )
@@ -298,7 +414,7 @@ def ask_to_cancel(request_id: UUID, actor: str) -> Request:
         row = connection.execute(
             update(requests)
             .where(requests.c.id == request_id, requests.c.status.in_(ACTIVE))
-            .values(cancel_requested=True)
+            .values(cancel_requested=True, ended_because="operator")
             .returning(
                 requests.c.lease_owner,
                 (requests.c.lease_until > func.now()).label("is_held"),

@@ -171,17 +171,19 @@ def add(
         )
         .returning(requests.c.id)
     ).scalar_one()
+    # One statement: the driver sends many at once in a way that waits for the network.
     connection.execute(
-        insert(steps),
-        [
-            {
-                "request_id": request_id,
-                "number": number,
-                "title": title,
-                "status": StepStatus.PENDING,
-            }
-            for number, title in enumerate(STEPS[plan.workflow], start=1)
-        ],
+        insert(steps).values(
+            [
+                {
+                    "request_id": request_id,
+                    "number": number,
+                    "title": title,
+                    "status": StepStatus.PENDING,
+                }
+                for number, title in enumerate(STEPS[plan.workflow], start=1)
+            ]
+        )
     )
     audit.note(
         connection,
@@ -221,7 +223,12 @@ def _supersede(connection: Connection, endpoint_id: UUID, actor: str) -> None:
             # One that has its certificate already goes on: a second order would be waste.
             requests.c.certificate_id.is_(None),
         )
-        .values(status=Status.CANCELLED, ended_at=func.now(), ended_because="superseded")
+        .values(
+            status=Status.CANCELLED,
+            ended_at=func.now(),
+            ended_because="superseded",
+            waits_for="prefect",
+        )
         .returning(requests.c.id)
     ).all()
     for row in ended:
@@ -310,8 +317,8 @@ def of_run(flow_run_id: UUID) -> Request | None:
     return read(row) if row else None
 
 
-def bind_run(request_id: UUID, flow_run_id: UUID) -> None:
-    """Note which Prefect flow run carries the request."""
+def bind_run(request_id: UUID, flow_run_id: UUID | None) -> None:
+    """Note which Prefect flow run carries the request; None: it needs another one."""
     with statement() as connection:
         connection.execute(
             update(requests).where(requests.c.id == request_id).values(flow_run_id=flow_run_id)

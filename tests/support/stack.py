@@ -52,9 +52,11 @@ class Stack:
     env: dict[str, str]
     process: subprocess.Popen[bytes]
 
-    def cli(self, *arguments: str, within: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, within: float = 120.0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``certrail`` with *arguments* from another shell; the caller looks at the result."""
-        return cli(*arguments, env=self.env, within=within)
+        return cli(*arguments, env={**self.env, **(env or {})}, within=within)
 
     def said(self) -> str:
         """What ``certrail up`` has said on standard error so far."""

@@ -1,0 +1,249 @@
+"""Keeping Prefect and our record together, and noticing what nobody else would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect import State, get_client, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.states import Cancelled, Completed, Crashed
+
+from certrail.cli import _prefect
+from certrail.errors import CertrailError
+from certrail.renewal.follow import Follow, RunSeen, follow
+from certrail.settings import silent_after
+from certrail.store import approvals, audit, executors, request_runs
+from certrail.store.requests import Request
+from certrail.tracker import ACTIVE, SUCCESSFUL, Status
+from tasks._threads import in_thread
+
+_ACTOR = "reconcile"
+_IN_PREFECT = "an operator in Prefect"
+_PAGE = 200
+_FOLLOWED = 1000
+_STUCK = timedelta(minutes=2)
+_STUCK_HOUSEKEEPING = timedelta(minutes=10)
+_HELD_SLOT = timedelta(minutes=5)
+HOUSEKEEPING = "housekeeping"
+_BUSY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+
+
+@task(
+    name="Follow Prefect",
+    task_run_name="Follow Prefect",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def follow_prefect() -> int:
+    """Take over what operators did to scheduled runs in Prefect: moved, or cancelled.
+
+    Returns how many requests changed.
+    """
+    changed = 0
+    listed = await in_thread(request_runs.scheduled, _FOLLOWED)
+    async with get_client() as client:
+        seen = await runs_by_id(client, [r.flow_run_id for r in listed if r.flow_run_id])
+    for request in listed:
+        run = seen.get(request.flow_run_id) if request.flow_run_id else None
+        verdict = follow(_seen(run), scheduled_at=request.scheduled_at, told_at=request.told_at)
+        if verdict is Follow.CANCEL:
+            await in_thread(_cancelled, request)
+        elif verdict is Follow.ADOPT and run is not None and run.state is not None:
+            at = run.state.state_details.scheduled_time
+            assert at is not None
+            await in_thread(request_runs.adopt, request.id, _plain(at), _IN_PREFECT)
+        else:
+            continue
+        changed += 1
+        get_run_logger().info("%s: %s in Prefect", request.location, verdict)
+    return changed
+
+
+@task(
+    name="End what is over",
+    task_run_name="End what is over",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def end_what_is_over() -> None:
+    """Expire approvals that nobody gave, and cancel runs of requests that ended without them."""
+    for request in await in_thread(approvals.overdue):
+        await in_thread(approvals.expire, request)
+        get_run_logger().warning("%s: nobody approved it in time", request.location)
+    for request in await in_thread(request_runs.ended_elsewhere, _PAGE):
+        try:
+            await in_thread(_prefect.cancel_run, request)
+        except CertrailError as exc:
+            get_run_logger().warning("%s: %s", request.location, exc)
+            continue
+        await in_thread(request_runs.prefect_knows, request.id)
+
+
+@task(
+    name="Find silent executors",
+    task_run_name="Find silent executors",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def find_silent_executors() -> int:
+    """Tell, once, which agents and sensors have fallen silent."""
+    found = await in_thread(executors.find_silent, silent_after())
+    for one in found:
+        get_run_logger().warning(
+            "%s of the pool %s is silent; %d requests wait for it", one.name, one.pool, one.waiting
+        )
+    return len(found)
+
+
+@task(
+    name="End dead runs",
+    task_run_name="End dead runs",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def end_dead_runs() -> int:
+    """End runs that Prefect believes to be under way although nobody works on them.
+
+    Those of requests by our own record, housekeeping by its age. Slots that
+    the dead held are given back. Returns how many were ended.
+    """
+    ended = 0
+    async with get_client() as client:
+        deployments = await client.read_deployments(limit=_PAGE)
+        ours = {d.id: d for d in deployments}
+        requesting = [d.id for d in deployments if d.name == "request"]
+        keeping = [d.id for d in deployments if HOUSEKEEPING in d.tags]
+        ended += await _end(client, await _busy(client, requesting, _STUCK), _by_record)
+        ended += await _end(client, await _busy(client, keeping, _STUCK_HOUSEKEEPING), _by_age)
+        for deployment in ours.values():
+            await _free_slots(client, deployment)
+    return ended
+
+
+async def runs_by_id(client: PrefectClient, ids: list[UUID]) -> dict[UUID, FlowRun]:
+    """Return the flow runs that Prefect has, by id."""
+    found: dict[UUID, FlowRun] = {}
+    for start in range(0, len(ids), _PAGE):
+        page = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _PAGE])),
+            limit=_PAGE,
+        )
+        found |= {run.id: run for run in page}
+    return found
+
+
+def _seen(run: FlowRun | None) -> RunSeen:
+    if run is None or run.state is None:
+        return RunSeen(None)
+    at = run.state.state_details.scheduled_time
+    return RunSeen(run.state.type.value, _plain(at) if at else None)
+
+
+def _plain(moment: Any) -> datetime:
+    return datetime.fromtimestamp(moment.timestamp(), UTC)
+
+
+def _cancelled(request: Request) -> None:
+    request_runs.finish(request.id, "", Status.CANCELLED, because="operator")
+    audit.note_now(_IN_PREFECT, "request.cancel", str(request.id), {"location": request.location})
+
+
+async def _busy(client: PrefectClient, ids: list[UUID], since: timedelta) -> list[FlowRun]:
+    """Return runs of deployments that have been under way, in one state, for a while."""
+    if not ids:
+        return []
+    found = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BUSY))
+        ),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=ids)),
+        limit=_PAGE,
+    )
+    before = datetime.now(UTC) - since
+    return [run for run in found if run.state and run.state.timestamp < before]
+
+
+async def _end(client: PrefectClient, busy: list[FlowRun], judge: Any) -> int:
+    ended = 0
+    verdicts: dict[UUID, State[Any]] = await in_thread(judge, busy)
+    for run in busy:
+        if (state := verdicts.get(run.id)) is None:
+            continue
+        # Not by force: Prefect's own rules then give back the slots it held.
+        await client.set_flow_run_state(run.id, state)
+        await in_thread(
+            audit.note_now,
+            _ACTOR,
+            "repair.end-run",
+            str(run.id),
+            {"name": run.name, "was": run.state_name, "is": state.name},
+        )
+        get_run_logger().warning("%s was %s: %s", run.name, run.state_name, state.message)
+        ended += 1
+    return ended
+
+
+def _by_record(busy: Iterable[FlowRun]) -> dict[UUID, State[Any]]:
+    """Return how runs end whose request is over; those of active requests are not ours to judge."""
+    runs = list(busy)
+    carried = request_runs.of_runs([run.id for run in runs])
+    found: dict[UUID, State[Any]] = {}
+    for run in runs:
+        request = carried.get(run.id)
+        if request is None:
+            found[run.id] = Crashed(message="no request belongs to it any more")
+        elif request.status in SUCCESSFUL:
+            found[run.id] = Completed(message="its request is done; the worker died before it said")
+        elif request.status is Status.CANCELLED:
+            found[run.id] = Cancelled(message="its request is cancelled")
+        elif request.status not in ACTIVE:
+            found[run.id] = Crashed(message="its request has failed; the worker died meanwhile")
+    return found
+
+
+def _by_age(busy: Iterable[FlowRun]) -> dict[UUID, State[Any]]:
+    message = "housekeeping takes seconds: the worker that ran it died"
+    return {run.id: Crashed(message=message) for run in busy}
+
+
+async def _free_slots(client: PrefectClient, deployment: DeploymentResponse) -> None:
+    """Give back slots of a deployment's limit that no run holds."""
+    limit = deployment.global_concurrency_limit
+    if limit is None or not limit.active_slots:
+        return
+    if limit.updated is None or limit.updated > datetime.now(UTC) - _HELD_SLOT:
+        return
+    busy = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BUSY))
+        ),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        limit=_PAGE,
+    )
+    if len(busy) >= limit.active_slots:
+        return
+    await client.update_global_concurrency_limit(
+        limit.name, GlobalConcurrencyLimitUpdate(active_slots=len(busy))
+    )
+    await in_thread(
+        audit.note_now,
+        _ACTOR,
+        "repair.free-slots",
+        deployment.name,
+        {"limit": limit.name, "held": limit.active_slots, "used": len(busy)},
+    )
