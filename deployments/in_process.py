@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 from uuid import UUID
@@ -39,6 +41,8 @@ from deployments.engine import Control, Ending, execute
 
 _ENTRYPOINT_SECONDS = 30.0
 _ENDING_SECONDS = 3.0
+# So long a shard of a bulk job is left to the other workers while this one runs one already.
+_LEFT_SECONDS = 4.0
 
 
 class RunResult(BaseWorkerResult):
@@ -57,7 +61,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         super().__init__(*args, **kwargs)
         self._watch = watch
         self._draining = False
-        self._running: dict[UUID, tuple[asyncio.Task[State[Any]], Control, bool]] = {}
+        self._running: dict[UUID, tuple[asyncio.Task[State[Any]], Control, bool, bool]] = {}
         self._entrypoints: dict[UUID, tuple[float, str]] = {}
 
     @property
@@ -80,7 +84,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
             return RunResult(identifier=identifier, status_code=1)
         control = Control()
         task = asyncio.create_task(_execute(flow, flow_run, control), name=str(flow_run.id))
-        self._running[flow_run.id] = (task, control, flow.isasync)
+        self._running[flow_run.id] = (task, control, flow.isasync, _is_shard(flow_run))
         self._watch.add(flow_run.id, self)
         if task_status is not None:
             task_status.started(1)
@@ -103,12 +107,12 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         """
         self._draining = True
         if self._running:
-            await asyncio.wait({task for task, _, _ in self._running.values()}, timeout=grace)
+            await asyncio.wait({task for task, *_ in self._running.values()}, timeout=grace)
         left = dict(self._running)
         for flow_run_id in left:
             self._end(flow_run_id, Ending.HANDED_BACK)
         if left:
-            await asyncio.wait({task for task, _, _ in left.values()}, timeout=_ENDING_SECONDS)
+            await asyncio.wait({task for task, *_ in left.values()}, timeout=_ENDING_SECONDS)
         for flow_run_id in list(self._running):
             # Held by a call in a thread, which ends with the process.
             await self.client.set_flow_run_state(
@@ -120,7 +124,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
     def _end(self, flow_run_id: UUID, ending: Ending) -> None:
         if (found := self._running.get(flow_run_id)) is None:
             return
-        task, control, is_async = found
+        task, control, is_async, _ = found
         if control.ending is None and is_async:
             control.ending = ending
             task.cancel(HANDED_BACK if ending is Ending.HANDED_BACK else None)
@@ -139,7 +143,20 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         if self._draining or (self._limiter and self._limiter.available_tokens <= 0):
             return []
-        return await super()._get_scheduled_flow_runs()
+        found = await super()._get_scheduled_flow_runs()
+        here = sum(is_shard for *_, is_shard in self._running.values())
+        now = datetime.now(UTC)
+        kept = shared_out(
+            [
+                (
+                    _is_shard(each.flow_run),
+                    (now - (each.flow_run.expected_start_time or now)).total_seconds(),
+                )
+                for each in found
+            ],
+            here,
+        )
+        return [each for each, is_kept in zip(found, kept, strict=True) if is_kept]
 
     async def _worker_metadata(self) -> WorkerMetadata | None:
         # The base class walks through every installed package at each heartbeat.
@@ -223,6 +240,27 @@ class Watch:
     def _cancel(self, flow_run_id: UUID) -> None:
         if (worker := self._workers.get(flow_run_id)) is not None:
             worker.cancel(flow_run_id)
+
+
+def shared_out(due: Sequence[tuple[bool, float]], shards_here: int) -> list[bool]:
+    """Decide which due runs this worker takes: all but the shards that others should have.
+
+    Without this the worker that asks first would take all shards of a job.
+
+    Args:
+        due: whether each run is a shard of a bulk job, and for how many seconds it has been due.
+        shards_here: how many shards run in this process already.
+    """
+    kept = []
+    for is_shard, seconds in due:
+        leaves = is_shard and shards_here > 0 and seconds < _LEFT_SECONDS
+        shards_here += is_shard and not leaves
+        kept.append(not leaves)
+    return kept
+
+
+def _is_shard(flow_run: FlowRun) -> bool:
+    return {"job_id", "number", "places"} <= flow_run.parameters.keys()
 
 
 def _suspend(flow_run_id: UUID, state: State[Any]) -> None:

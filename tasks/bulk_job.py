@@ -54,6 +54,9 @@ async def run_job(job_id: UUID) -> State[Any]:
     log = get_run_logger()
     try:
         async with _held(job_id) as (job, owner):
+            if job.status is JobStatus.PAUSED:
+                # `certrail job resume` has said so already; this is Prefect's own button.
+                await patiently(lambda: job_runs.resume(job, "Prefect's Resume button"))
             if job.status.is_over:
                 count = await patiently(lambda: _jobs.reopen(job, "Prefect's Retry button"))
                 log.info("%d endpoints run again", count)
@@ -99,6 +102,7 @@ class _Run:
         assert context is not None
         assert context.flow_run is not None
         self._run_id: UUID = context.flow_run.id
+        self._suspension = context.flow_run_suspension_request
         self._job = job
         self._owner = owner
         self._client = client
@@ -122,7 +126,7 @@ class _Run:
                     raise JournalConflict("another worker goes on with this job")
                 if self._wishes.hold or self._stop:
                     break
-            if self._wishes.pause and not self._wishes.end and not self._stop:
+            if wave is not None and self._wishes.pause and not (self._wishes.end or self._stop):
                 await self._pause()
         finally:
             beat.cancel()
@@ -144,7 +148,8 @@ class _Run:
             waves = await self._waves()
             shards = await patiently(lambda: job_runs.shards(self._job.id, number))
             await self._show(waves)
-            self._judge(waves, number)
+            await self._judge(waves, number)
+            await self._heed_prefect()
             held = [shard for shard in shards if shard.is_held]
             rests = self._wishes.hold or self._stop is not None or self._lost
             if not held and (rests or not any(shard.left for shard in shards)):
@@ -158,19 +163,28 @@ class _Run:
                     await self._keep_going(shards)
                 except (httpx.HTTPError, Unreachable) as exc:
                     self._log.warning("Prefect's server does not answer: %s", exc)
+                except InvalidRequest as exc:
+                    await self._give_up(Stop("shard-broken", f"{exc}. {exc.remedy}"))
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _judge(self, waves: list[Wave], number: int) -> None:
+    async def _heed_prefect(self) -> None:
+        """Take a pause that somebody asked for on the run's page for one of the job."""
+        if self._suspension.is_requested() and not self._wishes.pause:
+            with suppress(InvalidRequest):
+                await patiently(lambda: job_runs.ask_to_pause(self._job, "Prefect's Pause button"))
+            self._wishes = Wishes(pause=True, end=self._wishes.end)
+
+    async def _judge(self, waves: list[Wave], number: int) -> None:
         if self._stop is not None:
             return
         begun = [wave for wave in waves if wave.number <= number]
-        self._stop = threshold.stop(self._job.threshold, begun)
-        if self._stop is not None:
-            self._log.error("stopped: %s", self._stop.message)
-            stop = self._stop
-            asyncio.get_running_loop().create_task(
-                patiently(lambda: job_runs.stop(self._job.id, stop.code, stop.message))
-            )
+        if (why := threshold.stop(self._job.threshold, begun)) is not None:
+            await self._give_up(why)
+
+    async def _give_up(self, why: Stop) -> None:
+        self._stop = why
+        self._log.error("stopped: %s", why.message)
+        await patiently(lambda: job_runs.stop(self._job.id, why.code, why.message))
 
     async def _keep_going(self, shards: list[ShardState]) -> None:
         """Have as many shards at work as there are workers; begin those again that died."""
@@ -272,6 +286,7 @@ class _Run:
             return
         nudge()
         self._log.info("paused; `certrail job resume` goes on")
+        self._suspension.raise_if_requested()
         await asuspend_flow_run(timeout=10 * 365 * 86400, key=uuid4().hex)
 
     async def _end(self) -> State[Any]:
