@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from deployments.demo.chapters import CHAPTERS
+from deployments.demo.chapters.bulk_job import JOB
 from deployments.demo.scene import SHOP, WWW, Scene, built
 from deployments.demo.screen import DemoError, Screen
 
@@ -91,6 +92,7 @@ def _where_to_look(scene: Scene, *, keep: bool) -> None:
         f"request show {WWW}:443",
         f"request start {SHOP}:443 --action reissue --wait",
         "endpoint list",
+        f"job show {JOB}",
         f"endpoint show {SHOP}:443",
     ):
         screen.plain(f"  {program} {arguments}")

@@ -47,8 +47,8 @@ class Installation:
         """The variables by which a command finds this installation."""
         return {"CERTRAIL_DATA_DIR": str(self.data_dir)}
 
-    def certrail(self, *arguments: str, expect: int = 0) -> None:
-        """Show and run one command; its output is the demo's.
+    def certrail(self, *arguments: str, expect: int = 0, quiet: bool = False) -> None:
+        """Show and run one command; its output is the demo's, unless it is to be *quiet*.
 
         Raises:
             DemoError: it ended with another exit code than *expect*.
@@ -56,7 +56,11 @@ class Installation:
         self.screen.command(shlex.join(["certrail", *arguments]))
         environment = {**_clean(), **self.environment, **self.secrets}
         done = subprocess.run(
-            [*_CERTRAIL, *arguments], env=environment, cwd=self.folder, check=False
+            [*_CERTRAIL, *arguments],
+            env=environment,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL if quiet else None,
+            check=False,
         )
         if done.returncode != expect:
             raise DemoError(

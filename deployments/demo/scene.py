@@ -15,10 +15,11 @@ from typing import Any
 
 from deployments.demo import balancer as balancer_
 from deployments.demo import ca as ca_
-from deployments.demo import dns_server, installation, machine
+from deployments.demo import dns_server, fleet, installation, machine
 from deployments.demo.balancer import Balancer
 from deployments.demo.ca import Ca
 from deployments.demo.dns_server import DnsServer
+from deployments.demo.fleet import Fleet
 from deployments.demo.installation import Installation
 from deployments.demo.machine import Machine
 from deployments.demo.screen import DemoError, Screen
@@ -41,6 +42,7 @@ class Scene:
         ca: the ACME CA.
         machine: the web server's machine.
         balancer: a load balancer with an API.
+        fleet: many endpoints at one address.
         installation: Certrail.
     """
 
@@ -50,6 +52,7 @@ class Scene:
     ca: Ca
     machine: Machine
     balancer: Balancer
+    fleet: Fleet
     installation: Installation
 
     def handshake(self, name: str, *, port: int = 0) -> str:
@@ -101,6 +104,8 @@ def built(screen: Screen) -> Iterator[Scene]:
         )
         lb = stack.enter_context(balancer_.balancing(folder / "balancer", first_name=LB))
         screen.note(f"a load balancer with an API (Caddy) at 127.0.0.1:{lb.https_port}")
+        many = stack.enter_context(fleet.serving(folder / "fleet"))
+        screen.note(f"{len(many.names)} names behind one TLS server at 127.0.0.1:{many.port}")
         screen.note("certrail up: PostgreSQL, Prefect and a worker")
         own = stack.enter_context(
             installation.running(
@@ -110,4 +115,4 @@ def built(screen: Screen) -> Iterator[Scene]:
                 secrets={"DEMO_TSIG_KEY": dns.secret},
             )
         )
-        yield Scene(folder, screen, dns, authority, host, lb, own)
+        yield Scene(folder, screen, dns, authority, host, lb, many, own)

@@ -165,6 +165,10 @@ def test_the_whole_story_is_told_and_nothing_is_left(home: Path) -> None:
         assert "remedy: " in told
         assert told.count("✔ handshake with www.example.test") == 6, told
         assert told.count("✔ handshake with shop.example.test") == 1, told
+        assert "20 of 20 endpoints would take part" in told
+        assert "unknown directive in line 7" in told
+        assert "Completed: 19 successful, 1 failed of 20" in told
+        assert "Completed: 20 successful of 20" in told
         assert "Traceback" not in told
         served = re.findall(r"handshake with www\S+ .* serial …(\w+)", told)
         assert len(set(served)) == 2

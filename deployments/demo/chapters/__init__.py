@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from deployments.demo.chapters import (
     appliance,
+    bulk_job,
     configuration,
     delivery,
     failure,
@@ -21,4 +22,5 @@ CHAPTERS: tuple[Callable[[Scene], None], ...] = (
     failure.play,
     appliance.play,
     delivery.play,
+    bulk_job.play,
 )
