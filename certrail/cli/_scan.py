@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
+import yaml
 
 from certrail.cli import _prefect
 from certrail.cli._output import echo_table
 from certrail.configuration import EndpointConfig
 from certrail.connectors import Host, InstallTarget
-from certrail.errors import ConnectorError, InvalidRequest, NotFound
+from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.model import Chain, Site
 from certrail.servers import registry
+from certrail.servers.discovery import Found, discover
 from certrail.settings import adopt
 from certrail.store import configured, inventory, observed
 from certrail.store.database import transaction
@@ -64,8 +67,26 @@ def addresses(
     return rows
 
 
-def sites_of_target(name: str, *, keep: bool) -> list[dict[str, Any]]:
-    """List the sites of a host or appliance; those that are not known become endpoints.
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What was found on a target.
+
+    Attributes:
+        rows: one for each site, and one for each server that cannot be read.
+        endpoints: the sites that are not in the inventory, as endpoints.
+    """
+
+    rows: list[dict[str, Any]]
+    endpoints: list[EndpointConfig]
+
+    def as_yaml(self) -> str:
+        """Return the endpoints as a file for `certrail apply`."""
+        found = [one.model_dump(mode="json", exclude_defaults=True) for one in self.endpoints]
+        return str(yaml.safe_dump({"endpoints": found}, sort_keys=False, allow_unicode=True))
+
+
+def sites_of_target(name: str, *, keep: bool, profile: str | None = None) -> Offer:
+    """List the sites of a host or appliance; with *keep*, unknown ones become endpoints.
 
     Raises:
         NotFound: there is no connector of that name, or it serves no kind of server we know.
@@ -80,24 +101,40 @@ def sites_of_target(name: str, *, keep: bool) -> list[dict[str, Any]]:
             f"there is no connector {name}", remedy="`certrail connector list` shows all."
         )
     block = _prefect.load_block(found[name].reference)
-    known = {_site_key(detail.server): detail.row.location for detail in _endpoints_on(name)}
-    rows: list[dict[str, Any]] = []
+    known = {
+        (str(detail.server.get("kind", "")), *_site_key(detail.server)): detail.row.location
+        for detail in _endpoints_on(name)
+    }
+    offer = Offer([], [])
     with block.connect() as opened:
-        for server, target in _servers(name, opened):
-            for site in target.sites():
-                location = known.get(_site_key(site.settings))
-                wanted = None if location else _endpoint_of(name, server, site)
+        for server, target, running in _servers(name, opened):
+            try:
+                sites = list(target.sites())
+            except CertrailError as exc:
+                offer.rows.append(_unreadable(server, exc))
+                continue
+            for site in sites:
+                location = known.get((str(server.get("kind", "")), *_site_key(site.settings)))
+                wanted = None
+                if location is None and site.tls and running:
+                    wanted = _endpoint_of(name, block, server, site, profile)
                 added = keep and wanted is not None and observed.add_site(wanted)
+                if wanted is not None and wanted.location not in {
+                    one.location for one in offer.endpoints
+                }:
+                    offer.endpoints.append(wanted)
                 location = location or (wanted.location if wanted else None)
-                rows.append(_site_row(site, server, location, added=added))
-    return rows
+                row = _site_row(site, server, location, added=added)
+                offer.rows.append({**row, "running": running})
+    return offer
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what was found for people; addresses where nothing answers are only counted."""
     if rows and "site" in rows[0]:
-        columns = ("site", "listens", "tls", "fingerprint", "location", "added")
-        echo_table([(name, name) for name in columns], rows)
+        shown = ["server", "site", "listens", "tls", "running", "location", "added"]
+        echo_table([(name, name) for name in shown], [one for one in rows if one["site"]])
+        print_unreadable(rows)
         return
     silent = [row for row in rows if not row["reachable"]]
     answered = [_for_people(row) for row in rows if row["reachable"]]
@@ -106,6 +143,13 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         echo_table([(name, name) for name in columns], answered)
     if silent:
         click.echo(f"{len(silent)} of {len(rows)} addresses did not answer")
+
+
+def print_unreadable(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say on standard error which servers could not be read, and why."""
+    for one in rows:
+        if "error" in one:
+            click.echo(f"{one['server']}: {one['error']}", err=True)
 
 
 def _look_at(place: Place, protocol: StartTls | None, timeout: timedelta) -> Iterator[Scanned]:
@@ -143,33 +187,30 @@ def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _servers(name: str, opened: Any) -> Iterator[tuple[dict[str, Any], InstallTarget]]:
-    """Yield settings and target of every server on what was opened."""
+def _servers(name: str, opened: Any) -> Iterator[tuple[dict[str, Any], InstallTarget, bool]]:
+    """Yield settings and target of every server on what was opened, and whether it runs."""
     if isinstance(opened, InstallTarget):
-        yield {}, opened
+        yield {}, opened, True
         return
     if not isinstance(opened, Host):
         raise InvalidRequest(
             f"{name} serves no sites", remedy="Name a host or an appliance with --target."
         )
-    errors: list[ConnectorError] = []
-    some = False
-    for server in _known_servers(name):
-        try:
-            target = registry.open_target(opened, server)
-            next(iter(target.sites()), None)
-        except NotFound as exc:
-            errors.append(exc)
+    found = [Found(settings, running=True) for settings in _known_servers(name)]
+    known = [one.settings for one in found]
+    known_configs = {(one.kind, one.settings.get("config")) for one in found}
+    for one in discover(opened):
+        if one.settings in known or (one.kind, one.settings.get("config")) in known_configs:
             continue
-        some = True
-        yield server, target
-    if not some:
+        found.append(one)
+    if not found:
         raise NotFound(
-            f"no server of a known kind was found on {name}: "
-            + "; ".join(str(error) for error in errors),
+            f"no server of a known kind was found on {name}",
             remedy="Name its configuration in the `server` of an endpoint on this target. Known "
             f"kinds: {', '.join(registry.kinds())}.",
         )
+    for one in found:
+        yield one.settings, registry.open_target(opened, one.settings), one.running
 
 
 def _endpoints_on(name: str) -> list[inventory.Detail]:
@@ -182,31 +223,67 @@ def _site_key(settings: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _known_servers(name: str) -> list[dict[str, Any]]:
-    """Return how the servers of a host are configured in the inventory, else the usual places."""
+    """Return how the servers of a host are configured in the inventory."""
     servers: dict[str, dict[str, Any]] = {}
     for detail in _endpoints_on(name):
         settings = {k: v for k, v in detail.server.items() if k not in _OF_A_SITE}
         if settings.get("kind") in registry.kinds():
             servers[str(sorted(settings.items(), key=str))] = settings
-    return list(servers.values()) or [{"kind": kind} for kind in registry.kinds()]
+    return list(servers.values())
 
 
-def _endpoint_of(target: str, server: Mapping[str, Any], site: Site) -> EndpointConfig | None:
+def _endpoint_of(
+    target: str, block: Any, server: Mapping[str, Any], site: Site, profile: str | None
+) -> EndpointConfig | None:
     """Return the site as an endpoint; None where it has no name to be called by."""
     names = [name for name in site.names if not name.startswith(("*", "~", "_"))]
     if not names or not server:
         return None
     ports = [listen.rpartition(":")[2] for listen in site.listens]
     port = next((port for port in ports if port.isdigit() and port != "80"), str(_HTTPS))
+    protocol = StartTls(site.starttls) if site.starttls else None
     try:
         return EndpointConfig(
             location=f"{names[0]}:{port}",
+            address=_addresses(site, port, str(getattr(block, "host", ""))),
             names=tuple(names),
+            profile=profile,
             target=target,
             server={**server, **{k: v for k, v in site.settings.items() if v}},
+            starttls=None if protocol is guess_starttls(int(port)) else protocol,
         )
     except ValueError:
         return None
+
+
+def _addresses(site: Site, port: str, machine: str) -> tuple[str, ...]:
+    """Return where the site is to be tested: on that machine, not behind a balancer's name."""
+    found: dict[str, None] = {}
+    for listen in site.listens:
+        host, _, own = listen.rpartition(":")
+        if own != port:
+            continue
+        if is_ip(host.strip("[]")):
+            found[listen] = None
+        elif machine:
+            found[f"[{machine}]:{port}" if ":" in machine else f"{machine}:{port}"] = None
+    return tuple(found)
+
+
+def _unreadable(server: Mapping[str, Any], error: CertrailError) -> dict[str, Any]:
+    return {
+        "site": None,
+        "names": [],
+        "listens": [],
+        "tls": False,
+        "fingerprint": None,
+        "server": server.get("kind"),
+        "location": None,
+        "added": False,
+        "running": True,
+        "reachable": False,
+        "error": " ".join(f"{error} {error.remedy}".split()),
+    }
 
 
 def _site_row(

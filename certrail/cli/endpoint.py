@@ -140,6 +140,7 @@ def import_(path: Path, dry_run: bool, as_json: bool) -> None:
     epilog=examples(
         "certrail endpoint scan www.example.org:443 192.0.2.0/28:443",
         "certrail endpoint scan --target web01",
+        "certrail endpoint scan --target web01 --profile public-web --yaml > web01.yaml",
         "certrail endpoint scan mail.example.org:587 --starttls smtp --json",
     )
 )
@@ -158,6 +159,14 @@ def import_(path: Path, dry_run: bool, as_json: bool) -> None:
     help="Seconds for each address.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 256), default=32, show_default=True)
+@click.option("--profile", help="With --target: the profile that new endpoints get.")
+@click.option(
+    "--yaml",
+    "as_yaml",
+    is_flag=True,
+    help="With --target: print new endpoints as a file for `certrail apply`, and keep nothing.",
+)
+@click.option("--save", is_flag=True, help="Keep them although they are printed with --yaml.")
 @click.option("--dry-run", is_flag=True, help="Look, but keep nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def scan(
@@ -166,6 +175,9 @@ def scan(
     starttls: str | None,
     timeout: float,
     concurrency: int,
+    profile: str | None,
+    as_yaml: bool,
+    save: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -173,6 +185,8 @@ def scan(
 
     Known endpoints get what was seen; an address that serves a certificate
     and is not known becomes an endpoint without a profile (`--view unmanaged`).
+    With --target, the servers of a host are found by their processes and usual
+    places, and what they serve by their configuration.
     Exit code 1 when nothing answered anywhere.
     """
     from certrail.cli import _scan
@@ -181,8 +195,18 @@ def scan(
         raise InvalidRequest(
             "give addresses or --target", remedy="certrail endpoint scan www.example.org:443"
         )
+    if (profile or as_yaml) and not target:
+        raise InvalidRequest(
+            "--profile and --yaml go with --target", remedy="certrail endpoint scan --target web01"
+        )
     if target:
-        rows = _scan.sites_of_target(target, keep=not dry_run)
+        keep = save or not (dry_run or as_yaml)
+        offer = _scan.sites_of_target(target, keep=keep, profile=profile)
+        rows = offer.rows
+        if as_yaml:
+            click.echo(offer.as_yaml(), nl=False)
+            _scan.print_unreadable(rows)
+            return DONE if any(row["reachable"] for row in rows) else FAILED
     else:
         rows = _scan.addresses(
             addresses,

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from certrail.cli import _prefect, _progress, _starting
+from certrail.cli import _dry_run, _prefect, _progress, _starting
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.cli._times import Moment
@@ -35,6 +35,7 @@ def request() -> None:
         "certrail request start www.example.org:443 --wait",
         "certrail request start www.example.org:443 --action reissue --at '2027-01-31 02:00'",
         "certrail request start www.example.org:443 --window --json",
+        "certrail request start www.example.org:443 --dry-run",
     )
 )
 @click.argument("location")
@@ -47,6 +48,12 @@ def request() -> None:
 @click.option("--at", type=Moment(), help="Begin then: a time, local without a zone, or +2h.")
 @click.option("--window", is_flag=True, help="Begin in the profile's next maintenance window.")
 @click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Reach the server, read and test its configuration, and print what would change in it. "
+    "Nothing is ordered or written.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def start(
     location: str,
@@ -54,9 +61,20 @@ def start(
     at: datetime | None,
     window: bool,
     wait: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
     """Start a request for the endpoint LOCATION."""
+    if dry_run:
+        found = _dry_run.preview(location, Action(action) if action else None)
+        if as_json:
+            echo_json(found)
+            return DONE
+        click.echo(f"{found['action']} {found['location']}: nothing was ordered or changed")
+        click.echo(f"{found['target']}, {found['server']} at {found['place']}: {found['summary']}")
+        click.echo(f"certificates are kept in {found['directory']}")
+        click.echo(found["diff"], nl=False)
+        return DONE
     if at is not None and window:
         raise InvalidRequest("--at and --window exclude each other", remedy="Give one of them.")
     ui_url = _prefect.installation().ui_url

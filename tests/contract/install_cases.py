@@ -202,8 +202,8 @@ class MailWorld(World):
         self._mail = mail
         self._keys = keys
         self._server = {**mail.server, "site": SITE}
-        self._base = Path(str(mail.server["config"]))
-        self._base = self._base if self._base.is_dir() else self._base.parent
+        self._config = Path(str(mail.server["config"]))
+        self._kept = self._config.parent / "certrail"
         self.ca = mail.ca
         self.site = site_of(self._server)
         self.old = mail.old.chain.fingerprint
@@ -215,7 +215,8 @@ class MailWorld(World):
         return self._mail.served()
 
     def snapshot(self) -> dict[str, bytes]:
-        found = [*self._base.glob("*.c*f"), *(self._base / "certrail").rglob("*")]
+        files = self._config.glob("*.cf") if self._config.is_dir() else [self._config]
+        found = [*files, *self._kept.rglob("*")]
         return {
             str(path): path.readlink().as_posix().encode()
             if path.is_symlink()
@@ -237,7 +238,7 @@ class MailWorld(World):
         key.write_bytes(good)
 
     def key_modes(self) -> list[int]:
-        found = (self._base / "certrail").rglob(self._keys)
+        found = self._kept.rglob(self._keys)
         return [path.stat().st_mode & 0o7777 for path in found]
 
 

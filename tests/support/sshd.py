@@ -86,11 +86,13 @@ def sshd(
     startup_files: bool = False,
     options: Sequence[str] = (),
     port: int | None = None,
+    inside: Sequence[str] = (),
 ) -> Iterator[Sshd]:
     """Start sshd on a free port of 127.0.0.1 and stop it with all its sessions.
 
     *folder* receives keys, configuration and log; *options* are further lines
-    of sshd_config(5), and win over ours because the first mention counts.
+    of sshd_config(5), and win over ours because the first mention counts. *inside* is
+    a command that runs the rest of its arguments, in a namespace say.
     """
     program = binary("sshd", "openssh-server")
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -128,7 +130,7 @@ def sshd(
     config = folder / "sshd_config"
     config.write_text("\n".join(lines) + "\n")
     log = folder / "sshd.log"
-    argv = [program, "-D", "-e", "-f", str(config)]
+    argv = [*inside, program, "-D", "-e", "-f", str(config)]
     with running(argv, log=log, port=port) as process:
         server = Sshd(port, host_key, known_hosts, folder / "id", process.pid, log)
         try:

@@ -14,6 +14,7 @@ from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.log import effect, plain
 from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint
 from certrail.servers.command.settings import CommandSettings
+from certrail.servers.plan import Plan
 from certrail.servers.transaction import State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
@@ -86,6 +87,11 @@ class CommandTarget(InstallTarget):
             return fingerprint(x509.load_pem_x509_certificate(self._host.read_file(path)))
         except (NotFound, ValueError):
             return None
+
+    def plan(self, site: Site, bundle: Bundle) -> Plan:
+        """Return what installing *bundle* would change: no configuration, ever."""
+        directory = self._versions(site).directory
+        return Plan(directory, directory, {}, {}, 0, 0)
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_be_installable(bundle)

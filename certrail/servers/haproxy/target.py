@@ -14,6 +14,7 @@ from certrail.servers.haproxy.config import Configuration, read_configuration
 from certrail.servers.haproxy.control import HaproxyControl
 from certrail.servers.haproxy.select import Selection, plan_edit, select, serving
 from certrail.servers.haproxy.settings import HaproxySettings
+from certrail.servers.plan import Plan
 from certrail.servers.splice import Splice, replacements, splice
 from certrail.servers.transaction import FileChange, State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
@@ -71,6 +72,26 @@ class HaproxyTarget(InstallTarget):
 
     def serving(self, site: Site) -> Fingerprint | None:
         return self._place(site).serving
+
+    def plan(self, site: Site, bundle: Bundle) -> Plan:
+        """Return what installing *bundle* would change; nothing is changed.
+
+        Raises:
+            InvalidRequest: the configuration cannot be changed safely.
+        """
+        leaf = bundle.chain.leaf
+        place = self._place(site, key=key_text(leaf).split(" ")[0])
+        edit = self._edit(place, set(subject_names(leaf)))
+        path, data = place.configuration.path, place.configuration.data
+        added = sum(one.start == one.end for one in edit)
+        return Plan(
+            place.selection.place,
+            place.versions.directory,
+            {path: data} if edit else {},
+            {path: splice(data, edit)} if edit else {},
+            len(edit) - added,
+            added,
+        )
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_be_installable(bundle)

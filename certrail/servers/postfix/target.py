@@ -73,7 +73,9 @@ class PostfixTarget(FileTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(self.settings.config, "certrail")
+        # Not below the folder of main.cf: `postfix check` warns of every link there.
+        beside = posixpath.dirname(self.settings.config)
+        return self.settings.directory or posixpath.join(beside, "certrail", "postfix")
 
     @property
     def _main(self) -> str:

@@ -64,7 +64,9 @@ def test_every_layout_is_edited_and_undone(tmp_path: Path, layout: str) -> None:
     before = text.encode("utf-8", "surrogateescape")
     main.write_bytes(before)
     (tmp_path / "master.cf").write_text("25 inet n - n - - smtpd\n")
-    opened = PostfixTarget(LocalHost("here"), PostfixSettings(config=str(tmp_path)))
+    opened = PostfixTarget(
+        LocalHost("here"), PostfixSettings(config=str(tmp_path), directory=f"{tmp_path}/certrail")
+    )
     site, wanted = site_of({"site": NAME}), Wanted("ECDSA")
     survey = opened.survey(site, wanted)
     assert survey.configured == (old.chain.fingerprint,)
@@ -152,7 +154,7 @@ def test_two_kinds_of_key_are_told_apart() -> None:
 
         install(postfix, ca.bundle(NAME))
 
-        live = f"{postfix.main.parent}/certrail/{NAME}/live/combined.pem"
+        live = f"{postfix.folder}/certrail/postfix/{NAME}/live/combined.pem"
         expected = before.replace(f"{postfix.folder}/old.pem", live)
         assert postfix.main.read_text() == expected
         assert postfix.accepts_configuration()
@@ -171,4 +173,4 @@ def test_a_name_in_a_compiled_table_is_refused() -> None:
             install(postfix, postfix.ca.bundle(NAME))
 
         assert f"postmap -F hash:{table}" in caught.value.remedy
-        assert not (postfix.main.parent / "certrail").exists()
+        assert not (postfix.folder / "certrail").exists()

@@ -1,0 +1,61 @@
+"""What a request would do: everything that can be known before the first write."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from certrail.cli import _prefect
+from certrail.cli._specimen import specimen
+from certrail.connectors import Host
+from certrail.errors import InvalidRequest
+from certrail.model import Action, Bundle, Site
+from certrail.servers.plan import Plan
+from certrail.servers.registry import open_target, site_of
+from certrail.store import plans
+
+
+@runtime_checkable
+class _Plans(Protocol):
+    def plan(self, site: Site, bundle: Bundle) -> Plan: ...
+
+
+def preview(location: str, action: Action | None) -> dict[str, Any]:
+    """Return what a request for *location* would change on its target; nothing is changed.
+
+    The target is reached, its configuration read, tested and edited in memory, for
+    a certificate with the names and the kind of key that the request would obtain.
+
+    Raises:
+        NotFound, InvalidRequest: the endpoint is unknown, or not configured well enough, or
+            its configuration cannot be changed safely.
+        ConnectorError: the target cannot be reached.
+    """
+    _prefect.installation()
+    prepared = plans.for_location(location)
+    chosen = action or prepared.default_action
+    plan = prepared.plan_for(chosen)
+    prepared.certificate_for(chosen)
+    if plan.target is None:
+        raise InvalidRequest(
+            f"{plan.location} has no target to install on", remedy="Set `target` of the endpoint."
+        )
+    with _prefect.load_block(plan.target.reference).connect() as opened:
+        target = open_target(opened, plan.server) if isinstance(opened, Host) else opened
+        if not isinstance(target, _Plans) or not plan.server:
+            raise InvalidRequest(
+                f"what would change on {plan.target.name} cannot be told beforehand",
+                remedy="A dry run works for servers on a machine (host-local, host-ssh).",
+            )
+        names = plan.names or (plan.location.rpartition(":")[0],)
+        change = target.plan(site_of(plan.server), specimen(names, plan.key_algorithm))
+    return {
+        "location": plan.location,
+        "action": str(chosen),
+        "target": plan.target.name,
+        "server": str(plan.server.get("kind", "")),
+        "names": list(names),
+        "place": change.place,
+        "directory": change.directory,
+        "summary": change.summary,
+        "diff": change.diff(),
+    }
