@@ -151,12 +151,12 @@ class KeyVaultTarget(InstallTarget):
                 yield Site(name, names, tls=True, fingerprint=found.fingerprint)
 
     def serving(self, site: Site) -> Fingerprint | None:
-        found = self._vault.certificate(name_of(site))
+        found = self._vault.certificate(self._name(site))
         return found.fingerprint if found else None
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_take(bundle, self.traits, "Key Vault")
-        name, new = _site_name(site), bundle.chain.fingerprint
+        name, new = self._name(site), bundle.chain.fingerprint
         now = self._vault.certificate(name)
         present = now.fingerprint if now else None
         must_replace(present, replaces, new, name, self._label)
@@ -205,6 +205,16 @@ class KeyVaultTarget(InstallTarget):
         if found is not None and found.attributes.enabled:
             # A version cannot be deleted by itself; disabled, nobody gets its key.
             self._disable(beside, version)
+
+    def _name(self, site: Site) -> str:
+        name, longest = name_of(site), self.traits.longest_name
+        if len(name) > longest:
+            raise InvalidRequest(
+                f"the name {name[:40]}… is too long: {len(name)} of {longest} characters",
+                remedy=f"Name the certificate with {longest} characters at the most: it is "
+                "staged under a longer name.",
+            )
+        return name
 
     def _must_be_old(self, staged: Staged, now: Certificate | None) -> None:
         if now is not None and now.fingerprint not in (None, staged.replaces):
@@ -361,17 +371,6 @@ class KeyInVaultTarget(KeyVaultTarget, HoldsKey):
                 remedy="Start a reissue, which makes a new key.",
             )
         bundle.chain.must_answer(_csr_of(pending, self._label))
-
-
-def _site_name(site: Site) -> str:
-    name = name_of(site)
-    if len(name) > _LONGEST_SITE:
-        raise InvalidRequest(
-            f"the name {name[:40]}… is too long: {len(name)} of {_LONGEST_SITE} characters",
-            remedy=f"Name the certificate with {_LONGEST_SITE} characters at the most: it is "
-            "staged under a longer name.",
-        )
-    return name
 
 
 def _old(now: Certificate | None, new: Fingerprint) -> str:

@@ -88,17 +88,12 @@ class KubernetesTlsTarget(InstallTarget):
             )
 
     def serving(self, site: Site) -> Fingerprint | None:
-        return _fingerprint(self._cluster.read(*self._cluster.place(site)))
+        return _fingerprint(self._cluster.read(*self._place(site)))
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_take(bundle, self.traits, "Kubernetes")
         new = bundle.chain.fingerprint
-        namespace, name = self._cluster.place(site)
-        if len(name) > _LONGEST_SITE:
-            raise InvalidRequest(
-                f"the name {name[:40]}… is too long: {len(name)} of {_LONGEST_SITE} characters",
-                remedy="Name the secret shorter: the new pair waits in one with a longer name.",
-            )
+        namespace, name = self._place(site)
         secret = self._cluster.read(namespace, name)
         present = _fingerprint(secret)
         must_replace(present, replaces, new, site.id, self._label)
@@ -167,6 +162,15 @@ class KubernetesTlsTarget(InstallTarget):
 
     def discard(self, staged: Staged) -> None:
         self._cluster.delete(str(staged.data["namespace"]), str(staged.data["beside"]))
+
+    def _place(self, site: Site) -> tuple[str, str]:
+        namespace, name = self._cluster.place(site)
+        if len(name) > _LONGEST_SITE:
+            raise InvalidRequest(
+                f"the name {name[:40]}… is too long: {len(name)} of {_LONGEST_SITE} characters",
+                remedy="Name the secret shorter: the new pair waits in one with a longer name.",
+            )
+        return namespace, name
 
     def _present(self, staged: Staged) -> tuple[str, str, Secret | None]:
         namespace, name = str(staged.data["namespace"]), str(staged.data["name"])

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
-from certrail.errors import InvalidRequest
+from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.keys.generate import generate
+from certrail.log import logger
 from certrail.model import Csr, Site, SubjectSpec
 from certrail.steps.outcome import Outcome, Work
 from certrail.store import orders
@@ -20,11 +21,12 @@ OpenAny = Callable[[], AbstractContextManager[tuple[InstallTarget | DeliveryTarg
 def generate_csr(work: Work, open_target: OpenAny) -> Outcome:
     """Return once key and CSR of the request are on record.
 
-    Asks the target first whether it can take such a key and such names, so
+    Asks the target first whether it can take such a key and has such a place, so
     that a certificate nobody can install is never ordered.
 
     Raises:
         InvalidRequest: the target does not take this key algorithm or name.
+        NotFound: the place on it does not exist.
     """
     plan = work.plan
     record = orders.begin(work.request.id, plan.ca.name, plan.names, plan.key_algorithm)
@@ -32,6 +34,7 @@ def generate_csr(work: Work, open_target: OpenAny) -> Outcome:
         return Outcome.completed(_detail(work, record, "kept from the run before"))
     with open_target() as (target, site):
         _must_take(work, target)
+        _must_have(target, site)
         if isinstance(target, HoldsKey):
             with work.journal.effect("csr.generate", record.key, {"site": site.id}) as effect:
                 csr = target.generate_csr(site, _subject(work))
@@ -68,6 +71,22 @@ def _must_take(work: Work, target: InstallTarget | DeliveryTarget) -> None:
             f"{plan.location} takes no {plan.key_algorithm} keys; it takes {takes}",
             remedy=f"Set `key.algorithm` of the profile {plan.profile} to one of these.",
         )
+
+
+def _must_have(target: InstallTarget | DeliveryTarget, site: Site) -> None:
+    """Look at the place once: what is wrong with its name or settings is told before an order.
+
+    A target that cannot be reached just now is no reason to wait with the order.
+    """
+    try:
+        if isinstance(target, InstallTarget):
+            target.serving(site)
+        else:
+            target.delivered(site)
+    except (InvalidRequest, NotFound):
+        raise
+    except CertrailError as exc:
+        logger.info("csr.look at %s: %s", site.id, exc)
 
 
 def _detail(work: Work, record: OrderRecord, how: str) -> str:

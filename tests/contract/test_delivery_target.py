@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -373,16 +375,23 @@ def test_nonsense_is_called_unexpected(case: Case, world: World, site: Site) -> 
             _must_be_fit_for_people(caught.value, world)
 
 
-def test_throttling_carries_the_wait(case: Case, world: World, site: Site) -> None:
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_throttling_carries_the_wait(case: Case, world: World, site: Site, form: str) -> None:
     """The step waits as long as the service asks, and no longer."""
     if "network" in case.lacks:
         return
-    with scripted(case.throttled) as server, world.at(server.port)() as target:
+    reply = case.throttled
+    assert isinstance(reply, bytes)
+    later = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
+    if form == "date":
+        reply = reply.replace(b"Retry-After: 7", b"Retry-After: " + later.encode())
+    with scripted(reply) as server, world.at(server.port)() as target:
         with pytest.raises(Throttled) as caught:
             target.delivered(site)
 
         assert caught.value.retry_after is not None
-        assert caught.value.retry_after.total_seconds() == 7
+        wanted = timedelta(seconds=7) if form == "seconds" else timedelta(minutes=30)
+        assert wanted - timedelta(minutes=5) <= caught.value.retry_after <= wanted
 
 
 def test_an_echoed_secret_stays_hidden(case: Case, world: World, site: Site) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from blocks._base import HostBlock
-from certrail.connectors import Host
+from certrail.connectors import CommandResult, Host
 from certrail.errors import (
     Conflict,
     InvalidRequest,
@@ -25,6 +25,7 @@ from certrail.errors import (
     StorageFull,
     Unreachable,
 )
+from certrail.remote.local import LocalHost
 from certrail.remote.posix_paths import to_text
 from tests.contract.host_cases import CASES, Case, Machines, machines
 from tests.support.process import binary, wait_for
@@ -545,3 +546,63 @@ def test_two_opened_at_once_do_not_disturb_each_other(
         thread.join()
 
     assert problems == []
+
+
+class Widens(LocalHost):
+    """Broken: everybody may read what it writes."""
+
+    def write_file(
+        self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
+    ) -> None:
+        super().write_file(path, content, mode=mode | 0o044, owner=owner, group=group)
+
+
+class WritesInPlace(LocalHost):
+    """Broken: readers see half a file, and links are written through."""
+
+    def write_file(
+        self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
+    ) -> None:
+        Path(path).write_bytes(content)
+
+
+class Tidies(LocalHost):
+    """Broken: white space at the end of a file is lost."""
+
+    def read_file(self, path: str, *, limit: int = 16 * 1024 * 1024) -> bytes:
+        return super().read_file(path, limit=limit).rstrip()
+
+
+class Pretends(LocalHost):
+    """Broken: what is not there is empty."""
+
+    def read_file(self, path: str, *, limit: int = 16 * 1024 * 1024) -> bytes:
+        return super().read_file(path, limit=limit) if Path(path).exists() else b""
+
+
+class Shell(LocalHost):
+    """Broken: arguments go through a shell."""
+
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: timedelta | None = None
+    ) -> CommandResult:
+        return super().run(["sh", "-c", " ".join(argv)], stdin=stdin, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (Widens, lambda host, path: test_mode_is_exactly_as_asked(host, path, 0o600)),
+        (WritesInPlace, test_a_link_is_replaced_and_not_written_through),
+        (Tidies, lambda host, path: test_content_comes_back_unchanged(host, str(path), b"x\n")),
+        (Pretends, lambda host, path: test_reading_what_is_not_there(host, str(path))),
+        (Shell, test_arguments_reach_the_program_as_they_are),
+    ],
+    ids=["Widens", "WritesInPlace", "Tidies", "Pretends", "Shell"],
+)
+def test_the_suite_notices_a_broken_host(
+    broken: type[LocalHost], promise: Callable[[Host, Path], None], tmp_path: Path
+) -> None:
+    """A suite that a broken host passes proves nothing about the good ones."""
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        promise(broken("here"), tmp_path)

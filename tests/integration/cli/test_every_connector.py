@@ -269,7 +269,11 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def requested(
-    certrail: ForkedCli, ca: Path, folder: Path, way: Way, place: Place
+    certrail: ForkedCli,
+    ca: Path,
+    folder: Path,
+    way: Way,
+    place: Place,
 ) -> dict[str, Any]:
     """Write the file, apply it, run a request to its end; return what it says of itself."""
     workflow = "delivery" if way.slug.startswith("delivery-") else "appliance"

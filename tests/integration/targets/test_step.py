@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from blocks.targets.bigip import BigIpTarget
 from certrail.configuration import ConnectorRef, Plan
 from certrail.connectors import InstallTarget
-from certrail.errors import ActivationRefused, Unreachable
+from certrail.errors import ActivationRefused, Busy, Unreachable
 from certrail.model import Action, Bundle, Fingerprint, Site, Workflow
 from certrail.steps import installation
 from certrail.steps.outcome import Work
@@ -25,7 +25,7 @@ from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
 from certrail.tracker import StepStatus
 from tests.support.bigip_api import BigIp
-from tests.support.device import SITE, Device
+from tests.support.device import SITE, Device, Reply
 from tests.support.targets import DEVICES, Target
 
 BIGIP = next(target for target in DEVICES if target.device is BigIp)
@@ -135,6 +135,25 @@ def test_a_reply_that_is_lost_is_made_up_for_by_a_retry(
         outcome = installation.install(work_of(request), opens)
 
         assert outcome.status is StepStatus.COMPLETED
+        assert bundle.chain.fingerprint == device.served()
+
+
+@pytest.mark.parametrize("target", DEVICES, ids=str)
+def test_a_device_that_somebody_else_holds_is_waited_for(database_url: str, target: Target) -> None:
+    """Their change has to be committed first: nothing is changed meanwhile, and a retry goes on."""
+    assert target.device
+    with target.device().running() as device:
+        opens = target.opener(device)
+        bundle = device.ca.bundle(SITE)
+        request = request_for(device, bundle)
+        device.fault(*target.switch, reply=Reply(503, b""))
+
+        with pytest.raises((Busy, Unreachable)) as caught:
+            installation.install(work_of(request), opens)
+
+        assert caught.value.retryable
+        assert device.old.chain.fingerprint == device.served() == configured(opens)
+        installation.install(work_of(request), opens)
         assert bundle.chain.fingerprint == device.served()
 
 
