@@ -93,7 +93,7 @@ class AzureKeyVaultTarget(KeyVaultAccess, TargetBlock):
     the installation is tested there; without one, it is read back from the vault.
     """
 
-    _block_type_name = "Install target: Azure Key Vault"
+    _block_type_name = "Certrail target: Azure Key Vault"
     _block_type_slug = "target-azure-keyvault"
 
     key_in_vault: bool = Field(

@@ -38,7 +38,7 @@ class KubernetesTarget(KubernetesAccess, TargetBlock):
     back.
     """
 
-    _block_type_name = "Install target: Kubernetes"
+    _block_type_name = "Certrail target: Kubernetes"
     _block_type_slug = "target-kubernetes"
 
     @contextmanager

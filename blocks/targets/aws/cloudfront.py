@@ -43,7 +43,7 @@ class AwsCloudFront(AwsAccess, TargetBlock):
     """
 
     _block_type_slug = "target-aws-cloudfront"
-    _block_type_name = "Install target: AWS CloudFront"
+    _block_type_name = "Certrail target: AWS CloudFront"
 
     @contextmanager
     def connect(self) -> Iterator[InstallTarget]:

@@ -41,7 +41,7 @@ class AwsElb(AwsRegion, TargetBlock):
     """
 
     _block_type_slug = "target-aws-elb"
-    _block_type_name = "Install target: AWS load balancer"
+    _block_type_name = "Certrail target: AWS load balancer"
 
     @contextmanager
     def connect(self) -> Iterator[InstallTarget]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -274,15 +274,23 @@ def requested(
     folder: Path,
     way: Way,
     place: Place,
+    *,
+    code: int = 0,
+    suffix: str = "",
+    **changes: Any,
 ) -> dict[str, Any]:
-    """Write the file, apply it, run a request to its end; return what it says of itself."""
+    """Write the file, apply it, run a request to its end; return what it says of itself.
+
+    *changes* are those of the profile; the request is to end with *code*.
+    """
     workflow = "delivery" if way.slug.startswith("delivery-") else "appliance"
-    name = f"every-{workflow}-{way.name}"
+    name = f"every-{workflow}-{way.name}{suffix}"
     location = f"{name}/{SITE}"
     profile: dict[str, Any] = {"name": name, "workflow": workflow, "ca": "every-ca"}
     if workflow == "appliance":
         profile["trust"] = str(ca / "authority" / "root.pem")
         profile["install_timeout_seconds"] = 30
+    profile |= changes
     endpoint: dict[str, Any] = {
         "location": location,
         "names": [SITE],
@@ -309,7 +317,8 @@ def requested(
         ("request", "start", location, "--wait"),
     ):
         done = certrail(*arguments)
-        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        wanted = code if arguments[1] == "start" else 0
+        assert done.returncode == wanted, f"{arguments}: {done.stdout}{done.stderr}"
         secrets = [
             value for key, value in place.settings.items() if "secret" in key or "password" in key
         ]
@@ -347,6 +356,90 @@ def test_a_certificate_is_delivered(
         assert done["status"] == "certificate-delivered"
         assert {step["status"] for step in done["steps"]} == {"completed"}
         assert done["certificate"]["fingerprint"] == place.served()
+
+
+def _way(name: str) -> Way:
+    return next(way for way in INSTALLS if way.name == name)
+
+
+def test_a_key_that_a_target_does_not_take_is_not_ordered(
+    certrail: ForkedCli, ca: Path, tmp_path: Path
+) -> None:
+    """CloudFront takes no P-384: said in the first step, before anything costs money."""
+    (tmp_path / "world").mkdir()
+    way = _way("aws-cloudfront")
+    key = {"algorithm": "ecdsa-p384"}
+    with way.world(tmp_path / "world") as place:
+        done = requested(certrail, ca, tmp_path, way, place, code=1, suffix="-p384", key=key)
+
+    first, second = done["steps"][:2]
+    assert first["status"] == "failed"
+    assert "takes no ecdsa-p384" in first["cause"]
+    assert "key.algorithm" in first["remedy"]
+    assert second["status"] == "pending"
+    assert done["certificate"] is None
+
+
+@pytest.mark.parametrize(
+    ("way", "site", "told"),
+    [
+        ("kubernetes", "x" * 240, "too long"),
+        ("azure-keyvault", "x" * 120, "too long"),
+        ("a10", "x" * 64, "not a client-SSL template"),
+        ("a10", "nothing_like_that", "not exist"),
+        ("aws-elb", "nothing:443", "nothing"),
+    ],
+)
+def test_a_place_that_a_target_cannot_have_is_not_ordered_for(
+    certrail: ForkedCli, ca: Path, tmp_path: Path, way: str, site: str, told: str
+) -> None:
+    """A name too long for the device, or of nothing: said in the first step."""
+    (tmp_path / "world").mkdir()
+    with _way(way).world(tmp_path / "world") as place:
+        wrong = replace(place, site=site)
+        suffix = f"-{told[:3]}".replace(" ", "")
+        done = requested(certrail, ca, tmp_path, _way(way), wrong, code=1, suffix=suffix)
+
+    first = done["steps"][0]
+    assert first["status"] == "failed"
+    assert told in first["cause"]
+    assert first["remedy"]
+    assert done["certificate"] is None
+
+
+def test_a_container_without_a_password_is_not_ordered_for(
+    certrail: ForkedCli, ca: Path, tmp_path: Path
+) -> None:
+    """Nobody could open it: said in the first step."""
+    server = {"kind": "directory", "path": str(tmp_path / "store"), "format": "pkcs12"}
+    whole = {
+        "connectors": [
+            {"name": "every-ca", "type": "ca-local", "ca_dir": str(ca)},
+            {"name": HOST, "type": "host-local"},
+        ],
+        "profiles": [{"name": "every-container", "workflow": "delivery", "ca": "every-ca"}],
+        "endpoints": [
+            {
+                "location": "every-container/shop",
+                "names": [SITE],
+                "profile": "every-container",
+                "target": HOST,
+                "server": server,
+            }
+        ],
+    }
+    file = tmp_path / "container.yaml"
+    file.write_text(yaml.safe_dump(whole))
+    assert certrail("apply", "-f", str(file)).returncode == 0
+
+    done = certrail("request", "start", "every-container/shop", "--wait")
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "pkcs12 needs `password`" in done.stdout
+    shown = json.loads(certrail("request", "show", "every-container/shop", "--json").stdout)
+    assert shown["steps"][0]["status"] == "failed"
+    assert shown["certificate"] is None
+    assert not (tmp_path / "store").exists()
 
 
 def test_every_connector_is_tried() -> None:
