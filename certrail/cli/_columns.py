@@ -43,7 +43,7 @@ HEADINGS: Mapping[str, str] = {
     "last_success_at": "Last success",
     "next_renewal_at": "Next renewal",
     "security_findings": "Security findings",
-    "risks": "At risk because",
+    "risks": "Risks",
     "step": "Step",
     "ca": "CA",
     "lifetime_days": "Lasts days",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -64,8 +65,9 @@ def dashboard(as_json: bool, path: Path | None, everything: bool) -> None:
                 else (f"{figure.count:>7,}")
             )
             click.echo(f"{number}  {plain(figure.label)}")
-            filter_ = click.style(f"--filter '{figure.filter}'", dim=True)
-            click.echo(f"{'':9}{filter_ if is_terminal() else click.unstyle(filter_)}")
+            if figure.filter:
+                filter_ = f"--filter {shlex.quote(figure.filter)}"
+                click.echo(f"{'':9}{click.style(filter_, dim=True) if is_terminal() else filter_}")
         if name == "needs_attention" and board.urgent:
             rows = [
                 {

@@ -97,7 +97,7 @@ def _upcoming(wanted: Wanted, at: datetime) -> Report:
         rows,
         [
             _by_day("Renewals by day", (row["next_renewal_at"] for row in rows)),
-            _chart("By CA", (str(row["ca"]) for row in rows)),
+            _chart("By CA", (str(row["ca"] or "none") for row in rows)),
         ],
     )
 

@@ -70,7 +70,7 @@ SYSTEM_VIEWS: Mapping[str, View] = {
     "needs-attention": View(
         ("status=automation-failed,action-required,approval-pending,automation-at-risk",),
         sort="days_left",
-        columns=("location", "automation_status", "days_left", "risks", "profile", "request_id"),
+        columns=("location", "automation_status", "days_left", "risks", "profile"),
         help="somebody has to do something",
     ),
     "scheduled": View(
