@@ -130,13 +130,18 @@ def note_cancelled(request_id: UUID) -> None:
         _cancelled.add(request_id)
 
 
+def owners_of(request_id: UUID) -> frozenset[str]:
+    """Return under which names runs of this process hold the request."""
+    return frozenset(_owners.get(request_id, ()))
+
+
 def must_hold(request: Request) -> None:
     """Check that this process's run still has the request.
 
     Raises:
         JournalConflict: the lease ran out meanwhile and another run took over.
     """
-    if request.lease_owner is None or request.lease_owner not in _owners.get(request.id, ()):
+    if request.lease_owner is None or request.lease_owner not in owners_of(request.id):
         raise JournalConflict(f"{request.lease_owner or 'nobody'} holds this request now")
 
 

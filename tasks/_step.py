@@ -29,7 +29,7 @@ from certrail.store.requests import Request
 from certrail.tracker import STEPS, StepStatus, Title, task_run_name
 from tasks._outbox import nudge
 from tasks._places import parked
-from tasks._run import StepTask, is_cancelled, must_hold
+from tasks._run import StepTask, is_cancelled, must_hold, owners_of
 from tasks._threads import in_thread
 
 _log = logging.getLogger("certrail")
@@ -121,13 +121,16 @@ class Step:
 
         Returns None when somebody asked the request to stop.
         """
-        request, status, detail = requests.with_step(request_id, number)
-        must_hold(request)
-        if request.cancel_requested:
-            return None
-        if status in (StepStatus.COMPLETED, StepStatus.SKIPPED) and self._is_done(request):
-            return Outcome(status, detail)
-        steps.begin(request_id, number, request.run_count, task_run_id)
+        found = requests.begin_step(request_id, number, owners_of(request_id), task_run_id)
+        request = found.request
+        if not found.begun:
+            must_hold(request)
+            if request.cancel_requested:
+                return None
+            finished = found.status in (StepStatus.COMPLETED, StepStatus.SKIPPED)
+            if finished and self._is_done(request):
+                return Outcome(found.status, found.detail)
+            steps.begin(request_id, number, request.run_count, task_run_id)
         try:
             outcome = self._work(Work.of(request))
         except CertrailError as exc:
