@@ -157,6 +157,11 @@ _STATES: dict[StepStatus, frozenset[str]] = {
 _ALWAYS_SHOWN = (StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED)
 
 
+def is_shown_right(status: Status, kind: str) -> bool:
+    """Return whether a flow run whose state is of type *kind* may carry a request of *status*."""
+    return kind in _KINDS[status]
+
+
 def disagreements(row: RequestRow, runs: Sequence[RunRecord]) -> list[Disagreement]:
     """Return what differs between a request and the flow runs that carry or carried it.
 
@@ -184,7 +189,7 @@ def _own(row: RequestRow, run: RunRecord | None) -> Iterator[tuple[Code, str]]:
         elif row.run_count:
             yield Code.RUN_MISSING, "a worker began it, but no flow run is noted for it"
         return
-    if run.kind not in _KINDS[row.status]:
+    if not is_shown_right(row.status, run.kind):
         yield Code.RUN_STATE, f"the request is {row.status}, its flow run {run.state}"
     if run.name != (wanted := f"{row.action} {row.location}"):
         yield Code.RUN_NAME, f"the flow run is called {run.name!r}, not {wanted!r}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from typing import Any
+
+from prefect import State, flow
+from prefect.states import Completed
 
 from tasks.reconcile import repair_jobs, repair_requests, withdraw_challenges
+from tasks.settlement import IDLE, forget_idle, settle_records
 from tasks.upkeep import (
     end_dead_runs,
     end_what_is_over,
@@ -14,12 +18,21 @@ from tasks.upkeep import (
 
 
 @flow(name="reconcile", flow_run_name="reconcile", persist_result=False)
-async def reconcile() -> None:
+async def reconcile() -> State[Any]:
     """Put requests and jobs back on their way, follow operators in Prefect, end what is dead."""
-    await follow_prefect()
+    followed = await follow_prefect()
     await end_what_is_over()
-    await repair_requests()
-    await repair_jobs()
-    await withdraw_challenges()
-    await find_silent_executors()
-    await end_dead_runs()
+    done = {
+        "taken over from Prefect": followed,
+        **await repair_requests(),
+        "jobs": await repair_jobs(),
+        "challenges withdrawn": await withdraw_challenges(),
+        "silent executors": await find_silent_executors(),
+        **await settle_records(),
+        "dead runs": await end_dead_runs(),
+    }
+    await forget_idle()
+    told = "; ".join(f"{what}: {number}" for what, number in done.items() if number)
+    if not told:
+        return Completed(name=IDLE, message="Everything is as it should be.")
+    return Completed(message=told)

@@ -24,6 +24,7 @@ from certrail.store import request_runs, requests
 from certrail.store.requests import Request
 from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status
 from tasks._outbox import nudge
+from tasks._page import leave_page
 from tasks._threads import in_lease_thread
 from tasks._waiting import leave_until, must_be_approved, window_of
 
@@ -198,3 +199,6 @@ async def _renew(request_id: UUID, owner: str) -> None:
 async def _end(request: Request, owner: str, status: Status) -> None:
     await in_lease_thread(request_runs.finish, request.id, owner, status)
     nudge()
+    # A page costs as much as a step, so it is for what somebody will look into.
+    if request.job_id is None and (status not in SUCCESSFUL or request.run_count > 1):
+        await leave_page(request.id)

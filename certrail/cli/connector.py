@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -121,6 +121,7 @@ def add(
         )
     _prefect.installation()
     block_type = _known_type(type_)
+    _must_be_free(name)
     values = _given(block_type, given)
     values |= _asked(block_type, values, all_of_them=not given)
     _add(block_type, name, values)
@@ -128,7 +129,8 @@ def add(
     return DONE
 
 
-def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
+def _must_be_free(name: str) -> None:
+    # Before the questions: nobody wants to answer ten of them for nothing.
     try:
         TypeAdapter(Slug).validate_python(name)
     except ValidationError as exc:
@@ -136,6 +138,16 @@ def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
             f"{name!r} is no name for a connector",
             remedy="Use lower-case letters, digits and hyphens only.",
         ) from exc
+    known = _adoption.known()
+    if name in known.rows or name in known.problems:
+        present = known.rows.get(name)
+        raise InvalidRequest(
+            f"there is a connector {name} already" + (f", a {present.slug}" if present else ""),
+            remedy="Change it with `certrail apply` or in Prefect's UI, or take another name.",
+        )
+
+
+def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
     complaints: list[str] = []
 
     def complain(path: Path_, message: str) -> None:
@@ -144,13 +156,6 @@ def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
     block = make_block(block_type, values, Path.cwd(), complain)
     if block is None:
         raise InvalidRequest("\n".join(complaints), remedy="Correct the values; nothing was saved.")
-    known = _adoption.known()
-    if name in known.rows or name in known.problems:
-        present = known.rows.get(name)
-        raise InvalidRequest(
-            f"there is a connector {name} already" + (f", a {present.slug}" if present else ""),
-            remedy="Change it with `certrail apply` or in Prefect's UI, or take another name.",
-        )
     with transaction() as connection:
         saving = prepare(name, block_type, block, exists=False)
         configured.keep_connector(connection, saving.change, saving.slug, audit.local_actor())
@@ -248,31 +253,67 @@ def _asked(block_type: BlockType, given: Mapping[str, Any], *, all_of_them: bool
         if field.name in given or not (all_of_them or field.required):
             continue
         click.echo(f"\n{field.description}")
-        default = "" if field.default is None or field.secret else _text(field.default)
-        text = click.prompt(
-            field.name,
-            default=None if field.required else default,
-            show_default=bool(default),
-            hide_input=field.secret,
-        )
-        if field.required or text != default:
-            values[field.name] = _value(field, text)
+        # What cannot be used is told at once and asked again, not after all the questions.
+        while True:
+            text = _answer(field)
+            if not text and not field.required:
+                break
+            try:
+                value = _value(field, text)
+            except InvalidRequest as exc:
+                click.echo(f"  {exc}")
+                continue
+            if not (wrong := _wrong(block_type, field, {**given, **values, field.name: value})):
+                values[field.name] = value
+                break
+            click.echo(f"  {wrong}")
     return values
+
+
+def _answer(field: BlockField) -> str:
+    """Ask for one setting; returns "" where the default is to be taken."""
+    default = "" if field.default is None or field.secret else _text(field.default)
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    asked = f"{field.name} ({', '.join(map(str, choices))})" if choices else field.name
+    text = click.prompt(
+        asked,
+        default=None if field.required else default,
+        show_default=bool(default),
+        hide_input=field.secret,
+    )
+    return "" if text == default and not field.required else str(text)
+
+
+def _wrong(block_type: BlockType, field: BlockField, values: Mapping[str, Any]) -> str:
+    """Return what is the matter with one setting, "" when it can be used."""
+    try:
+        block_type.cls(**values)
+    except ValidationError as exc:
+        for one in exc.errors(include_url=False, include_input=False, include_context=False):
+            if one["loc"] and one["loc"][0] == field.name:
+                return one["msg"].removeprefix("Value error, ")
+    return ""
 
 
 def _value(field: BlockField, text: str) -> Any:
     """Return typed text as the field wants it; lists are comma-separated or JSON."""
-    if isinstance(field.default, list | tuple):
-        if text.startswith("["):
-            try:
-                return json.loads(text)
-            except ValueError as exc:
-                raise InvalidRequest(f"{field.name}: {text!r} is not a JSON list") from exc
+    kind = get_origin(field.annotation)
+    if kind in (list, tuple) and not text.startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if kind in (list, tuple, dict):
+        try:
+            return json.loads(text)
+        except ValueError as exc:
+            what = "object" if kind is dict else "list"
+            raise InvalidRequest(f"{field.name}: {text!r} is not a JSON {what}") from exc
     return text
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return json.dumps(value) if value else ""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from certrail.agreement import RequestRow, StepRow
 from certrail.model import Action, Workflow
 from certrail.store.database import transaction
 from certrail.store.schema import endpoints, jobs, requests, steps
-from certrail.tracker import Status, StepStatus, Title
+from certrail.tracker import ACTIVE, Status, StepStatus, Title
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,32 @@ class Scope:
     since: datetime | None = None
     job: str | None = None
     locations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the request that a flow run carries ended."""
+
+    location: str
+    status: Status
+
+
+def ended(flow_run_ids: Sequence[UUID], older_than: timedelta) -> dict[UUID, Ended]:
+    """Return by flow run those requests that have been over for longer than *older_than*."""
+    query = (
+        select(requests.c.flow_run_id, requests.c.status, endpoints.c.location)
+        .select_from(requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id))
+        .where(
+            requests.c.flow_run_id == any_(literal(list(flow_run_ids), ARRAY(UUID_))),
+            requests.c.status.not_in(ACTIVE),
+            requests.c.ended_at < func.now() - older_than,
+        )
+    )
+    with transaction() as connection:
+        return {
+            row.flow_run_id: Ended(row.location, Status(row.status))
+            for row in connection.execute(query)
+        }
 
 
 def pages(scope: Scope, size: int) -> Iterator[list[RequestRow]]:

@@ -13,6 +13,10 @@ from tests.support.stack import Stack, stack
 def installation() -> Iterator[Stack]:
     """`certrail up`, running. Tests use names of their own in its inventory."""
     # Short leases and pauses: what a killed worker left is taken over within seconds.
-    extra = {"CERTRAIL_LEASE_SECONDS": "5", "CERTRAIL_RETRY_SECONDS": "0.2"}
+    extra = {
+        "CERTRAIL_LEASE_SECONDS": "5",
+        "CERTRAIL_RETRY_SECONDS": "0.2",
+        "CERTRAIL_SETTLE_SECONDS": "2",
+    }
     with stack(extra=extra) as running:
         yield running

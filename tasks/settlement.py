@@ -1,0 +1,174 @@
+"""Putting Prefect's records right where a worker died before it could tell how things ended."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect import State, get_client, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Completed, Crashed, Failed
+
+from certrail.agreement import is_shown_right
+from certrail.model import Workflow
+from certrail.store import recorded
+from certrail.store.recorded import Ended
+from certrail.tracker import SUCCESSFUL, Status
+from tasks._threads import in_thread
+
+IDLE = "Nothing to do"
+"""Name of the state of a repeated run that did nothing; such runs are not kept."""
+
+_PAGE = 200
+_GRACE = timedelta(seconds=float(os.environ.get("CERTRAIL_SETTLE_SECONDS", "60")))
+_RECENT = timedelta(hours=1)
+_IDLE_KEPT = timedelta(minutes=5)
+_FORM_SECONDS = timedelta(minutes=10)
+_OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+_REQUESTS = FlowFilter(name=FlowFilterName(any_=[str(workflow) for workflow in Workflow]))
+
+
+@task(
+    name="Settle records",
+    task_run_name="Settle records",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def settle_records() -> dict[str, int]:
+    """Give runs and steps that a dead worker left open the state that our rows have.
+
+    Returns how many flow runs and task runs were corrected.
+    """
+    done: Counter[str] = Counter()
+    async with get_client() as client:
+        runs = [*await _left_open(client), *await _crashed(client)]
+        ended = await in_thread(recorded.ended, [run.id for run in runs], _GRACE)
+        for run in runs:
+            if (state := _due(run, ended)) is not None:
+                await client.set_flow_run_state(run.id, state, force=True)
+                get_run_logger().warning("%s: %s", run.name, state.message)
+                done["flow runs"] += 1
+        for task_run in await _stuck(client):
+            lost: State[Any] = Crashed(message="The worker that ran this died.")
+            await client.set_task_run_state(task_run.id, lost, force=True)
+            done["task runs"] += 1
+    return dict(done)
+
+
+async def forget_idle() -> None:
+    """Delete repeated runs that did nothing, so that people find the others."""
+    async with get_client() as client:
+        idle = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=[IDLE])),
+                end_time=FlowRunFilterEndTime(before_=datetime.now(UTC) - _IDLE_KEPT),
+            ),
+            limit=_PAGE,
+        )
+        for run in idle:
+            try:
+                await client.delete_flow_run(run.id)
+            except ObjectNotFound:
+                continue  # somebody else deleted it
+
+
+def _due(run: FlowRun, ended: dict[UUID, Ended]) -> State[Any] | None:
+    """Return the state that a run is to have, None to leave it alone."""
+    found = ended.get(run.id)
+    if found is None:
+        return _abandoned_form(run)
+    if run.state is None or is_shown_right(found.status, run.state.type.value):
+        return None
+    told = (
+        f"{found.location}: {found.status.text.lower()}; its worker died before it could tell here"
+    )
+    if found.status in SUCCESSFUL:
+        return Completed(message=told)
+    return Cancelled(message=told) if found.status is Status.CANCELLED else Failed(message=told)
+
+
+def _abandoned_form(run: FlowRun) -> State[Any] | None:
+    is_form = "location" in run.parameters and "certrail.request" not in run.labels
+    if not is_form or run.state is None or not run.state.is_running():
+        return None
+    if datetime.now(UTC) - run.state.timestamp < _FORM_SECONDS:
+        return None
+    return Crashed(
+        message="The worker died before the request was made. Nothing was ordered; press Retry."
+    )
+
+
+async def _left_open(client: PrefectClient) -> list[FlowRun]:
+    found = await client.read_flow_runs(
+        flow_filter=_REQUESTS,
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN))
+        ),
+        limit=_PAGE,
+    )
+    return [run for run in found if _is_old(run.state)]
+
+
+async def _crashed(client: PrefectClient) -> list[FlowRun]:
+    return await client.read_flow_runs(
+        flow_filter=_REQUESTS,
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+            end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - _RECENT),
+        ),
+        limit=_PAGE,
+    )
+
+
+async def _stuck(client: PrefectClient) -> list[TaskRun]:
+    """Return task runs that are open although their flow run ended, or went on without them."""
+    open_ones = await client.read_task_runs(
+        flow_filter=_REQUESTS,
+        task_run_filter=TaskRunFilter(
+            state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN))
+        ),
+        limit=_PAGE,
+    )
+    old = [one for one in open_ones if one.flow_run_id and _is_old(one.state)]
+    runs = await _by_id(client, {one.flow_run_id for one in old if one.flow_run_id})
+    return [
+        one
+        for one in old
+        if (run := runs.get(one.flow_run_id)) is not None
+        and run.state is not None
+        and (run.state.is_final() or run.run_count > one.flow_run_run_count > 0)
+    ]
+
+
+async def _by_id(client: PrefectClient, ids: Iterable[UUID]) -> dict[UUID | None, FlowRun]:
+    wanted = list(ids)
+    if not wanted:
+        return {}
+    found = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=wanted)), limit=_PAGE
+    )
+    return {run.id: run for run in found}
+
+
+def _is_old(state: State[Any] | None) -> bool:
+    return state is not None and datetime.now(UTC) - state.timestamp > _GRACE

@@ -1,0 +1,98 @@
+"""A person at a terminal: a program on a pseudo-terminal that asks, and somebody who types.
+
+What the terminal shows is what the program wrote plus what the kernel echoed,
+so a secret that is echoed shows up in :attr:`Terminal.shown`.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from tests.support.process import die_with_parent
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """One program run; :attr:`shown` is all that stood on the screen so far."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self._pid = pid
+        self._descriptor = descriptor
+        self._read = 0
+        self.shown = ""
+
+    def expect(self, text: str, *, within: float = 60) -> str:
+        """Read until *text* appears after what was expected before; return all in between."""
+        deadline = time.monotonic() + within
+        while (found := self.shown.find(text, self._read)) < 0:
+            left = deadline - time.monotonic()
+            ready = left > 0 and select.select([self._descriptor], [], [], left)[0]
+            if not ready or not self._fill():
+                raise AssertionError(f"{text!r} was not shown:\n{self.shown}")
+        between = self.shown[self._read : found]
+        self._read = found + len(text)
+        return between
+
+    def answer(self, prompt: str, line: str) -> None:
+        """Wait for a question and type the answer, with Enter."""
+        self.expect(prompt)
+        os.write(self._descriptor, f"{line}\n".encode())
+
+    def press(self, key: bytes) -> None:
+        """Type one key, such as Ctrl-C."""
+        os.write(self._descriptor, key)
+
+    def ended(self, *, within: float = 60) -> int:
+        """Read to the end and return the exit code."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            ready = select.select([self._descriptor], [], [], deadline - time.monotonic())[0]
+            if ready and not self._fill():
+                _, status = os.waitpid(self._pid, 0)
+                self._pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"it did not end:\n{self.shown}")
+
+    def close(self) -> None:
+        """End the program if it still runs."""
+        os.close(self._descriptor)
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _fill(self) -> bool:
+        try:
+            piece = os.read(self._descriptor, 4096)
+        except OSError:
+            return False  # the other end is closed
+        text = _COLOURS.sub("", piece.decode(errors="replace"))
+        self.shown += text.replace("\r\n", "\n")
+        return bool(piece)
+
+
+@contextmanager
+def certrail(*arguments: str, env: Mapping[str, str]) -> Iterator[Terminal]:
+    """Type ``certrail …`` at a terminal of 80 columns."""
+    pid, descriptor = pty.fork()
+    if pid == 0:
+        die_with_parent()
+        os.chdir("/")
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "certrail.cli.main", *arguments],
+            {**env, "COLUMNS": "80", "TERM": "xterm"},
+        )
+    terminal = Terminal(pid, descriptor)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
