@@ -26,6 +26,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
@@ -119,13 +120,17 @@ def _abandoned_form(run: FlowRun) -> State[Any] | None:
 
 
 async def _left_open(client: PrefectClient) -> list[FlowRun]:
-    found = await client.read_flow_runs(
-        flow_filter=_REQUESTS,
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN))
-        ),
-        limit=_PAGE,
-    )
+    found: list[FlowRun] = []
+    # Apart: a large job's children are pending by the thousand, and would fill the page.
+    for kinds in ([StateType.RUNNING, StateType.CANCELLING], [StateType.PENDING]):
+        found += await client.read_flow_runs(
+            flow_filter=_REQUESTS,
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
+            ),
+            sort=FlowRunSort.START_TIME_ASC,
+            limit=_PAGE,
+        )
     return [run for run in found if _is_old(run.state)]
 
 
