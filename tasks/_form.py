@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from prefect import State, get_client
 from prefect.context import FlowRunContext
-from prefect.states import Failed, Paused, Scheduled
+from prefect.settings import PREFECT_UI_URL
+from prefect.states import Completed, Failed, Scheduled
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from certrail.cli import _prefect, _starting
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.log import plain
 from certrail.model import Action, Workflow
-from certrail.store import requests
+from certrail.store import request_view, requests
 from certrail.store.requests import Request
 from certrail.tracker import Status
 from tasks._run import StepTask, run_steps
 from tasks._threads import in_thread
+from tasks._waiting import leave_until
 
 AUTOMATIC = "enroll or renew"
 NOW, AT, WINDOW = "now", "at", "maintenance window"
@@ -140,19 +142,16 @@ async def run_form(
     run_id = context.flow_run.id
     try:
         request = await in_thread(requests.of_run, run_id)
-        if request is not None and request.status is not Status.APPROVAL_PENDING:
+        if request is not None:
             return await run_steps(str(request.id), workflow, steps)
-        if request is None:
-            request = await in_thread(_order, run_id, workflow, fields)
+        request = await in_thread(_order, run_id, workflow, fields)
+        if request.plan.executor:
+            return await _handed_over(run_id, request)
     except CertrailError as exc:
         return await _refused(run_id, fields, exc)
     await _show(run_id, request.flow_run_name, request)
     if request.status is Status.APPROVAL_PENDING:
-        return Paused(
-            message="Waits for approval: certrail request approve " + str(request.id)[:8],
-            reschedule=True,
-            timeout_seconds=int(timedelta(days=365).total_seconds()),
-        )
+        return await leave_until(request.id, _prefect.approval_state(request))
     if request.scheduled_at is not None:
         message = f"Begins at {request.scheduled_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z, as asked."
         return Scheduled(scheduled_time=_prefect.moment(request.scheduled_at), message=message)
@@ -171,8 +170,21 @@ def _order(run_id: UUID, workflow: Workflow, fields: dict[str, Any]) -> Request:
         why=asked.reason,
         workflow=workflow,
     )
-    requests.bind_run(request.id, run_id)
+    if not request.plan.executor:
+        requests.bind_run(request.id, run_id)
     return requests.get(request.id)
+
+
+async def _handed_over(run_id: UUID, request: Request) -> State[Any]:
+    """Let the executor that reaches the target run the request: this run is in no queue of its."""
+    other = await in_thread(_prefect.start_run, request)
+    await in_thread(requests.bind_run, request.id, other)
+    await _show(run_id, f"start {request.location}", None)
+    page = request_view.run_url(PREFECT_UI_URL.value() or "", other)
+    return Completed(
+        name="Handed over",
+        message=f"{request.flow_run_name} runs on {request.plan.executor}: {page or other}",
+    )
 
 
 def _read(fields: dict[str, Any]) -> Asked:
