@@ -40,8 +40,10 @@ demo: $(VENV)/.demo
 servers:
 	@tests/servers.sh
 
+# More processes than cores, since many tests wait; each has servers of its own. One test alone,
+# in this terminal and with --pdb if you like: .venv/bin/pytest tests/e2e/test_demo.py -k told
 test: setup servers check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3
 
 check: lint types layers
 

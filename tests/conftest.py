@@ -1,5 +1,35 @@
-"""What every test can ask for."""
+"""What every test can ask for, and how the suite is divided among processes."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+
+import pytest
+from xdist.remote import Producer
+
+from tests.support import distribution
+
 pytest_plugins = ["tests.support.database", "tests.support.installation"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put temporary files into a folder of this run's own; it goes with the run.
+
+    Its path is short, since sockets lie below it, and no other run of pytest
+    closes it to the accounts of servers. To keep it: ``--basetemp``.
+    """
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="ct-")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest; otherwise the order stays random."""
+    items.sort(key=lambda item: distribution.rank(item.path))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.Distribution:
+    """Divide the suite among processes as :mod:`tests.support.distribution` says."""
+    return distribution.Distribution(config, log)

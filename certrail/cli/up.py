@@ -40,7 +40,7 @@ from certrail.settings import (
     write_run_file,
 )
 
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 4
 

@@ -18,7 +18,7 @@ from deployments.demo.processes import stop, wait_until
 from deployments.demo.screen import DemoError, Screen
 
 _CERTRAIL = [sys.executable, "-m", "certrail.cli.main"]
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 40.0
 # Another installation's settings must not lead the demo astray.
 _FOREIGN = ("CERTRAIL_", "PREFECT_")

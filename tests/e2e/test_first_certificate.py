@@ -20,6 +20,7 @@ import yaml
 from tests.support.dns_servers import Bind, PowerDns, bind, powerdns
 from tests.support.nginx import Nginx
 from tests.support.pebble import Pebble, pebble
+from tests.support.process import let_in
 from tests.support.sshd import Sshd, sshd
 from tests.support.stack import ROOT, Stack, cli
 
@@ -112,8 +113,7 @@ class Laboratory:
 @contextmanager
 def laboratory(folder: Path, *, power: bool) -> Iterator[Laboratory]:
     """Start DNS, CA, web server and SSH."""
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(0o755)
+    let_in(folder)
     parts = {part: folder / part for part in ("dns", "ca", "nginx", "ssh")}
     for part in parts.values():
         part.mkdir()

@@ -247,7 +247,7 @@ def failed(installation: Stack, trouble: Trouble) -> dict[str, dict[str, Any]]:
     apply_all(installation, trouble, mended=False)
 
     def go(case: Case) -> dict[str, Any]:
-        done = installation.cli("request", "start", f"{case.name}:443", "--wait", within=200)
+        done = installation.cli("request", "start", f"{case.name}:443", "--wait")
         return {
             "exit": done.returncode,
             "said": done.stdout + done.stderr,
@@ -269,7 +269,7 @@ def retried(
 
     def go(case: Case) -> dict[str, Any]:
         request_id = failed[case.name]["request"]["request_id"]
-        done = installation.cli("request", "retry", request_id, "--wait", within=200)
+        done = installation.cli("request", "retry", request_id, "--wait")
         return {
             "exit": done.returncode,
             "said": done.stdout + done.stderr,

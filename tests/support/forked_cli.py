@@ -1,17 +1,21 @@
 """The command line in a process of its own for each call, without importing it anew each time.
 
 ``certrail`` needs seconds of CPU to import Prefect. A template process does
-that once and forks for each call; the fork runs the same code as the command
-and ends with its exit code.
+that once and forks for each call, also for many at once; the fork runs the
+same code as the command and ends with its exit code.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,46 +28,78 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class ForkedCli:
-    """Runs ``certrail`` in the environment that the template was started with."""
+    """Runs ``certrail`` in one environment; the template starts with the first call."""
 
-    def __init__(self, template: subprocess.Popen[str]) -> None:
-        self._template = template
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = dict(env)
+        self._lock = threading.Lock()
+        self._folder: Path | None = None
+        self._template: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``certrail`` with *arguments*; the caller looks at the result."""
-        assert self._template.stdin is not None
-        assert self._template.stdout is not None
-        with tempfile.TemporaryDirectory() as folder:
-            call = {"arguments": arguments, "folder": folder}
-            self._template.stdin.write(json.dumps(call) + "\n")
-            self._template.stdin.flush()
-            code = int(self._template.stdout.readline())
-            out, err = (Path(folder, name).read_text() for name in ("out", "err"))
+    def __call__(self, *arguments: str, within: float = 300.0) -> subprocess.CompletedProcess[str]:
+        """Run ``certrail`` with *arguments*; the caller looks at the result.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer than *within* seconds; it is ended.
+        """
+        home = self._started()
+        folder = Path(tempfile.mkdtemp(dir=home))
+        with socket.socket(socket.AF_UNIX) as call, call.makefile("r") as answers:
+            call.settimeout(within)
+            call.connect(str(home / "calls"))
+            call.sendall(json.dumps({"arguments": arguments, "folder": str(folder)}).encode())
+            call.shutdown(socket.SHUT_WR)
+            pid = 0
+            try:
+                pid = int(answers.readline())
+                code = int(answers.readline() or -signal.SIGKILL)
+            except TimeoutError:
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, within) from None
+        out, err = ((folder / name).read_text() for name in ("out", "err"))
+        shutil.rmtree(folder)
         return subprocess.CompletedProcess(arguments, code, out, err)
+
+    def close(self) -> None:
+        """End the template; quiet when it does not run."""
+        if self._template is not None:
+            self._template.kill()
+            self._template.wait()
+            self._template = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _started(self) -> Path:
+        with self._lock:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="certrail-cli-"))
+                # Calls wait in its queue until the template has imported everything.
+                with socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(str(self._folder / "calls"))
+                    listener.listen(100)
+                    self._template = subprocess.Popen(
+                        [sys.executable, "-m", "tests.support.forked_cli", str(listener.fileno())],
+                        env={**self._env, "PYTHONPATH": str(_ROOT)},
+                        cwd="/",
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=(listener.fileno(),),
+                        preexec_fn=die_with_parent,
+                    )
+            return self._folder
 
 
 @contextmanager
 def forked_cli(env: Mapping[str, str]) -> Iterator[ForkedCli]:
-    """Start the template process in the environment *env*."""
-    template = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.forked_cli"],
-        env={**env, "PYTHONPATH": str(_ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=die_with_parent,
-    )
+    """Run ``certrail`` in the environment *env* while the block lasts."""
+    forked = ForkedCli(env)
     try:
-        yield ForkedCli(template)
+        yield forked
     finally:
-        assert template.stdin is not None
-        assert template.stdout is not None
-        template.stdin.close()
-        template.wait(10)
-        template.stdout.close()
+        forked.close()
 
 
-def _serve() -> None:
+def _serve(listener: socket.socket) -> None:
     from certrail.cli import _prefect, main
 
     # Only modules are loaded here; what they find out is found out anew in each fork.
@@ -71,26 +107,34 @@ def _serve() -> None:
         main.cli.get_command(click.Context(main.cli), name)
     _prefect.installation()
     _prefect.block_types()
-    for line in sys.stdin:
-        call = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            folder = Path(call["folder"])
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(nothing, 0)
-            for number, name in ((1, "out"), (2, "err")):
-                os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
-            code = 70
-            try:
-                code = main.run(call["arguments"])
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        call, _ = listener.accept()
+        if os.fork() == 0:
+            die_with_parent()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _run(call)
+        call.close()
+
+
+def _run(call: socket.socket) -> None:
+    from certrail.cli import main
+
+    call.sendall(f"{os.getpid()}\n".encode())
+    with call.makefile("rb") as asked:
+        wanted = json.load(asked)
+    folder = Path(wanted["folder"])
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    code = 70
+    try:
+        code = main.run(wanted["arguments"])
+    finally:
         sys.stdout.flush()
+        sys.stderr.flush()
+        call.sendall(f"{code}\n".encode())
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

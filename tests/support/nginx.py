@@ -245,8 +245,8 @@ class Nginx:
             yield ends_whole
 
     @contextmanager
-    def visitors(self, name: str, threads: int = 3) -> Iterator[Visits]:
-        """Connect all the time from several threads while the body runs."""
+    def visitors(self, name: str, threads: int = 3, pause: float = 0) -> Iterator[Visits]:
+        """Connect all the time from several threads while the body runs; *pause* is in seconds."""
         visits = Visits()
         stop = threading.Event()
 
@@ -256,6 +256,7 @@ class Nginx:
                     visits.seen.append(self.served(name))
                 except OSError as exc:
                     visits.failures.append(repr(exc))
+                stop.wait(pause)
 
         workers = [threading.Thread(target=visit) for _ in range(threads)]
         for worker in workers:

@@ -4,7 +4,7 @@
         done = installation.cli("endpoint", "list", "--json")
 
 It takes ten seconds to start, so share one over many tests: the fixture
-``installation`` of ``tests/integration/runtime/conftest.py`` is session-wide.
+``installation`` (:mod:`tests.support.installation`) is session-wide.
 The database does not wait for the disk; everything ends with the block, also
 when the test process is killed.
 """
@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certrail.settings import Installation, read_run_file
+from tests.support.forked_cli import ForkedCli
 from tests.support.process import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 120.0
+# Guards against a hang only: on a loaded machine a start takes minutes.
+_START_SECONDS = 500.0
 _STOP_SECONDS = 40.0
 
 
@@ -43,6 +45,7 @@ class Stack:
         data_dir: its data directory.
         env: environment in which ``certrail`` and the library find it.
         process: ``certrail up`` itself.
+        forked: runs the command line, without an interpreter for each call.
     """
 
     api_url: str
@@ -51,12 +54,18 @@ class Stack:
     data_dir: Path
     env: dict[str, str]
     process: subprocess.Popen[bytes]
+    forked: ForkedCli
 
     def cli(
-        self, *arguments: str, within: float = 120.0, env: Mapping[str, str] | None = None
+        self, *arguments: str, within: float = 300.0, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``certrail`` with *arguments* from another shell; the caller looks at the result."""
-        return cli(*arguments, env={**self.env, **(env or {})}, within=within)
+        """Run ``certrail`` with *arguments* from another shell; the caller looks at the result.
+
+        With *env*, variables beside those of the installation, it is a new process.
+        """
+        if env:
+            return cli(*arguments, env={**self.env, **env}, within=within)
+        return self.forked(*arguments, within=within)
 
     def said(self) -> str:
         """What ``certrail up`` has said on standard error so far."""
@@ -72,9 +81,9 @@ class Stack:
 
 
 def cli(
-    *arguments: str, env: Mapping[str, str], within: float = 120.0
+    *arguments: str, env: Mapping[str, str], within: float = 300.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``certrail`` in the environment *env*."""
+    """Run ``certrail`` as its users do, as a new process, in the environment *env*."""
     return subprocess.run(
         [sys.executable, "-m", "certrail.cli.main", *arguments],
         env=dict(env),
@@ -136,6 +145,7 @@ def start(data_dir: Path, *options: str, extra: Mapping[str, str] | None = None)
         data_dir=data_dir,
         env=env,
         process=process,
+        forked=ForkedCli(env),
     )
 
 
@@ -164,6 +174,7 @@ def stack(*options: str, extra: Mapping[str, str] | None = None) -> Iterator[Sta
         try:
             yield running
         finally:
+            running.forked.close()
             stop(running.process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ import yaml
 from tests.support.dns_servers import PowerDns, powerdns
 from tests.support.nginx import Nginx
 from tests.support.pebble import Pebble, pebble
+from tests.support.process import let_in
 from tests.support.sshd import Sshd, sshd
 
 SITE = """
@@ -69,7 +70,7 @@ class World:
                 "api_key": self.dns.api_key,
                 "nameservers": [f"{self.dns.address}:{self.dns.port}"],
                 "poll_interval": 0.1,
-                "propagation_timeout": 5,
+                "propagation_timeout": 60,
             },
             {
                 "name": "web01",
@@ -88,9 +89,9 @@ class World:
             "name": "public-web",
             "workflow": "web-server",
             "ca": "pebble",
-            "validation": {"method": "dns-01", "dns": "ns", "timeout_seconds": 30},
+            "validation": {"method": "dns-01", "dns": "ns", "timeout_seconds": 120},
             "trust": str(self.roots),
-            "install_timeout_seconds": 10,
+            "install_timeout_seconds": 60,
             **changes,
         }
 
@@ -130,9 +131,7 @@ def world(folder: Path, names: Sequence[str], **pebble_options: Any) -> Iterator
         parts = {part: folder / part for part in ("dns", "ca", "nginx", "ssh")}
         for part in parts.values():
             part.mkdir(parents=True)
-        # nginx's workers drop to another account and have to reach their files.
-        for parent in (folder, *folder.parents[:3]):
-            parent.chmod(0o755)
+        let_in(folder)
         dns = stack.enter_context(powerdns(parts["dns"]))
         options = {"dns": f"{dns.address}:{dns.port}", **pebble_options}
         ca = stack.enter_context(pebble(parts["ca"], **options))

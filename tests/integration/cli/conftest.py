@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.stack import Stack, cli
 from tests.support.world import World, world
 
@@ -28,10 +27,9 @@ class Shell:
         servers: what is outside.
     """
 
-    def __init__(self, stack: Stack, servers: World, forked: ForkedCli) -> None:
+    def __init__(self, stack: Stack, servers: World) -> None:
         self.stack = stack
         self.servers = servers
-        self._forked = forked
 
     def __call__(
         self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None
@@ -41,7 +39,7 @@ class Shell:
         With *env*, variables beside those of the installation, it is a new process.
         """
         own = cli(*arguments, env={**self.stack.env, **env}) if env else None
-        done = own or self._forked(*arguments)
+        done = own or self.stack.cli(*arguments)
         assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
@@ -80,10 +78,7 @@ class Shell:
 @pytest.fixture(scope="session")
 def shell(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell, with the world's configuration applied."""
-    with (
-        world(tmp_path_factory.mktemp("world"), NAMES) as servers,
-        forked_cli(installation.env) as forked,
-    ):
-        there = Shell(installation, servers, forked)
+    with world(tmp_path_factory.mktemp("world"), NAMES) as servers:
+        there = Shell(installation, servers)
         there("apply", "-f", str(there.write("world.yaml", there.configuration())))
         yield there

@@ -16,7 +16,7 @@ from certrail.model import Challenge, ChallengeKind
 from certrail.remote.http01 import WELL_KNOWN, ListeningResponder, WebrootResponder
 from certrail.remote.local import LocalHost
 from certrail.remote.token_server import published_tokens
-from tests.support.process import accepts, binary, free_port, running
+from tests.support.process import accepts, binary, free_port, let_in, running
 
 
 def challenge(token: str, proof: str = "") -> Challenge:
@@ -51,8 +51,7 @@ def test_files_are_served_by_a_real_web_server_and_removed(tmp_path: Path, webro
     """nginx, as an account of its own, must be able to read what we write."""
     port = free_port()
     tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o055)
+    let_in(tmp_path)
     config = tmp_path / "nginx.conf"
     config.write_text(
         f"user www-data; daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\n"

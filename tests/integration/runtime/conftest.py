@@ -1,4 +1,4 @@
-"""One installation for all tests of the runtime that do not stop it."""
+"""Prefect's API of the installation that all tests share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.prefect_api import PrefectApi
-from tests.support.stack import Stack, stack
-
-
-@pytest.fixture(scope="session")
-def installation() -> Iterator[Stack]:
-    """A running ``certrail up``."""
-    with stack() as running:
-        yield running
+from tests.support.stack import Stack
 
 
 @pytest.fixture

@@ -137,9 +137,12 @@ def test_after_kill_9_a_new_worker_takes_the_run_up_again(
     run = api.run(api.deploy("toy-waiting", f"{TOYS}.wait_for_file"), path=str(go))
     wait_for(notes.exists, "the run waits", within=30)
     before = installation.child("deployments.worker")
+    again, said = "the worker runs again", installation.said()
 
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: "the worker runs again" in installation.said(), "a new worker", within=30)
+    wait_for(
+        lambda: installation.said().count(again) > said.count(again), "a new worker", within=60
+    )
     api.set_state(run, "SCHEDULED", "AwaitingRetry")
     wait_for(lambda: len(notes.read_text().split()) == 2, "taken up again", within=60)
     go.touch()
