@@ -129,7 +129,7 @@ class EmbeddedPostgres:
         with (self.directory / "log").open("ab") as log:
             # Fast shutdown (SIGINT) when we die: clients are cut off, data is written.
             self._process = subprocess.Popen(
-                [str(_program("postgres")), "-D", str(self._data), *flags],
+                [str(program("postgres")), "-D", str(self._data), *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -192,7 +192,7 @@ class EmbeddedPostgres:
         account.owns(password)
         done = subprocess.run(
             [
-                str(_program("initdb")),
+                str(program("initdb")),
                 f"--pgdata={fresh}",
                 f"--username={_SUPERUSER}",
                 f"--pwfile={password}",
@@ -334,13 +334,14 @@ def _programs() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """Return a program of the embedded PostgreSQL, such as ``pg_dump``."""
     return _programs() / name
 
 
 def _major() -> str:
     shown = subprocess.run(
-        [str(_program("postgres")), "--version"], check=True, capture_output=True, text=True
+        [str(program("postgres")), "--version"], check=True, capture_output=True, text=True
     )
     return shown.stdout.split()[2].split(".")[0]
 

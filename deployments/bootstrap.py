@@ -13,7 +13,7 @@ import importlib
 import json
 import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
 from uuid import UUID
@@ -43,6 +43,8 @@ from pydantic.fields import FieldInfo
 
 from certrail.cli._server import POOL_TYPE, POOLS
 from certrail.errors import CertrailError, InvalidRequest
+from deployments import automations
+from deployments.automations import Watched
 from deployments.in_process import InProcessWorker
 
 # Slots that all workers share; the flows take them by these names.
@@ -115,7 +117,19 @@ async def bootstrap() -> None:
                 for entry in described()
             )
         )
+        await automations.make(client, _watched())
         await _block_types(client)
+
+
+def _watched() -> list[Watched]:
+    """Return the flows that run by an interval of minutes or hours."""
+    found = []
+    for entry in described():
+        for schedule in entry.raw.get("schedules") or []:
+            if "interval" in schedule and schedule.get("active", True):
+                every = timedelta(seconds=schedule["interval"])
+                found.append(Watched(entry.load().name, every))
+    return found
 
 
 async def drop_missed() -> None:

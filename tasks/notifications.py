@@ -15,7 +15,7 @@ from blocks._base import NotifierBlock, forget_connectors
 from certrail.connectors import Notifier
 from certrail.errors import CertrailError
 from certrail.log import plain
-from certrail.notify import drain
+from certrail.notify import alarms, drain
 from tasks._outbox import emit_all
 from tasks._threads import in_thread
 
@@ -46,6 +46,7 @@ async def route_events() -> int:
     """Note certificates that expire, and write down who is to hear of what happened."""
     now = datetime.now(UTC)
     await in_thread(drain.note_expiries, now)
+    await in_thread(alarms.note_overdue, now)
     return await in_thread(drain.route, now)
 
 

@@ -16,6 +16,7 @@ from psycopg import errors, sql
 from certrail.errors import InvalidRequest, Unreachable
 from certrail.log import plain
 from certrail.postgres import INVENTORY_DATABASE, PREFECT_DATABASE, EmbeddedPostgres
+from certrail.settings import settings
 
 
 class EmbeddedPart:
@@ -76,6 +77,15 @@ def prepare_external(inventory_url: str, prefect_url: str = "") -> tuple[str, st
     for url in (ours, theirs):
         _ensure(url)
     return ours, theirs
+
+
+def prefect_url_of(inventory_url: str) -> str:
+    """Return the URL of Prefect's database beside that of the inventory, or the one set for it."""
+    chosen = settings().prefect_database_url
+    theirs = chosen.get_secret_value() if chosen else ""
+    if theirs:
+        return _with_name(theirs, PREFECT_DATABASE)
+    return _with_name(inventory_url, PREFECT_DATABASE, replace=True)
 
 
 def _ensure(url: str) -> None:

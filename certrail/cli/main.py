@@ -29,6 +29,9 @@ COMMANDS = {
     "executor": ("certrail.cli.executor:executor", "List agents and sensors; forget one."),
     "connector": ("certrail.cli.connector:connector", "List, check and add connectors."),
     "notify": ("certrail.cli.notify:notify", "Test, preview and follow notifications."),
+    "backup": ("certrail.cli.backup:backup", "Back up both databases while everything runs."),
+    "restore": ("certrail.cli.backup:restore", "Put a backup into a new data directory."),
+    "key": ("certrail.cli.key:key", "List, rotate and retire the sealing keys."),
     "audit": ("certrail.cli.audit:audit", "Show, export and verify the audit trail."),
 }
 

@@ -85,6 +85,11 @@ class Keyring:
             )
         return cls.from_text(text)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the keys in their order; the first one seals."""
+        return tuple(self._keys)
+
     def seal(self, plain: bytes, purpose: str) -> str:
         """Return *plain* sealed under the primary key; *purpose* must be given to open it."""
         nonce = os.urandom(_NONCE_BYTES)

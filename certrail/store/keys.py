@@ -17,7 +17,7 @@ def keep(connection: Connection, key: PrivateKeyPem, *, purpose: str, algorithm:
     """Seal *key*, store it in the caller's transaction and return its id."""
     key_id = uuid4()
     # The id is part of what is sealed: a sealed text moved to another row does not open.
-    sealed = keyring().seal(key.reveal(), _purpose(key_id))
+    sealed = keyring().seal(key.reveal(), purpose_of(key_id))
     connection.execute(
         insert(keys).values(id=key_id, purpose=purpose, sealed=sealed, algorithm=algorithm)
     )
@@ -46,7 +46,7 @@ def opened(key_id: UUID, sealed: str | None) -> PrivateKeyPem:
             f"the private key {key_id} was destroyed",
             remedy="Start a reissue, which makes a new key.",
         )
-    return PrivateKeyPem(keyring().open(sealed, _purpose(key_id)))
+    return PrivateKeyPem(keyring().open(sealed, purpose_of(key_id)))
 
 
 def destroy(key_id: UUID) -> None:
@@ -57,5 +57,6 @@ def destroy(key_id: UUID) -> None:
         )
 
 
-def _purpose(key_id: UUID) -> str:
+def purpose_of(key_id: UUID) -> str:
+    """Return what a private key is sealed for: it opens in its own row only."""
     return f"private-key:{key_id}"

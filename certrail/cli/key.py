@@ -1,0 +1,213 @@
+"""``certrail key``: the keys that seal private keys and connector secrets."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from pydantic import SecretStr
+
+from certrail.cli import _prefect
+from certrail.cli._output import echo_json, echo_table, examples
+from certrail.errors import InvalidRequest, KeyUnavailable
+from certrail.keys.seal import SECRET_PURPOSE, Keyring, is_sealed, keyring, new_key
+from certrail.settings import write_private
+from certrail.store import audit, configured, sealed
+from certrail.store.database import transaction
+
+_PASSES = 5
+
+
+@click.group(epilog=examples("certrail key list", "certrail key rotate"))
+def key() -> None:
+    """List, rotate and retire the sealing keys."""
+
+
+@key.command("list", epilog=examples("certrail key list", "certrail key list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_(as_json: bool) -> None:
+    """List the keys of this machine, and how much each has sealed. No key is shown."""
+    _prefect.installation()
+    ring = keyring()
+    secrets = _connector_secrets()
+    rows = [
+        {"key_id": one, "seals": one == ring.primary, "values": _uses(one, secrets)}
+        for one in ring.ids
+    ]
+    unknown = [one for one in sealed.count_by_key() if one not in ring.ids]
+    if as_json:
+        echo_json(rows)
+    else:
+        echo_table([(name, name) for name in ("key_id", "seals", "values")], rows)
+    for one in unknown:
+        click.echo(f"values are sealed by {one}, which is not on this machine", err=True)
+
+
+@key.command(
+    epilog=examples(
+        "certrail key add", "certrail key rotate --added  # once every machine has the file"
+    )
+)
+def add() -> None:
+    """Add a new key that opens but does not seal yet.
+
+    For installations with workers on other machines: copy the key file to all of
+    them, then `certrail key rotate --added`. No worker meets a value that it cannot open.
+    """
+    found = _prefect.installation()
+    with _file(found.key_file) as path:
+        lines = path.read_text().rstrip("\n")
+        fresh = new_key()
+        write_private(path, f"{lines}\n{fresh}\n")
+    made = Keyring.from_text(fresh).primary
+    audit.note_now(audit.local_actor(), "key.add", made)
+    click.echo(f"key {made} added to {path}; copy the file to every worker's machine, then")
+    click.echo("certrail key rotate --added")
+
+
+@key.command(epilog=examples("certrail key rotate", "certrail key rotate --added"))
+@click.option("--added", is_flag=True, help="Let the key of `certrail key add` seal from now on.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def rotate(added: bool, as_json: bool) -> None:
+    """Seal everything anew by a new key, while requests run.
+
+    The new key comes first in the key file; workers read it again by themselves.
+    The old keys stay in the file until `certrail key retire`. Called again after an
+    interruption with nothing left to do, it makes another key; to only finish what
+    was begun, use `certrail key reseal`.
+    """
+    found = _prefect.installation()
+    with _file(found.key_file) as path:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        if added:
+            words = [line for line in lines if not line.startswith("#")]
+            if len(words) < 2:
+                raise InvalidRequest("there is no added key", remedy="certrail key add")
+            fresh = words[-1]
+            lines.remove(fresh)
+        else:
+            fresh = new_key()
+        write_private(path, "\n".join([fresh, *lines]) + "\n")
+    ring = keyring()
+    audit.note_now(audit.local_actor(), "key.rotate", ring.primary, {"keys": list(ring.ids)})
+    _finish(ring, as_json=as_json)
+
+
+@key.command(epilog=examples("certrail key reseal"))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def reseal(as_json: bool) -> None:
+    """Seal by the first key whatever another one sealed."""
+    _prefect.installation()
+    _finish(keyring(), as_json=as_json)
+
+
+@key.command(epilog=examples("certrail key retire 3f0c8f8e5f0e"))
+@click.argument("key_id")
+def retire(key_id: str) -> None:
+    """Take the key KEY_ID out of the file, if nothing needs it any more.
+
+    Backups made before still need it: `certrail backup --keys` has saved it with them.
+    """
+    found = _prefect.installation()
+    ring = keyring()
+    if key_id not in ring.ids:
+        raise InvalidRequest(f"there is no key {key_id}", remedy="certrail key list")
+    if key_id == ring.primary:
+        raise InvalidRequest(f"{key_id} is the key that seals", remedy="certrail key rotate")
+    if left := _uses(key_id, _connector_secrets()):
+        raise InvalidRequest(f"{left} values are sealed by {key_id}", remedy="certrail key reseal")
+    with _file(found.key_file) as path:
+        kept = [
+            line
+            for line in path.read_text().splitlines()
+            if not line.strip() or line.startswith("#") or Keyring.from_text(line).primary != key_id
+        ]
+        write_private(path, "\n".join(kept) + "\n")
+    audit.note_now(audit.local_actor(), "key.retire", key_id)
+    click.echo(f"{key_id} is retired")
+
+
+def _finish(ring: Keyring, *, as_json: bool) -> None:
+    inventory = connectors = 0
+    # A process that began before the new key was there may still seal by the old one.
+    for _ in range(_PASSES):
+        in_inventory, in_connectors = sealed.reseal(ring), _reseal_connectors(ring)
+        inventory += in_inventory
+        connectors += in_connectors
+        if not in_inventory and not in_connectors:
+            break
+    old = [one for one in ring.ids if one != ring.primary]
+    if as_json:
+        echo_json(
+            {
+                "key_id": ring.primary,
+                "resealed": {"inventory": inventory, "connectors": connectors},
+                "older_keys": old,
+            }
+        )
+        return
+    click.echo(
+        f"key {ring.primary} seals; {inventory} values of the inventory and {connectors} "
+        "connector secrets were sealed anew"
+    )
+    for one in old:
+        click.echo(f"when every worker has the new file: certrail key retire {one}")
+
+
+def _reseal_connectors(ring: Keyring) -> int:
+    done = 0
+    types = _prefect.block_types()
+    with transaction() as connection:
+        rows = configured.all_connectors(connection)
+    for row in rows:
+        fields = [f.name for f in types[row.slug].fields.values() if f.secret]
+        stored = _prefect.stored_settings(row.reference) or {}
+        update = {
+            name: SecretStr(ring.seal(ring.open(stored[name], SECRET_PURPOSE), SECRET_PURPOSE))
+            for name in fields
+            if isinstance(stored.get(name), str)
+            and is_sealed(stored[name])
+            and not ring.is_current(stored[name])
+        }
+        if update:
+            block = _prefect.load_block(row.reference)
+            _prefect.save_block(block.model_copy(update=update), row.name)
+            done += len(update)
+    return done
+
+
+def _uses(key_id: str, secrets: Sequence[str]) -> int:
+    return sealed.uses(key_id) + sum(f":{key_id}:" in secret for secret in secrets)
+
+
+def _connector_secrets() -> list[str]:
+    """Return the secret settings of all connectors, as they are stored."""
+    types = _prefect.block_types()
+    with transaction() as connection:
+        rows = configured.all_connectors(connection)
+    found = []
+    for row in rows:
+        stored = _prefect.stored_settings(row.reference) or {}
+        fields = types[row.slug].fields.values()
+        found += [str(stored[f.name]) for f in fields if f.secret and stored.get(f.name)]
+    return found
+
+
+@contextmanager
+def _file(key_file: str) -> Iterator[Path]:
+    """Hold the key file: two rotations at once would lose a key."""
+    if os.environ.get("CERTRAIL_KEY") or not key_file:
+        raise KeyUnavailable(
+            "the sealing key comes from the environment, so nothing here can change it",
+            remedy="Put a new key on the first line of CERTRAIL_KEY, start everything again, then "
+            "`certrail key reseal`.",
+        )
+    path = Path(key_file)
+    Keyring.from_file(path)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path

@@ -1,0 +1,65 @@
+"""The automations that watch, as they are described to Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from uuid import UUID
+
+from certrail.notify.alarms import ALARMS
+from deployments.automations import ALARM, SEND, TAG, Watched, wanted
+from tests.support.stack import ROOT
+
+IDS = {SEND: UUID(int=1), ALARM: UUID(int=2)}
+WATCHED = [Watched("reconcile", timedelta(minutes=1)), Watched("sweep", timedelta(hours=1))]
+
+
+def test_each_has_a_name_of_its_own_and_says_what_it_does() -> None:
+    """They are read in Prefect's pages, by people who did not make them."""
+    found = wanted(IDS, WATCHED)
+
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.description and TAG in one.tags for one in found)
+
+
+def test_what_they_raise_is_an_alarm() -> None:
+    """A misspelt event would end in a failed run at the worst moment."""
+    raised = {
+        one.actions[0].parameters.get("event")  # type: ignore[union-attr]
+        for one in wanted(IDS, WATCHED)
+        if one.actions[0].parameters  # type: ignore[union-attr]
+    }
+
+    assert raised == ALARMS
+
+
+def test_patience_is_three_intervals_and_a_quarter_of_an_hour_at_least() -> None:
+    """A worker that is restarted is no alarm."""
+    found = {one.name: one.trigger for one in wanted(IDS, WATCHED)}
+
+    assert found["Certrail: reconcile stays away"].within == timedelta(minutes=15)  # type: ignore[union-attr]
+    assert found["Certrail: sweep stays away"].within == timedelta(hours=3)  # type: ignore[union-attr]
+
+
+def test_their_version_is_the_same_in_every_process() -> None:
+    """Otherwise each start would undo what people changed."""
+    script = (
+        "import json; from tests.unit.notify.test_automations import *;"
+        "print(json.dumps([one.tags for one in wanted(IDS, WATCHED)]))"
+    )
+    tags = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        tags.append(json.loads(done.stdout.splitlines()[-1]))
+
+    assert tags[0] == tags[1]
