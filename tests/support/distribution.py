@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LANES = 2
-_INSTALLATION = re.compile(r"^from tests\.support\.stack import .*\bStack\b", re.MULTILINE)
+_INSTALLATION = re.compile(r"\binstallation: (Stack|Any)\b")
 # The folders whose tests take longest come first, so that none of them is left for the end.
 _SLOWEST_FIRST = ("e2e", "integration/cli", "integration/runtime", "contract", "integration")
 
@@ -51,8 +51,15 @@ def _lanes() -> dict[str, str]:
             units.append(files)
         else:
             units += [[file] for file in files if _INSTALLATION.search(file.read_text())]
+    lanes: list[list[Path]] = [[] for _ in range(_LANES)]
+    for unit in sorted(units, key=_tests_in, reverse=True):
+        min(lanes, key=_tests_in).extend(unit)
     return {
-        file.relative_to(_ROOT).as_posix(): f"installation {number % _LANES}"
-        for number, unit in enumerate(units)
-        for file in unit
+        file.relative_to(_ROOT).as_posix(): f"installation {number}"
+        for number, lane in enumerate(lanes)
+        for file in lane
     }
+
+
+def _tests_in(files: list[Path]) -> int:
+    return sum(file.read_text().count("def test_") for file in files)
