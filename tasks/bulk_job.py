@@ -152,7 +152,8 @@ class _Run:
             await self._heed_prefect()
             held = [shard for shard in shards if shard.is_held]
             rests = self._wishes.hold or self._stop is not None or self._lost
-            if not held and (rests or not any(shard.left for shard in shards)):
+            left = sum(wave.counts.left for wave in waves if wave.number == number)
+            if not held and (rests or not left):
                 return
             if not named:
                 named = True

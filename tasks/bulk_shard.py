@@ -17,6 +17,7 @@ from prefect import State, get_run_logger
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import AsyncClientContext
+from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.states import Completed, Failed
@@ -273,6 +274,9 @@ class _Runner:
                 parameters={"request_id": str(request.id)},
                 return_type="state",
             )
+        except Pause as exc:
+            # It waits for an approval or its window; a worker takes its run up alone then.
+            self._log.info("%s: %s", request.location, exc)
         except Exception as exc:  # noqa: BLE001 - one endpoint must not end the others
             # The server was away, or said no. What the run did is in our record.
             self._log.warning("%s: %s: %s", request.location, type(exc).__name__, exc)

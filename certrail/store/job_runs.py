@@ -39,7 +39,7 @@ class ShardState:
 
     Attributes:
         is_held: a living worker has it.
-        left: endpoints whose request is not over.
+        left: endpoints whose request can run now.
         task_run_id: in the job's flow run; the endpoints' runs have it as parent.
     """
 
@@ -155,7 +155,7 @@ def shards(job_id: UUID, wave: int) -> list[ShardState]:
         .where(
             job_members.c.job_id == job_shards.c.job_id,
             job_members.c.shard == job_shards.c.number,
-            requests.c.status.in_(ACTIVE),
+            _runnable(),
         )
         .correlate(job_shards)
         .scalar_subquery()
@@ -266,7 +266,7 @@ def open_requests(job_id: UUID, shard: int) -> list[Request]:
         .where(
             job_members.c.job_id == job_id,
             job_members.c.shard == shard,
-            requests.c.status.in_(ACTIVE),
+            _runnable(),
             or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
         )
         .order_by(job_members.c.position)
@@ -588,6 +588,19 @@ def _announce(connection: Connection, event: str, job_id: UUID, name: str, **pay
         job_id=str(job_id),
         counts=counts([job_id])[job_id].to_json(),
         **payload,
+    )
+
+
+def _runnable() -> ColumnElement[bool]:
+    """Active, and waiting neither for an approval nor for its time: it can begin now."""
+    return and_(
+        requests.c.status.in_(ACTIVE),
+        requests.c.status != Status.APPROVAL_PENDING,
+        or_(
+            requests.c.status != Status.AUTOMATION_SCHEDULED,
+            requests.c.scheduled_at.is_(None),
+            requests.c.scheduled_at <= func.now(),
+        ),
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, any_, func, insert, literal, select
+from sqlalchemy import Connection, Row, and_, any_, func, insert, literal, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -22,6 +22,7 @@ from certrail.jobs.waves import Lane, Place, Shard
 from certrail.model import Action
 from certrail.store import audit
 from certrail.store.database import transaction
+from certrail.store.requests import supersede
 from certrail.store.schema import (
     endpoints,
     job_members,
@@ -30,7 +31,15 @@ from certrail.store.schema import (
     requests,
     steps,
 )
-from certrail.tracker import ACTIVE, FAILED, STEPS, SUCCESSFUL, Status, StepStatus
+from certrail.tracker import (
+    ACTIVE,
+    AUTOMATIC_REASONS,
+    FAILED,
+    STEPS,
+    SUCCESSFUL,
+    Status,
+    StepStatus,
+)
 
 REASON = "bulk-job"
 _LATEST = 200
@@ -371,17 +380,26 @@ class Activity:
 
     status: Status
     job_name: str | None
+    gives_way: bool = False
 
     @property
     def is_active(self) -> bool:
-        """Whether it holds its endpoint: another one cannot be started."""
-        return self.status in ACTIVE
+        """Whether it holds its endpoint: another one cannot be started.
+
+        A renewal that is only scheduled gives way to what a person asks for.
+        """
+        return self.status in ACTIVE and not self.gives_way
 
 
 def activity(endpoint_ids: Sequence[UUID]) -> dict[UUID, Activity]:
     """Return what became of the newest request of each endpoint that has one."""
+    gives_way = and_(
+        requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
+        or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+        requests.c.certificate_id.is_(None),
+    ).label("gives_way")
     query = (
-        select(requests.c.endpoint_id, requests.c.status, jobs.c.name)
+        select(requests.c.endpoint_id, requests.c.status, jobs.c.name, gives_way)
         .distinct(requests.c.endpoint_id)
         .select_from(requests.outerjoin(jobs, jobs.c.id == requests.c.job_id))
         .where(requests.c.endpoint_id == any_(literal(list(endpoint_ids), ARRAY(UUID_))))
@@ -389,7 +407,7 @@ def activity(endpoint_ids: Sequence[UUID]) -> dict[UUID, Activity]:
     )
     with transaction() as connection:
         return {
-            row.endpoint_id: Activity(Status(row.status), row.name)
+            row.endpoint_id: Activity(Status(row.status), row.name, row.gives_way)
             for row in connection.execute(query)
         }
 
@@ -440,7 +458,9 @@ def _requests(
     if not chosen:
         return {}
     reason = f"bulk job {draft.name}, asked by {draft.actor}"
-    status = Status.AUTOMATION_SCHEDULED if draft.scheduled_at else Status.AUTOMATION_REQUESTED
+    supersede(connection, [one.endpoint_id for one in chosen], draft.actor)
+    usual = Status.AUTOMATION_SCHEDULED if draft.scheduled_at else Status.AUTOMATION_REQUESTED
+    asked = {one.endpoint_id: one.plan.approval for one in chosen if _asks(one)}
     rows = connection.execute(
         upsert(requests).on_conflict_do_nothing().returning(requests.c.id, requests.c.endpoint_id),
         [
@@ -450,7 +470,14 @@ def _requests(
                 "job_id": job_id,
                 "workflow": one.plan.workflow,
                 "action": one.action,
-                "status": status,
+                "status": Status.APPROVAL_PENDING if one.endpoint_id in asked else usual,
+                "approval": approval.model_dump(mode="json")
+                if (approval := asked.get(one.endpoint_id))
+                else None,
+                "approval_until": datetime.now(UTC) + timedelta(hours=approval.expires_hours)
+                if approval
+                else None,
+                "told_at": draft.scheduled_at,
                 "reason_code": REASON,
                 "reason_message": reason,
                 "requested_by": draft.actor,
@@ -472,6 +499,10 @@ def _requests(
     if planned:
         connection.execute(insert(steps), planned)
     return made
+
+
+def _asks(one: Chosen) -> bool:
+    return one.plan.approval is not None and one.action is not Action.REDEPLOY
 
 
 def _members(

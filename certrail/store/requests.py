@@ -5,7 +5,7 @@ How a request is run, ended and opened again is in :mod:`certrail.store.request_
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -151,7 +151,7 @@ def add(
         else Status.AUTOMATION_REQUESTED
     )
     if not reason.code.startswith(AUTOMATIC_REASONS):
-        _supersede(connection, endpoint_id, actor)
+        supersede(connection, [endpoint_id], actor)
     request_id: UUID = connection.execute(
         insert(requests)
         .values(
@@ -214,12 +214,12 @@ def add(
     return request_id
 
 
-def _supersede(connection: Connection, endpoint_id: UUID, actor: str) -> None:
-    """End the renewal that is scheduled: what a person asks for takes its place."""
+def supersede(connection: Connection, endpoint_ids: Sequence[UUID], actor: str) -> None:
+    """End the renewals that are scheduled: what a person asks for takes their place."""
     ended = connection.execute(
         update(requests)
         .where(
-            requests.c.endpoint_id == endpoint_id,
+            requests.c.endpoint_id.in_(endpoint_ids),
             requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
             or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
             # One that has its certificate already goes on: a second order would be waste.

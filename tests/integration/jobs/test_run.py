@@ -157,7 +157,7 @@ def test_a_ca_that_refuses_half_way_stops_the_job(shell: Shell, endpoints: Estat
     assert paused["counts"]["in_progress"] == 0
     assert paused["counts"]["failed"] == 0
     assert paused["counts"]["pending"] >= 6
-    assert shell.api.read(paused["flow_run_id"])["state_type"] == "PAUSED"
+    shell.api.wait(paused["flow_run_id"], "PAUSED")
     whole = endpoints.configuration()
     whole["connectors"][0]["permitted_names"] = ["elsewhere.test"]
     shell("apply", "-f", str(endpoints.write(whole)))
