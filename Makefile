@@ -1,6 +1,7 @@
 # make demo   a whole installation with real servers, a request of each workflow, step by step
 # make test   everything that has to hold before a change lands
 # make bench  measures, and writes benchmarks/results.md
+# make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
 # make docs   writes the generated parts of docs/ anew
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo docs setup test check lint types layers format servers unit bench lock clean
+.PHONY: help demo docs setup test check lint types layers format servers unit bench bench-large lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -69,6 +70,9 @@ docs: setup
 
 bench: setup servers
 	$(BIN)/python -m benchmarks
+
+bench-large: setup servers
+	$(BIN)/python -m benchmarks --only bulk-large
 
 lock: | $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra demo --extra aws --group dev -o requirements/dev.txt

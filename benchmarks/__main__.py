@@ -6,11 +6,18 @@ import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import inventory, web_server
+from benchmarks import bulk, inventory, web_server
 from benchmarks.measure import machine
 
 RESULTS = Path(__file__).with_name("results.md")
-CHAPTERS = {"web-server": web_server.run, "inventory": inventory.run}
+CHAPTERS = {
+    "web-server": web_server.run,
+    "inventory": inventory.run,
+    "bulk": bulk.run,
+    "bulk-large": bulk.large,
+}
+# An hour or more: only when asked for.
+LONG = ("bulk-large",)
 
 _HEAD = """# Benchmarks
 
@@ -29,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--only", choices=sorted(CHAPTERS), action="append")
     only = parser.parse_args().only
-    chosen = only or list(CHAPTERS)
+    chosen = only or [name for name in CHAPTERS if name not in LONG]
     text = "\n".join(CHAPTERS[name]() for name in chosen)
     head = _HEAD.format(
         only=f" (only {', '.join(only)})" if only else "",

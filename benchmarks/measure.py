@@ -43,9 +43,15 @@ class Run:
         return self.count / self.seconds
 
 
-def in_process(variant: str, *arguments: object, environment: Mapping[str, str], log: Path) -> Run:
-    """Run ``benchmarks.variants`` in a process of its own and read its figures."""
-    argv = [sys.executable, "-m", "benchmarks.variants", variant, *map(str, arguments)]
+def in_process(
+    variant: str,
+    *arguments: object,
+    environment: Mapping[str, str],
+    log: Path,
+    module: str = "benchmarks.variants",
+) -> Run:
+    """Run *module* in a process of its own and read its figures."""
+    argv = [sys.executable, "-m", module, variant, *map(str, arguments)]
     with log.open("a") as sink:
         done = subprocess.run(
             argv,
