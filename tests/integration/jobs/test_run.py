@@ -57,7 +57,7 @@ def test_a_job_goes_through_its_waves_and_is_found_everywhere(
         f"enroll {location}" for location in endpoints.locations()
     )
     assert {tuple(member["tags"]) for member in members} == {(f"job:{name}",)}
-    assert shell.api.read(run)["state_type"] == "COMPLETED"
+    shell.api.wait(run, "COMPLETED")
     _artifacts_name_every_endpoint(shell, run, endpoints)
     must_agree(shell.stack, job=name)
 
@@ -106,7 +106,7 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     assert told["failures"][0]["example"] == f"{first}:443"
     assert "unknown directive" in told["failures"][0]["cause"]
     assert set(endpoints.issued()) == set(endpoints.names[:2])
-    assert shell.api.read(told["flow_run_id"])["state_type"] == "FAILED"
+    shell.api.wait(told["flow_run_id"], "FAILED")
     must_agree(shell.stack, job=name)
 
     shell.apply(endpoints)
@@ -185,7 +185,7 @@ def test_cancelling_stops_at_safe_points(shell: Shell, endpoints: Estate) -> Non
     assert counts["failed"] == 0
     assert counts["cancelled"] >= 6
     assert counts["cancelled"] + counts["successful"] == 8
-    assert shell.api.read(told["flow_run_id"])["state_type"] == "CANCELLED"
+    shell.api.wait(told["flow_run_id"], "CANCELLED")
     must_agree(shell.stack, job=name)
     refused = shell("job", "cancel", name, code=2)
     assert "cancelled" in refused.stderr
@@ -203,7 +203,7 @@ def test_a_scheduled_job_shows_and_can_be_cancelled(shell: Shell, endpoints: Est
     assert told["counts"]["scheduled"] == 8
     assert len(rows) == 8
     assert shell.json("job", "show", name)["counts"]["cancelled"] == 8
-    assert shell.api.read(told["flow_run_id"])["state_type"] == "CANCELLED"
+    shell.api.wait(told["flow_run_id"], "CANCELLED")
 
 
 def test_a_limit_on_a_device_is_honoured(shell: Shell, endpoints: Estate) -> None:
