@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certrail.renewal.budget import Wish, allot, hour_of
@@ -45,6 +45,8 @@ def test_what_is_taken_stays_taken() -> None:
     assert hour_of(found[1]) == hour + 1
 
 
+# A busy machine makes examples slowly: time says nothing here.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.integers(-600, 6000), st.sampled_from(["critical", "normal", "low"])),
