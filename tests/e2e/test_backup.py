@@ -13,7 +13,7 @@ import pytest
 from tests.support import kill_points
 from tests.support.kill_points import KillPoint
 from tests.support.process import wait_for
-from tests.support.stack import Stack, cli, environment, start, stop
+from tests.support.stack import Stack, cli, environment, start
 from tests.support.world import World, world
 
 NAME = "inflight.example.test"
@@ -52,7 +52,7 @@ def test_an_order_in_flight_survives_the_loss_of_the_machine(
             old.process.wait()
     finally:
         with suppress(AssertionError):
-            stop(old.process)
+            old.stop()
     assert json.loads(made.stdout)["counts"] == {"requests": 1, "under_way": 1}
     assert (archive.stat().st_mode & 0o777, keys.stat().st_mode & 0o777) == (0o600, 0o600)
     assert not any(line in archive.read_bytes() for line in _key_lines(keys))
@@ -78,7 +78,7 @@ def test_an_order_in_flight_survives_the_loss_of_the_machine(
         assert {"backup.make", "backup.restore"} <= set(actions)
         assert new.cli("connector", "check", "ns").returncode == 0
     finally:
-        stop(new.process)
+        new.stop()
 
 
 def _key_lines(path: Path) -> set[bytes]:

@@ -67,6 +67,11 @@ class Stack:
             return cli(*arguments, env={**self.env, **env}, within=within)
         return self.forked(*arguments, within=within)
 
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to ``certrail up``, wait for its end and return its exit code."""
+        self.forked.close()
+        return stop(self.process, number)
+
     def said(self) -> str:
         """What ``certrail up`` has said on standard error so far."""
         return (self.data_dir / "up.log").read_text(errors="replace")
@@ -174,8 +179,7 @@ def stack(*options: str, extra: Mapping[str, str] | None = None) -> Iterator[Sta
         try:
             yield running
         finally:
-            running.forked.close()
-            stop(running.process)
+            running.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

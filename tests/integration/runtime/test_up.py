@@ -25,7 +25,7 @@ from certrail.postgres import EmbeddedPostgres
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import running as running_process
 from tests.support.process import wait_for
-from tests.support.stack import ROOT, Stack, cli, environment, stack, start, stop
+from tests.support.stack import ROOT, Stack, cli, environment, stack, start
 
 TOYS = "tests.support.toy_flows"
 
@@ -126,7 +126,7 @@ def test_a_stop_hands_runs_back_and_leaves_no_process(tmp_path: Path) -> None:
         api.close()
         processes = _tree(first.process.pid)
 
-        code = stop(first.process)
+        code = first.stop()
 
         assert code == 0
         assert _all_gone(processes)
@@ -138,7 +138,7 @@ def test_a_stop_hands_runs_back_and_leaves_no_process(tmp_path: Path) -> None:
             assert api.wait(run, "COMPLETED", runs=2)["run_count"] == 2
             api.close()
         finally:
-            stop(second.process)
+            second.stop()
 
 
 def test_after_kill_9_nothing_is_left_and_the_data_is_good() -> None:
@@ -148,7 +148,7 @@ def test_after_kill_9_nothing_is_left_and_the_data_is_good() -> None:
             connection.execute("create table kept as select 42 as answer")
         processes = _tree(first.process.pid)
 
-        assert stop(first.process, signal.SIGKILL) == -signal.SIGKILL
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
 
         wait_for(lambda: _all_gone(processes), "all processes end", within=20)
         done = cli("doctor", env=first.env)
@@ -158,7 +158,7 @@ def test_after_kill_9_nothing_is_left_and_the_data_is_good() -> None:
             with psycopg.connect(second.database_url) as connection:
                 assert connection.execute("select answer from kept").fetchone() == (42,)
         finally:
-            stop(second.process)
+            second.stop()
 
 
 @pytest.fixture
