@@ -229,7 +229,8 @@ def test_a_connector_is_added_without_a_file(shell: Shell) -> None:
         "is no name"
         in shell("connector", "add", "host-local", "A_B", "--set", "sudo=true", code=2).stderr
     )
-    assert "no setting 'x'" in shell(*wrong[:-1], "x=1", code=2).stderr
+    unknown = ["connector", "add", "ca-acme", "cli-other", "--set", "x=1"]
+    assert "no setting 'x'" in shell(*unknown, code=2).stderr
     assert "no type of connector" in shell("connector", "add", "ca-x", "cli-x", code=2).stderr
     names = [one["name"] for one in shell.json("connector", "list")]
     assert names.count("cli-added") == 1
