@@ -89,7 +89,7 @@ def _where_to_look(scene: Scene, *, keep: bool) -> None:
         screen.plain(f"  export {name}={value}")
     program = Path(sys.executable).with_name("certrail")
     for arguments in (
-        f"request show {WWW}:443",
+        f"request show {scene.installation.last_success(f'{WWW}:443')}",
         f"request start {SHOP}:443 --action reissue --wait",
         "endpoint list",
         f"job show {JOB}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -69,6 +70,27 @@ class Installation:
                 remedy=f"The logs are in {self.data_dir / 'logs'} while the demo runs (KEEP=1).",
             )
         self.screen.plain()
+
+    def last_success(self, location: str) -> str:
+        """Return the id of the endpoint's newest request that succeeded.
+
+        The newest of all may be the next renewal, which waits for its time.
+
+        Raises:
+            DemoError: there is none.
+        """
+        arguments = ["request", "list", "--location", location, "--json"]
+        done = subprocess.run(
+            [*_CERTRAIL, *arguments, "--status", "automation-successful"],
+            env={**_clean(), **self.environment},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        found = json.loads(done.stdout) if done.returncode == 0 else []
+        if not found:
+            raise DemoError(f"no request for {location} is known to have succeeded")
+        return str(found[0]["request_id"])
 
 
 @contextmanager
