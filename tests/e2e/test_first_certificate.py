@@ -22,7 +22,7 @@ from tests.support.nginx import Nginx
 from tests.support.pebble import Pebble, pebble
 from tests.support.process import let_in
 from tests.support.sshd import Sshd, sshd
-from tests.support.stack import ROOT, Stack, cli
+from tests.support.stack import ROOT, Stack
 
 NAME = "www.example.org"
 ZONE = "example.org"
@@ -158,7 +158,7 @@ def test_the_first_certificate(variant: str, installation: Stack, tmp_path: Path
 
         def run(line: str) -> str:
             words = [str(path) if word == path.name else word for word in typed(line)]
-            done = cli(*words, env={**installation.env, **servers.secrets})
+            done = installation.cli(*words, env=servers.secrets)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             return done.stdout
 

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,10 +35,14 @@ class ForkedCli:
         self._env = dict(env)
         self._lock = threading.Lock()
         self._folder: Path | None = None
-        self._template: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
 
-    def __call__(self, *arguments: str, within: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, within: float = 300.0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``certrail`` with *arguments*; the caller looks at the result.
+
+        *env* adds variables; not such as say where the installation is, which is known already.
 
         Raises:
             subprocess.TimeoutExpired: it took longer than *within* seconds; it is ended.
@@ -47,7 +52,8 @@ class ForkedCli:
         with socket.socket(socket.AF_UNIX) as call, call.makefile("r") as answers:
             call.settimeout(within)
             call.connect(str(home / "calls"))
-            call.sendall(json.dumps({"arguments": arguments, "folder": str(folder)}).encode())
+            wanted = {"arguments": arguments, "folder": str(folder), "env": dict(env or {})}
+            call.sendall(json.dumps(wanted).encode())
             call.shutdown(socket.SHUT_WR)
             pid = 0
             try:
@@ -63,12 +69,7 @@ class ForkedCli:
 
     def close(self) -> None:
         """End the template; quiet when it does not run."""
-        if self._template is not None:
-            self._template.kill()
-            self._template.wait()
-            self._template = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._end()
 
     def _started(self) -> Path:
         with self._lock:
@@ -78,7 +79,7 @@ class ForkedCli:
                 with socket.socket(socket.AF_UNIX) as listener:
                     listener.bind(str(self._folder / "calls"))
                     listener.listen(100)
-                    self._template = subprocess.Popen(
+                    template = subprocess.Popen(
                         [sys.executable, "-m", "tests.support.forked_cli", str(listener.fileno())],
                         env={**self._env, "PYTHONPATH": str(_ROOT)},
                         cwd="/",
@@ -86,7 +87,15 @@ class ForkedCli:
                         pass_fds=(listener.fileno(),),
                         preexec_fn=die_with_parent,
                     )
+                # Whoever forgets to close it does not leave it behind either.
+                self._end = weakref.finalize(self, _end, template, self._folder)
             return self._folder
+
+
+def _end(template: subprocess.Popen[bytes], folder: Path) -> None:
+    template.kill()
+    template.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -123,6 +132,7 @@ def _run(call: socket.socket) -> None:
     call.sendall(f"{os.getpid()}\n".encode())
     with call.makefile("rb") as asked:
         wanted = json.load(asked)
+    os.environ.update(wanted["env"])
     folder = Path(wanted["folder"])
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)

@@ -61,11 +61,9 @@ class Stack:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``certrail`` with *arguments* from another shell; the caller looks at the result.
 
-        With *env*, variables beside those of the installation, it is a new process.
+        *env* adds variables; not such as say where the installation is (:func:`cli` takes those).
         """
-        if env:
-            return cli(*arguments, env={**self.env, **env}, within=within)
-        return self.forked(*arguments, within=within)
+        return self.forked(*arguments, within=within, env=env)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to ``certrail up``, wait for its end and return its exit code."""
