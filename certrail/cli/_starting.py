@@ -107,7 +107,7 @@ def retry(text: str) -> Request:
         Conflict: its endpoint has another active request.
         Unreachable: it is active again, but Prefect could not be told.
     """
-    request = reopen(requests.find(text), audit.local_actor())
+    request = reopen(requests.find(text, begun=True), audit.local_actor())
     try:
         run_id = _prefect.retry_run(request, f"retry asked by {audit.local_actor()}")
     except CertrailError as exc:

@@ -131,13 +131,13 @@ def views(listed: Sequence[Request], *, ui_url: str) -> list[RequestView]:
 
 
 def find(text: str, *, ui_url: str, history: bool = False) -> RequestView:
-    """Return the request with that id, or the newest one of that location.
+    """Return the request with that id, or the newest one of that location that has begun.
 
     Raises:
         NotFound: there is none.
         InvalidRequest: several ids start that way.
     """
-    return view(requests.find(text), ui_url=ui_url, history=history)
+    return view(requests.find(text, begun=True), ui_url=ui_url, history=history)
 
 
 def run_url(ui_url: str, flow_run_id: UUID | None) -> str | None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Text,
+    and_,
     bindparam,
     cast,
     exists,
@@ -294,8 +295,12 @@ def begin_step(
     )
 
 
-def find(text: str) -> Request:
+def find(text: str, *, begun: bool = False) -> Request:
     """Return the request with that id (or the start of it), or the newest of that location.
+
+    With *begun*, a renewal that the policy has planned and that waits for its
+    time gives way to what happened before: somebody who looks at a location,
+    or retries there, means that.
 
     Raises:
         NotFound: there is none.
@@ -305,7 +310,7 @@ def find(text: str) -> Request:
         by_location = (
             selected()
             .where(endpoints.c.location == text.lower())
-            .order_by(requests.c.created_at.desc())
+            .order_by(*((_PLANNED,) if begun else ()), requests.c.created_at.desc())
             .limit(1)
         )
         found = connection.execute(by_location).all()
@@ -419,6 +424,10 @@ def conflict(exc: IntegrityError, location: str) -> Exception:
     return exc
 
 
+_PLANNED = and_(
+    requests.c.status == Status.AUTOMATION_SCHEDULED,
+    or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+)
 _JOINED = requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id)
 _BY_ID = (
     select(requests, endpoints.c.location)

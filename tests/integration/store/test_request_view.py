@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from certrail.errors import ProbeFailed
+from certrail.model import Action
 from certrail.store import request_runs, request_view, requests, steps
 from certrail.tracker import Status, StepStatus
 from tests.integration.store.conftest import Inventory, issue
@@ -98,3 +100,23 @@ def test_several_are_shown_in_their_order(inventory: Inventory) -> None:
     assert [view.request.location for view in shown] == ["c.test:443", "b.test:443"]
     assert [len(view.steps) for view in shown] == [5, 5]
     assert request_view.views([], ui_url=UI) == []
+
+
+def test_a_planned_renewal_does_not_hide_what_happened(inventory: Inventory) -> None:
+    """Somebody who looks at a location after an alarm means the request that failed."""
+    inventory.endpoint("a.test:443", profile="p", target="web")
+    failed = inventory.request("a.test:443")
+    request_runs.finish(failed.id, "", Status.AUTOMATION_FAILED)
+    planned = requests.create(
+        failed.endpoint_id,
+        action=Action.RENEW,
+        plan=failed.plan,
+        reason=requests.Reason("renewal-due", "two thirds of its life are over"),
+        actor="renewal",
+        scheduled_at=datetime.now(UTC) + timedelta(days=1),
+    )
+
+    assert requests.find("a.test:443").id == planned.id
+    assert requests.find("a.test:443", begun=True).id == failed.id
+    assert request_view.find("a.test:443", ui_url=UI).request.id == failed.id
+    assert requests.find(str(planned.id), begun=True).id == planned.id
