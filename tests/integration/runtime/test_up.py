@@ -228,6 +228,9 @@ def test_a_sensor_beside_it_takes_runs_of_its_queue(installation: Stack, tmp_pat
     # `certrail up` takes nothing from a queue that is somebody else's.
     assert by == {str(sensor.pid)}
     assert sensor.returncode == 0
+    # Else the shared installation would go on missing it.
+    forgotten = installation.cli("executor", "forget", "dmz-1")
+    assert forgotten.returncode == 0, forgotten.stderr
     api.close()
 
 
