@@ -160,6 +160,8 @@ async def _stuck(client: PrefectClient) -> list[TaskRun]:
         one
         for one in old
         if (run := runs.get(one.flow_run_id)) is not None
+        # What ended just now may still be on its way into Prefect's database.
+        and _is_old(run.state)
         and run.state is not None
         and (run.state.is_final() or run.run_count > one.flow_run_run_count > 0)
     ]

@@ -16,7 +16,7 @@ def installation() -> Iterator[Stack]:
     extra = {
         "CERTRAIL_LEASE_SECONDS": "5",
         "CERTRAIL_RETRY_SECONDS": "0.2",
-        "CERTRAIL_SETTLE_SECONDS": "2",
+        "CERTRAIL_SETTLE_SECONDS": "5",
     }
     with stack(extra=extra) as running:
         yield running

@@ -546,7 +546,8 @@ def test_where_processes_cannot_be_seen_the_exit_code_decides(folder: Path) -> N
         staged = target.stage(site, nginx.ca.bundle(NAME), None)
         with pytest.raises(ActivationRefused, match="did not take it over: not today"):
             target.activate(staged)
-        assert expected == nginx.served(NAME)
+        # Workers of before a reload may answer once more.
+        wait_for(lambda: expected == nginx.served(NAME), "the one before serves")
 
 
 def test_an_account_that_may_not_test_is_told_so(tmp_path: Path) -> None:
