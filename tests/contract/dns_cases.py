@@ -89,7 +89,7 @@ class Case:
         world: starts the other side in a folder.
         nonsense: replies outside the protocol.
         cut: a reply that breaks off.
-        throttled: a reply that asks for seven seconds of peace.
+        throttled: makes a reply with this Retry-After.
         echo: a refusal that quotes the whole request.
         lacks: declared gaps, of :data:`GAPS`.
     """
@@ -99,7 +99,7 @@ class Case:
     world: Callable[[Path], AbstractContextManager[World]]
     nonsense: Sequence[Script] = ()
     cut: Script = b""
-    throttled: Script = b""
+    throttled: Callable[[str], Script] | None = None
     echo: Script = b""
     lacks: frozenset[str] = field(default_factory=frozenset)
 
@@ -296,7 +296,7 @@ CASES = (
             b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         ),
         cut=http_reply(200, {"Content-Length": "500"}, "[{"),
-        throttled=http_reply(429, {"Retry-After": "7"}, "slow down"),
+        throttled=lambda wait: http_reply(429, {"Retry-After": wait}, "slow down"),
         echo=_echo,
     ),
 )
