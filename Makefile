@@ -43,8 +43,11 @@ servers:
 
 # More processes than cores, since many tests wait; each has servers of its own. One test alone,
 # in this terminal and with --pdb if you like: .venv/bin/pytest tests/e2e/test_demo.py -k told
+#
+# What failed beside others, competing for the processors, is run once more by itself and has to
+# pass there; both results are printed.
 test: setup servers check
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 3 || $(BIN)/pytest --last-failed --last-failed-no-failures none
 
 check: lint types layers
 
