@@ -45,8 +45,9 @@ def compare(found: Installation, scope: Scope, *, settle: timedelta) -> Comparis
     result = Comparison()
     with _Records(found) as records:
         doubtful: list[UUID] = []
+        task_runs: dict[UUID, int] = {}
         for page in recorded.pages(scope, _PAGE):
-            differences = _differences(page, records, result)
+            differences = _differences(page, records, task_runs)
             result.requests += len(page)
             doubtful += {one.request_id for one in differences}
         deadline = time.monotonic() + settle.total_seconds()
@@ -54,20 +55,22 @@ def compare(found: Installation, scope: Scope, *, settle: timedelta) -> Comparis
             result.found = []
             for start in range(0, len(doubtful), _PAGE):
                 rows = recorded.rows(doubtful[start : start + _PAGE])
-                result.found += _differences(rows, records)
+                result.found += _differences(rows, records, task_runs)
             doubtful = list(dict.fromkeys(one.request_id for one in result.found))
             if not doubtful or time.monotonic() > deadline:
                 break
             time.sleep(_LOOK_AGAIN_SECONDS)
+        result.task_runs = sum(task_runs.values())
     return result
 
 
 def _differences(
-    rows: Sequence[RequestRow], records: _Records, count: Comparison | None = None
+    rows: Sequence[RequestRow], records: _Records, task_runs: dict[UUID, int]
 ) -> list[Disagreement]:
+    """Return what differs; *task_runs* is told how many there are now for each request."""
     runs = records.of(rows)
-    if count is not None:
-        count.task_runs += sum(len(run.tasks) for of_one in runs.values() for run in of_one)
+    for row in rows:
+        task_runs[row.id] = sum(len(run.tasks) for run in runs[str(row.id)])
     return [one for row in rows for one in disagreements(row, runs[str(row.id)])]
 
 
