@@ -50,7 +50,8 @@ HELD_BECAUSE = ("operator", "denied")
 
 _AGAIN = timedelta(days=1)
 # Decisions follow what changes; this is for what nobody thought of.
-_LOOK_AGAIN = timedelta(days=30)
+# Whatever was missed is made good the same day.
+_LOOK_AGAIN = timedelta(hours=12)
 _RANK = case(
     {"critical": 0, "high": 1, "normal": 2, "low": 3}, value=endpoints.c.criticality, else_=2
 )
@@ -121,6 +122,9 @@ def undecided(now: datetime, limit: int) -> list[UUID]:
                 decided < now - _LOOK_AGAIN,
                 endpoints.c.updated_at > decided,
                 endpoints.c.observed_at > decided,
+                # A request tests the endpoint before it ends: decided in between, the
+                # decision knew nothing of the certificate that it brought.
+                endpoints.c.last_success_at > decided,
                 profiles.c.updated_at > decided,
                 and_(
                     endpoints.c.certificate_id.in_(revoked),

@@ -100,6 +100,22 @@ def test_a_near_renewal_becomes_a_request_with_its_reason(inventory: Inventory) 
     assert [turn().scheduled for _ in range(3)] == [[], [], []]
 
 
+def test_what_a_request_brought_is_decided_anew(inventory: Inventory) -> None:
+    """A sweep between a request's test and its end knew nothing of the new certificate."""
+    serving(inventory, "between.test", days=60)
+    assert turn().decided == 1
+    assert turn().decided == 0
+
+    with transaction() as connection:
+        connection.execute(
+            update(endpoints)
+            .where(endpoints.c.location == "between.test:443")
+            .values(last_success_at=now())
+        )
+
+    assert turn().decided == 1
+
+
 def test_what_changed_is_decided_anew(inventory: Inventory) -> None:
     """A name that was added, a CA that suggests another time, a revocation."""
     for name in ("names.test", "ari.test", "revoked.test", "quiet.test"):
