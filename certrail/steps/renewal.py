@@ -55,7 +55,8 @@ def turn(now: datetime, *, horizon: timedelta, decisions: int = 2000, most: int 
 
 
 def _decide(done: Turn, now: datetime, limit: int) -> None:
-    ids = renewals.undecided(now, limit)
+    versions = renewals.undecided(now, limit)
+    ids = list(versions)
     known = renewals.look(ids)
     decisions: list[tuple[UUID, Decision]] = []
     anew: list[tuple[Known, Decision]] = []
@@ -68,7 +69,7 @@ def _decide(done: Turn, now: datetime, limit: int) -> None:
         else:
             decision = Decision(Code.UNCONFIGURED, str(one or "it is gone"))
         decisions.append((endpoint_id, decision))
-    renewals.keep(decisions, now)
+    renewals.keep(decisions, now, versions)
     done.ended = renewals.refresh(anew)
     done.decided = len(decisions)
 
@@ -94,7 +95,7 @@ def _schedule(done: Turn, now: datetime, horizon: timedelta, most: int) -> None:
             elif candidate.request_id is not None and _differs(candidate.scheduled_at, at, now):
                 moves.append((candidate.request_id, at))
     done.scheduled, refused = renewals.schedule(wanted, now)
-    renewals.keep([(c.endpoint_id, _refusal(why)) for c, why in refused], now)
+    renewals.keep([(c.endpoint_id, _refusal(why)) for c, why in refused], now, {})
     done.refused = [str(why) for _, why in refused]
     done.moved = renewals.move(sorted(moves, key=lambda one: one[1])[:most])
 

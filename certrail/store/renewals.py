@@ -7,7 +7,7 @@ The present is handed in, so that a year can be gone through in a minute.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,13 +16,16 @@ from uuid import UUID
 from sqlalchemy import (
     Connection,
     Row,
+    Text,
     and_,
     any_,
     bindparam,
     case,
+    cast,
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     update,
@@ -58,9 +61,14 @@ _RANK = case(
 _AUTOMATIC = or_(*(table.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS))
 
 
+# PostgreSQL's name for the transaction that wrote a row last (its manual, "System Columns").
+_VERSION = cast(literal_column("endpoints.xmin"), Text)
 _KEEP = (
     update(endpoints)
-    .where(endpoints.c.id == bindparam("endpoint_id"))
+    .where(
+        endpoints.c.id == bindparam("endpoint_id"),
+        func.coalesce(bindparam("version", type_=Text), _VERSION) == _VERSION,
+    )
     .values(
         next_renewal_at=bindparam("at"),
         renewal=bindparam("told"),
@@ -107,14 +115,17 @@ class Candidate:
     scheduled_at: datetime | None = None
 
 
-def undecided(now: datetime, limit: int) -> list[UUID]:
-    """Return endpoints of which something changed since their renewal was decided last."""
+def undecided(now: datetime, limit: int) -> dict[UUID, str]:
+    """Return endpoints of which something changed since their renewal was decided last.
+
+    Each with the version of its row, for :func:`keep`.
+    """
     decided = endpoints.c.renewal_decided_at
     revoked = select(certificates.c.id).where(
         certificates.c.revoked_at.is_not(None), certificates.c.revoked_at > now - _AGAIN
     )
     query = (
-        select(endpoints.c.id)
+        select(endpoints.c.id, _VERSION)
         .select_from(endpoints.join(profiles, endpoints.c.profile_id == profiles.c.id))
         .where(
             or_(
@@ -136,7 +147,7 @@ def undecided(now: datetime, limit: int) -> list[UUID]:
         .limit(limit)
     )
     with transaction() as connection:
-        return list(connection.execute(query).scalars())
+        return {row.id: version for row in connection.execute(query) for version in row[1:]}
 
 
 def look(ids: Sequence[UUID]) -> dict[UUID, Known | InvalidRequest]:
@@ -156,10 +167,22 @@ def look(ids: Sequence[UUID]) -> dict[UUID, Known | InvalidRequest]:
     return found
 
 
-def keep(decisions: Iterable[tuple[UUID, Decision]], now: datetime) -> None:
-    """Store decisions: the moment, the reason, and that they were made *now*."""
+def keep(
+    decisions: Iterable[tuple[UUID, Decision]], now: datetime, versions: Mapping[UUID, str]
+) -> None:
+    """Store decisions: the moment, the reason, and that they were made *now*.
+
+    One whose endpoint changed since its version was read is left out: it was
+    made from what is no longer so, and is made anew in the next turn.
+    """
     values = [
-        {"endpoint_id": one, "at": decision.at, "told": _to_json(decision), "decided": now}
+        {
+            "endpoint_id": one,
+            "at": decision.at,
+            "told": _to_json(decision),
+            "decided": now,
+            "version": versions.get(one),
+        }
         for one, decision in decisions
     ]
     if values:

@@ -49,9 +49,8 @@ class Scene:
         return json.loads(self.cli(*arguments, "--json", **options))
 
     def request(self, name: str) -> dict[str, Any]:
-        """Return the newest request of a site."""
-        found: dict[str, Any] = self.json("request", "show", f"{name}.example.test:443")
-        return found
+        """Return the newest request of a site, be it only planned."""
+        return self.requests(name)[0]
 
     def requests(self, name: str) -> list[dict[str, Any]]:
         location = f"{name}.example.test:443"

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 
 from certrail.errors import Conflict, NotFound
 from certrail.model import Action, KeyAlgorithm, RenewalInfo
+from certrail.renewal.due import Code, Decision
 from certrail.steps import renewal
 from certrail.store import inventory as rows
 from certrail.store import plans, renewal_info, renewals, request_runs, requests
@@ -114,6 +115,20 @@ def test_what_a_request_brought_is_decided_anew(inventory: Inventory) -> None:
         )
 
     assert turn().decided == 1
+
+
+def test_a_decision_from_what_is_no_longer_so_is_not_kept(inventory: Inventory) -> None:
+    """A request may end while the sweep decides, with a moment before that of the sweep."""
+    serving(inventory, "during.test", days=60)
+    began = now()
+    versions = renewals.undecided(began, 10)
+    known = renewals.look(list(versions))
+    inventory.set("during.test:443", last_success_at=began - HOUR, renewal_decided_at=None)
+
+    renewals.keep([(one, Decision(Code.DUE, "", began)) for one in known], began, versions)
+
+    assert row("during.test").next_renewal_at is None
+    assert list(renewals.undecided(now(), 10)) == list(known)
 
 
 def test_what_changed_is_decided_anew(inventory: Inventory) -> None:
