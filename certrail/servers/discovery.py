@@ -22,6 +22,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "haproxy": ("/etc/haproxy/haproxy.cfg",),
     "postfix": ("/etc/postfix/main.cf",),
     "dovecot": ("/etc/dovecot/dovecot.conf",),
+    "lighttpd": ("/etc/lighttpd/lighttpd.conf",),
 }
 _KINDS = {
     "nginx": "nginx",
@@ -30,13 +31,14 @@ _KINDS = {
     "haproxy": "haproxy",
     "master": "postfix",
     "dovecot": "dovecot",
+    "lighttpd": "lighttpd",
 }
 _FOLDERS = ("", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 # One line for each process: command name, folder, MAIL_CONFIG, then the words of its command line.
 _PROCESSES = (
     "own=$(readlink /proc/self/ns/mnt); for d in /proc/[0-9]*; do "
     'read -r name 2>/dev/null <"$d/comm" || continue; '
-    "case $name in nginx|apache2|httpd|haproxy|master|dovecot) ;; *) continue ;; esac; "
+    f"case $name in {'|'.join(_KINDS)}) ;; *) continue ;; esac; "
     '[ "$(readlink "$d/ns/mnt")" = "$own" ] || continue; '
     'mail=$(tr "\\0" "\\n" 2>/dev/null <"$d/environ" | sed -n "s/^MAIL_CONFIG=//p"); '
     'printf "%s\\001%s\\001%s\\001" "$name" "$(readlink "$d/cwd")" "$mail"; '
@@ -143,12 +145,20 @@ def _dovecot(process: _Process) -> dict[str, Any] | None:
     return {"kind": "dovecot"} if usual else {"kind": "dovecot", "config": config}
 
 
+def _lighttpd(process: _Process) -> dict[str, Any] | None:
+    config = process.option("f")
+    usual = config in ("", *_USUAL["lighttpd"])
+    settings = {"kind": "lighttpd"} if usual else {"kind": "lighttpd", "config": config}
+    return {**settings, **_binary(process.words, "lighttpd")}
+
+
 _READERS: dict[str, Callable[[_Process], dict[str, Any] | None]] = {
     "nginx": _nginx,
     "apache": _apache,
     "haproxy": _haproxy,
     "postfix": _postfix,
     "dovecot": _dovecot,
+    "lighttpd": _lighttpd,
 }
 
 

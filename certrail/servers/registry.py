@@ -12,6 +12,7 @@ from certrail.servers.apache import ApacheSettings, ApacheTarget
 from certrail.servers.command import CommandSettings, CommandTarget
 from certrail.servers.dovecot import DovecotSettings, DovecotTarget
 from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
+from certrail.servers.lighttpd import LighttpdSettings, LighttpdTarget
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.target import site_id
 from certrail.servers.postfix import PostfixSettings, PostfixTarget
@@ -41,6 +42,10 @@ _KINDS = {
     "haproxy": _Kind(
         HaproxySettings.parse,
         lambda host, server: HaproxyTarget(host, HaproxySettings.parse(server)),
+    ),
+    "lighttpd": _Kind(
+        LighttpdSettings.parse,
+        lambda host, server: LighttpdTarget(host, LighttpdSettings.parse(server)),
     ),
     "nginx": _Kind(
         NginxSettings.parse, lambda host, server: NginxTarget(host, NginxSettings.parse(server))

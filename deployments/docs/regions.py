@@ -20,6 +20,7 @@ from certrail.servers.apache import ApacheSettings
 from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
 from certrail.servers.haproxy import HaproxySettings
+from certrail.servers.lighttpd import LighttpdSettings
 from certrail.servers.nginx import NginxSettings
 from certrail.servers.postfix import PostfixSettings
 from certrail.settings import Settings
@@ -44,6 +45,7 @@ SERVERS: dict[str, type[BaseModel]] = {
     "command": CommandSettings,
     "dovecot": DovecotSettings,
     "haproxy": HaproxySettings,
+    "lighttpd": LighttpdSettings,
     "nginx": NginxSettings,
     "postfix": PostfixSettings,
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, Conflict
@@ -23,6 +24,7 @@ from certrail.servers.versions import Versions, version_of
 from certrail.x509.chain import must_be_installable
 from tests.support.apache import Apache
 from tests.support.haproxy import Haproxy
+from tests.support.lighttpd import Lighttpd
 from tests.support.mail import Dovecot, Postfix
 from tests.support.nginx import ONE_SITE, Nginx, TestCa
 
@@ -195,10 +197,22 @@ class ApacheWorld(World):
         return self._apache.download(SITE)
 
 
-class MailWorld(World):
-    """A real Postfix or Dovecot on this machine."""
+class Served(Protocol):
+    """A server whose settings name a certificate, as tests start it."""
 
-    def __init__(self, mail: Postfix | Dovecot, keys: str) -> None:
+    ca: TestCa
+    old: Bundle
+
+    @property
+    def server(self) -> dict[str, object]: ...
+
+    def served(self) -> Fingerprint: ...
+
+
+class SettingsWorld(World):
+    """A real server on this machine; *keys* is the name of the files with its keys."""
+
+    def __init__(self, mail: Served, keys: str) -> None:
         self._mail = mail
         self._keys = keys
         self._server = {**mail.server, "site": SITE}
@@ -355,19 +369,26 @@ def _command(directory: Path) -> Iterator[World]:
 @contextmanager
 def _postfix(directory: Path) -> Iterator[World]:
     with Postfix.started() as postfix:
-        yield MailWorld(postfix, "combined.pem")
+        yield SettingsWorld(postfix, "combined.pem")
 
 
 @contextmanager
 def _dovecot(directory: Path) -> Iterator[World]:
     with Dovecot.started() as dovecot:
-        yield MailWorld(dovecot, "privkey.pem")
+        yield SettingsWorld(dovecot, "privkey.pem")
+
+
+@contextmanager
+def _lighttpd(directory: Path) -> Iterator[World]:
+    with Lighttpd.started(directory) as lighttpd:
+        yield SettingsWorld(lighttpd, "combined.pem")
 
 
 CASES = (
     Case("apache", "apache", _apache),
     Case("postfix", "postfix", _postfix, frozenset({"connections"})),
     Case("dovecot", "dovecot", _dovecot, frozenset({"connections"})),
+    Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
     Case("nginx", "nginx", _nginx),
     Case("haproxy", "haproxy", _haproxy),
     Case("command", "command", _command),
