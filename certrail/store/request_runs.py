@@ -296,6 +296,7 @@ def finish(
 ) -> None:
     """End a run: set the final status, free the lease, note the event. Twice is quiet.
 
+    Only the run that holds the request can; with "" as *owner*, only while nobody does.
     *because* says what ended it, when that was neither its work nor a person.
     """
     event = {
@@ -309,7 +310,8 @@ def finish(
             .where(
                 requests.c.id == request_id,
                 requests.c.status.in_(ACTIVE),
-                or_(requests.c.lease_owner == owner, requests.c.lease_owner.is_(None)),
+                # A run that lost its lease must not end what waits for the next one.
+                requests.c.lease_owner == owner if owner else requests.c.lease_owner.is_(None),
             )
             .values(
                 status=status,

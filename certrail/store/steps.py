@@ -117,7 +117,8 @@ _END = text(
         retryable = :retryable, error = :error,
         ended_at = case when :is_final then now() end
       where request_id = :request_id and number = :number
-        and (cast(:status as text) <> 'cancelled' or status not in ('completed', 'skipped'))
+        and (cast(:status as text) in ('completed', 'skipped')
+          or status not in ('completed', 'skipped'))
       returning title
     ), noted as (
       update step_attempts set status = :tried, detail = :detail, cause = :cause, ended_at = now()
@@ -160,7 +161,10 @@ def end(request_id: UUID, number: int, status: StepStatus, detail: str) -> None:
 
 
 def fail(request_id: UUID, number: int, error: CertrailError, *, final: bool) -> None:
-    """Note that a try failed; *final* when no other try follows in this run."""
+    """Note that a try failed; *final* when no other try follows in this run.
+
+    A step that another run has finished meanwhile stays finished.
+    """
     _end(
         request_id,
         number,
