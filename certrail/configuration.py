@@ -391,6 +391,9 @@ class Plan(_Strict):
     executor: str | None = None
     approval: Approval | None = None
     hold: Hold | None = None
+    takes_back: dict[str, Any] | None = Field(
+        default=None, description="What was staged, where the target itself takes it back."
+    )
 
     def as_ordered(self, ordered: Plan) -> Plan:
         """Return this plan, but for what was ordered already with another.
@@ -405,6 +408,7 @@ class Plan(_Strict):
                 "ca": ordered.ca,
                 "ca_profile": ordered.ca_profile,
                 "workflow": ordered.workflow,
+                "takes_back": ordered.takes_back,
             }
         )
 

@@ -44,6 +44,16 @@ class Action(StrEnum):
     RENEW = "renew"
     REISSUE = "reissue"
     REDEPLOY = "redeploy"
+    ROLLBACK = "rollback"
+
+    @property
+    def obtains(self) -> bool:
+        """Whether a certificate is asked for; otherwise one that is there is installed."""
+        return self not in (Action.REDEPLOY, Action.ROLLBACK)
+
+
+STARTED = tuple(action for action in Action if action is not Action.ROLLBACK)
+"""Actions that are asked for by name; going back is asked of a request."""
 
 
 class KeyAlgorithm(StrEnum):

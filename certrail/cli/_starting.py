@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from certrail.cli import _prefect
 from certrail.configuration import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.model import Action, Workflow
-from certrail.store import approvals, audit, orders, plans, request_runs, requests
+from certrail.rollback import refusal
+from certrail.store import approvals, audit, orders, plans, request_runs, requests, rollbacks
 from certrail.store.requests import Reason, Request
 
 
@@ -34,7 +36,10 @@ def start(
             every minute makes it later.
     """
     actor = audit.local_actor()
-    request = order(location, actor=actor, action=action, at=at, in_window=in_window)
+    return _handed_over(order(location, actor=actor, action=action, at=at, in_window=in_window))
+
+
+def _handed_over(request: Request) -> Request:
     try:
         run_id = _prefect.start_run(request)
     except CertrailError as exc:
@@ -95,6 +100,53 @@ def order(
         scheduled_at=at,
         certificate_id=prepared.certificate_for(chosen),
         previous_certificate_id=prepared.certificate_id,
+    )
+
+
+def roll_back(which: str, *, force: bool = False) -> Request:
+    """Make a request that brings back what an endpoint had before another one, and its run.
+
+    Raises:
+        NotFound: there is no such request.
+        InvalidRequest: there is nothing to go back to, or nothing that clients would take.
+        Conflict: the endpoint has an active request.
+        Unreachable: see :func:`start`.
+    """
+    return _handed_over(order_rollback(which, actor=audit.local_actor(), force=force))
+
+
+def order_rollback(which: str, *, actor: str, force: bool = False) -> Request:
+    """Check whether there is a way back and store the request; nothing runs yet.
+
+    Raises:
+        NotFound, InvalidRequest, Conflict: see :func:`roll_back`.
+    """
+    way = rollbacks.way_back(which)
+    prepared = plans.for_location(way.request.location)
+    why_not = refusal(way.facts, datetime.now(UTC), force=force)
+    if why_not is not None:
+        raise InvalidRequest(
+            f"request {way.request.id} of {way.request.location}: {why_not.message}",
+            remedy=why_not.remedy,
+        )
+    assert way.before is not None
+    assert way.present is not None
+    changes: dict[str, Any] = {"names": way.before.names or prepared.plan.names}
+    if way.before.key_id is None:
+        assert way.staged is not None
+        changes["takes_back"] = way.staged.to_json()
+    return requests.create(
+        prepared.endpoint_id,
+        action=Action.ROLLBACK,
+        plan=prepared.plan.model_copy(update=changes),
+        reason=Reason(
+            "requested",
+            f"asked by {actor}: from serial {way.present.serial} (request {way.request.id}) "
+            f"back to {way.before.serial}",
+        ),
+        actor=actor,
+        certificate_id=way.before.id,
+        previous_certificate_id=way.present.id,
     )
 
 

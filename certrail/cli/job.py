@@ -14,7 +14,7 @@ from certrail.cli._output import echo_json, echo_table, examples
 from certrail.cli._times import Moment
 from certrail.errors import InvalidRequest
 from certrail.jobs.status import JobStatus
-from certrail.model import Action
+from certrail.model import STARTED, Action
 from certrail.store import inventory, job_view, jobs, views
 from certrail.store.job_view import JobView
 from certrail.store.jobs import Job
@@ -56,7 +56,7 @@ def job() -> None:
 )
 @click.option(
     "--action",
-    type=click.Choice([action.value for action in Action]),
+    type=click.Choice([action.value for action in STARTED]),
     help="As in `request start`. Default: enroll or renew, what each endpoint needs.",
 )
 @click.option("--at", type=Moment(), help="Begin then: a time, local without a zone, or +2h.")

@@ -11,7 +11,7 @@ from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.cli._times import Moment
 from certrail.errors import InvalidRequest
-from certrail.model import Action
+from certrail.model import STARTED, Action
 from certrail.store import request_view, requests
 from certrail.store.request_view import RequestView
 from certrail.store.requests import Request
@@ -41,7 +41,7 @@ def request() -> None:
 @click.argument("location")
 @click.option(
     "--action",
-    type=click.Choice([action.value for action in Action]),
+    type=click.Choice([action.value for action in STARTED]),
     help="enroll: first certificate; renew: the next one; reissue: a new one now, with a new "
     "key; redeploy: install the present one again, nothing is ordered. Default: enroll or renew.",
 )
@@ -155,6 +155,27 @@ def retry(which: str, wait: bool, as_json: bool) -> int:
     """
     ui_url = _prefect.installation().ui_url
     return _told(_starting.retry(which), ui_url, wait=wait, as_json=as_json)
+
+
+@request.command(
+    epilog=examples(
+        "certrail request rollback 3f2a9c41 --wait",
+        "certrail request rollback www.example.org:443",
+    )
+)
+@click.argument("which", metavar="ID|LOCATION")
+@click.option("--force", is_flag=True, help="Even to a certificate that is expired or revoked.")
+@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def rollback(which: str, force: bool, wait: bool, as_json: bool) -> int:
+    """Go back to the certificate that was there before a request.
+
+    That is a request of its own: staged, checked, switched and tested like any
+    other, or left as it is. Nothing is ordered. The endpoint does not renew by
+    itself afterwards until it is told to: `certrail endpoint auto-renew LOCATION on`.
+    """
+    ui_url = _prefect.installation().ui_url
+    return _told(_starting.roll_back(which, force=force), ui_url, wait=wait, as_json=as_json)
 
 
 @request.command(epilog=examples("certrail request cancel www.example.org:443"))

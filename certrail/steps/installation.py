@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -13,38 +12,16 @@ from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.policy import Undo, undo_installation
-from certrail.steps import serving
+from certrail.steps import observing, serving
 from certrail.steps.outcome import Outcome, Work
+from certrail.steps.rollback import Told, again, take_back
 from certrail.store import certificates, keys, requests
 from certrail.store.certificates import Certificate
 from certrail.store.database import locked, transaction
-from certrail.tls.findings import Reason
-from certrail.x509.findings import Finding
 
 OpenTarget = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
 
 _STAGE, _ACTIVATE, _RESTORE = "install.stage", "install.activate", "install.restore"
-# The target switched, but clients do not see it: the installation did not work.
-_NOT_SWITCHED = frozenset(
-    {
-        Reason.LEAF_DIFFERS,
-        Reason.UNREACHABLE,
-        Reason.HANDSHAKE_FAILED,
-        Reason.KEY_MISMATCH,
-        Reason.NO_CERTIFICATE,
-        Reason.WRONG_PROTOCOL,
-        Reason.ADDRESSES_DISAGREE,
-        Reason.STARTTLS_REFUSED,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What was put back: a line for people, and what to do where that did not work."""
-
-    line: str
-    remedy: str = ""
 
 
 def install(work: Work, open_target: OpenTarget) -> Outcome:
@@ -58,14 +35,12 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
     """
     certificate = issued(work)
     with open_target() as (target, site), locked(lock_name(work, target)):
+        if (newer := taken_back(work)) is not None:
+            return take_back(work, target, site, newer, certificate.chain)
         bundle = bundle_for(certificate, target)
         staged = _stage(work, target, site, bundle)
         line = _activate(work, target, staged)
-        if is_read_back(work, target):
-            wrong = read_back(target, site, bundle.chain.fingerprint)
-        else:
-            report = serving.settled(work.plan, bundle.chain, target.traits.settles_within)
-            wrong = next((f for f in report.failures if f.code in _NOT_SWITCHED), None)
+        wrong = observing.amiss(work, target, site, bundle.chain)
         if wrong:
             told = _undo(work, target, staged)
             raise ActivationRefused(
@@ -75,31 +50,11 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
     return Outcome.completed(line)
 
 
-def is_read_back(work: Work, target: InstallTarget) -> bool:
-    """Return whether the target itself is asked, since there is nothing to connect to.
-
-    Stores serve nothing. Where an address of what serves from them is given, that is asked.
-    """
-    return not target.traits.serves and not serving.is_reachable(work.plan)
-
-
-def read_back(target: InstallTarget, site: Site, wanted: Fingerprint) -> Finding | None:
-    """Return what is wrong with the certificate that *target* holds for *site*, None if nothing."""
-    found = target.serving(site)
-    if found == wanted:
-        return None
-    held = f"{found[:16]}…" if found else "no certificate"
-    return Finding(
-        Reason.LEAF_DIFFERS,
-        f"{site.id} has {held} when read back, not {wanted[:16]}…",
-        "Look at who else writes there, then retry: no new order is made.",
-    )
-
-
 def accept(work: Work, open_target: OpenTarget) -> None:
     """Drop what is no longer needed once the installation has passed its test."""
     staged = _staged(work)
-    if staged is None:
+    # What was taken back is one of the versions kept: it goes when newer ones have come.
+    if staged is None or taken_back(work) is not None:
         return
     with open_target() as (target, _), locked(lock_name(work, target)):
         _discard(target, staged)
@@ -119,7 +74,15 @@ def undo(work: Work, open_target: OpenTarget) -> Told:
     if staged is None:
         return Told("nothing was changed")
     with open_target() as (target, _), locked(lock_name(work, target)):
+        if (newer := taken_back(work)) is not None:
+            return again(work, target, newer)
         return _undo(work, target, staged)
+
+
+def taken_back(work: Work) -> Staged | None:
+    """Return what the target itself is to take back, None where a certificate is installed."""
+    kept = work.plan.takes_back
+    return Staged.from_json(kept) if kept is not None else None
 
 
 def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Staged:
@@ -187,7 +150,7 @@ def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
         target.discard(staged)
     except CertrailError as exc:
         return Told(f"putting back the previous certificate failed: {exc}", exc.remedy)
-    if is_read_back(work, target):
+    if observing.is_read_back(work, target):
         now = target.serving(Site(staged.site))
     else:
         now = serving.served(work.plan)

@@ -1,4 +1,4 @@
-"""Redeploy: the certificate is there already, so nothing is asked of a CA."""
+"""Redeploy and rollback: the certificate is there already, so nothing is asked of a CA."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def unless_redeployed(work_of: Callable[[Work], Outcome]) -> Callable[[Work], Ou
 
     @wraps(work_of)
     def step(work: Work) -> Outcome:
-        if work.request.action is Action.REDEPLOY and work.request.certificate_id:
+        if not work.request.action.obtains and work.request.certificate_id:
             serial = certificates.get(work.request.certificate_id).serial
-            return Outcome.skipped(f"redeploy of serial {serial}: nothing is ordered")
+            how = "back to" if work.request.action is Action.ROLLBACK else "redeploy of"
+            return Outcome.skipped(f"{how} serial {serial}: nothing is ordered")
         return work_of(work)
 
     return step

@@ -502,7 +502,7 @@ def _requests(
 
 
 def _asks(one: Chosen) -> bool:
-    return one.plan.approval is not None and one.action is not Action.REDEPLOY
+    return one.plan.approval is not None and one.action.obtains
 
 
 def _members(

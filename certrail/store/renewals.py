@@ -42,14 +42,15 @@ from certrail.renewal.due import Code, Decision, Facts, Held, Past, Suggestion, 
 from certrail.store import audit, inventory, plans, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.plans import Prepared
+from certrail.store.request_runs import ROLLED_BACK
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import certificates, endpoints, profiles, renewal_info
 from certrail.store.schema import requests as table
 from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, FAILED, SUCCESSFUL, Status
 
 ACTOR = "renewal policy"
-HELD_BECAUSE = ("operator", "denied")
-"""What ended a renewal that is not to come back by itself."""
+HELD_BECAUSE = ("operator", "denied", ROLLED_BACK)
+"""What ended a request after which the endpoint does not renew by itself."""
 
 _AGAIN = timedelta(days=1)
 # Decisions follow what changes; this is for what nobody thought of.
@@ -493,7 +494,7 @@ def _facts(ids: Sequence[UUID]) -> Any:
             mine,
             table.c.certificate_id == endpoints.c.certificate_id,
             table.c.status.in_(SUCCESSFUL),
-            table.c.action != Action.REDEPLOY,
+            table.c.action.not_in((Action.REDEPLOY, Action.ROLLBACK)),
         )
         .order_by(table.c.created_at.desc())
         .limit(1)
@@ -522,6 +523,13 @@ def _facts(ids: Sequence[UUID]) -> Any:
         table.c.status == Status.CANCELLED,
         table.c.ended_because.in_(HELD_BECAUSE),
         table.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
+    )
+    # What was taken back on purpose must not come again with the next sweep.
+    went_back = exists().where(
+        mine,
+        table.c.is_latest,
+        table.c.action == Action.ROLLBACK,
+        table.c.ended_because == ROLLED_BACK,
     )
     unanswered = (
         select(func.count())
@@ -562,6 +570,7 @@ def _facts(ids: Sequence[UUID]) -> Any:
             newest.c.run_count.label("newest_runs"),
             newest.c.ended_because.label("newest_because"),
             held.label("held"),
+            went_back.label("went_back"),
             unanswered.label("unanswered"),
         )
         .select_from(
@@ -598,7 +607,7 @@ def _read_facts(row: Row[Any], ready: Prepared) -> Facts:
         else None,
         is_gone=_is_gone(row),
         auto=auto,
-        cancelled_by="an operator" if row.held else "",
+        cancelled_by="a rollback" if row.went_back else "an operator" if row.held else "",
         past=_past(row),
     )
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration import Plan
 from certrail.errors import InvalidRequest, JournalConflict
 from certrail.jobs.status import OPEN
+from certrail.model import Action
 from certrail.store import audit
 from certrail.store.database import statement, transaction
 from certrail.store.requests import (
@@ -24,11 +25,13 @@ from certrail.store.requests import (
     read,
     selected,
 )
-from certrail.store.schema import endpoints, jobs, orders, requests, steps
+from certrail.store.schema import certificates, endpoints, jobs, orders, requests, steps
 from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
 
 ELSEWHERE = frozenset({"called-off", "approval-expired"})
 """What ends a request without Prefect: its run there is cancelled afterwards."""
+ROLLED_BACK = "rolled-back"
+"""Why nothing follows a rollback by itself: what was taken back is not to come again."""
 
 
 def unattended(older_than: timedelta) -> list[Request]:
@@ -323,7 +326,7 @@ def finish(
                 if status is Status.CANCELLED
                 else None,
             )
-            .returning(requests.c.endpoint_id, requests.c.certificate_id)
+            .returning(requests.c.endpoint_id, requests.c.certificate_id, requests.c.action)
         ).first()
         if row is None:
             return
@@ -334,11 +337,22 @@ def finish(
             .values(renewal_decided_at=None)
         )
         if status in SUCCESSFUL:
+            went_back = row.action == Action.ROLLBACK
             connection.execute(
                 update(endpoints)
                 .where(endpoints.c.id == row.endpoint_id)
-                .values(certificate_id=row.certificate_id, last_success_at=func.now())
+                .values(
+                    certificate_id=_ours(row.certificate_id) if went_back else row.certificate_id,
+                    last_success_at=func.now(),
+                )
             )
+            if went_back:
+                connection.execute(
+                    update(requests)
+                    .where(requests.c.id == request_id)
+                    .values(ended_because=ROLLED_BACK)
+                )
+                announce(connection, request_id, "certrail.request.rolled-back")
             reached = "delivered" if status is Status.CERTIFICATE_DELIVERED else "installed"
             announce(connection, request_id, f"certrail.certificate.{reached}")
         else:
@@ -362,6 +376,15 @@ def finish(
             location_of(connection, request_id),
             {"request_id": str(request_id), "status": str(status)},
         )
+
+
+def _ours(certificate_id: UUID) -> Any:
+    """Return the id of a certificate that a CA issued to us, null for one that was only seen."""
+    return (
+        select(certificates.c.id)
+        .where(certificates.c.id == certificate_id, certificates.c.ca.is_not(None))
+        .scalar_subquery()
+    )
 
 
 def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:

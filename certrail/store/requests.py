@@ -143,7 +143,7 @@ def add(
     Raises:
         IntegrityError: the endpoint has an active request already.
     """
-    asked = plan.approval if action is not Action.REDEPLOY else None
+    asked = plan.approval if action.obtains else None
     status = (
         Status.APPROVAL_PENDING
         if asked

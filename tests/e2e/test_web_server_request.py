@@ -24,7 +24,16 @@ from tests.support.world import World, world
 # One name for each test: authorizations are reused, so a second order differs from the first.
 NAMES = [
     f"{name}.example.test"
-    for name in ("steps", "webroot", "listener", "killed", "cancelled", "redeploy", "twice")
+    for name in (
+        "steps",
+        "webroot",
+        "listener",
+        "killed",
+        "cancelled",
+        "redeploy",
+        "rollback",
+        "twice",
+    )
 ]
 LISTENER = free_port()
 
@@ -124,6 +133,27 @@ def test_a_step_that_was_not_needed_is_skipped_in_prefect_too(
     assert all("nothing is ordered" in step["detail"] for step in skipped)
     tasks = wait_for_tasks(api, request["flow_run_id"], 5)
     assert [task["state"]["name"] for task in tasks] == ["Skipped"] * 3 + ["Completed"] * 2
+
+
+def test_rollback_puts_back_what_was_there_before(
+    installation: Stack, outside: World, api: PrefectApi
+) -> None:
+    """One command brings the morning back, in both trackers, and says so when there is no way."""
+    name = "rollback.example.test"
+    first = started(installation, name)
+    assert outside.nginx.served(name) == first["certificate"]["fingerprint"]
+
+    done = installation.cli("request", "rollback", first["request_id"], "--wait")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    request = shown(installation, name)
+    assert request["action"] == "rollback"
+    assert outside.nginx.served(name) == outside.nginx.old.chain.fingerprint
+    tasks = wait_for_tasks(api, request["flow_run_id"], 5)
+    assert [task["state"]["name"] for task in tasks] == ["Skipped"] * 3 + ["Completed"] * 2
+    again = installation.cli("request", "rollback", first["request_id"])
+    assert again.returncode == 2
+    assert "was replaced since" in again.stderr
 
 
 def test_http_01_is_answered_by_the_built_in_responder(installation: Stack, outside: World) -> None:

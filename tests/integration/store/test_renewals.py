@@ -13,6 +13,7 @@ from certrail.errors import Conflict, NotFound
 from certrail.model import Action, KeyAlgorithm, RenewalInfo
 from certrail.renewal.due import Code, Decision
 from certrail.steps import renewal
+from certrail.store import certificates as certificate_store
 from certrail.store import inventory as rows
 from certrail.store import plans, renewal_info, renewals, request_runs, requests
 from certrail.store.database import transaction
@@ -430,3 +431,19 @@ def test_a_first_certificate_is_obtained_where_the_profile_says_so(inventory: In
 
     assert requests.get(made).action is Action.ENROLL
     assert requests.get(made).reason.code == "renewal-missing"
+
+
+def test_what_was_taken_back_does_not_come_again_by_itself(inventory: Inventory) -> None:
+    """The sweep would renew it within the hour, and the outage would be back."""
+    serving(inventory, "back.test", days=1)
+    with transaction() as connection:
+        before = certificate_store.save(connection, issue("back.test", days=2), ca="ca")
+    made = inventory.request("back.test:443", action="rollback", certificate_id=before)
+    request_runs.take(made.id, "w", HOUR)
+    request_runs.finish(made.id, "w", Status.AUTOMATION_SUCCESSFUL)
+
+    assert turn().scheduled == []
+    assert decision("back.test")["code"] == "held"
+    assert "a rollback" in decision("back.test")["message"]
+    renewals.hold("back.test:443", True, "ann@host")
+    assert len(turn().scheduled) == 1
