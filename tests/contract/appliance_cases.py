@@ -61,6 +61,7 @@ class HaproxyRuntimeWorld(World):
 
     def __init__(self, haproxy: HaproxyRuntime) -> None:
         self._haproxy = haproxy
+        self.port = haproxy.port
         self.ca = haproxy.ca
         self.site = Site(str(haproxy.file))
         self.old = haproxy.old.chain.fingerprint
@@ -101,6 +102,7 @@ class CaddyWorld(World):
 
     def __init__(self, caddy: Caddy, client: httpx.Client) -> None:
         self._caddy = caddy
+        self.port = caddy.port
         self._client = client
         self.ca = caddy.ca
         self.site = Site(SITE)
@@ -132,6 +134,7 @@ class DeviceWorld(World):
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self.port = device.port
         self.ca = device.ca
         self.old = device.old.chain.fingerprint
 
@@ -337,15 +340,27 @@ class KeyVaultWorld(DeviceWorld):
 
 
 class KeyInVaultWorld(KeyVaultWorld):
-    """The same, with keys that the vault makes."""
+    """The same, with keys that the vault makes; nothing is connected to, the vault is asked."""
+
+    def __init__(self, device: VaultGateway, open_vault: Callable[[], Vault]) -> None:
+        super().__init__(device, open_vault)
+        self.port = 0
 
     def open(self) -> InstallTarget:
         return KeyInVaultTarget(self._vault())
 
     def bundle(self) -> Bundle:
+        return self._made(self.site)
+
+    def two(self) -> tuple[tuple[Site, Bundle], tuple[Site, Bundle]]:
+        # A name of the vault has one key that waits for its certificate, never two.
+        second = Site(f"{key_vault_api.NAME}-second", names=(SITE,))
+        return (self.site, self._made(self.site)), (second, self._made(second))
+
+    def _made(self, site: Site) -> Bundle:
         target = self.open()
         assert isinstance(target, HoldsKey)
-        csr = target.generate_csr(self.site, SubjectSpec((SITE,)))
+        csr = target.generate_csr(site, SubjectSpec((SITE,)))
         return Bundle(self.ca.signed(csr, SITE), None)
 
 
@@ -424,6 +439,7 @@ class RedisWorld(World):
 
     def __init__(self, server: RedisProcess, client: redis.Redis) -> None:
         self._server = server
+        self.port = server.port
         self._client = client
         self.ca = server.ca
         self.site = Site(redis_server.SITE)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from certrail.connectors import InstallTarget
+from certrail.connectors import InstallTarget, Traits
 from certrail.errors import ActivationRefused, Conflict
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.private_key import PrivateKeyPem
@@ -41,11 +41,15 @@ class World(ABC):
     Attributes:
         site: as the target names it.
         old: what is served at the start.
+        port: where clients connect; 0 for what other programs serve from.
+        starttls: what they say before, "" for TLS at once.
     """
 
     site: Site
     old: Fingerprint
     ca: TestCa
+    port: int = 0
+    starttls: str = ""
 
     @abstractmethod
     def open(self) -> InstallTarget:
@@ -75,6 +79,10 @@ class World(ABC):
         """Return a fresh certificate for the site."""
         return self.ca.bundle(SITE)
 
+    def two(self) -> tuple[tuple[Site, Bundle], tuple[Site, Bundle]]:
+        """Return what two requests are to install at once: both want the same place."""
+        return (self.site, self.bundle()), (self.site, self.bundle())
+
 
 @dataclass(frozen=True)
 class Case:
@@ -91,6 +99,7 @@ class NginxWorld(World):
 
     def __init__(self, nginx: Nginx) -> None:
         self._nginx = nginx
+        self.port = nginx.port
         self._server = {**nginx.server, "site": SITE}
         self.ca = nginx.ca
         self.site = site_of(self._server)
@@ -128,6 +137,7 @@ class HaproxyWorld(World):
 
     def __init__(self, haproxy: Haproxy) -> None:
         self._haproxy = haproxy
+        self.port = haproxy.port
         self._server = {**haproxy.server, "site": SITE}
         self.ca = haproxy.ca
         self.site = site_of(self._server)
@@ -165,6 +175,7 @@ class ApacheWorld(World):
 
     def __init__(self, apache: Apache) -> None:
         self._apache = apache
+        self.port = apache.port
         self._server = {**apache.server, "site": SITE}
         self.ca = apache.ca
         self.site = site_of(self._server)
@@ -214,6 +225,8 @@ class SettingsWorld(World):
 
     def __init__(self, mail: Served, keys: str) -> None:
         self._mail = mail
+        self.port = mail.port
+        self.starttls = "smtp" if isinstance(mail, Postfix) else "imap"
         self._keys = keys
         self._server = {**mail.server, "site": SITE}
         self._config = Path(str(mail.server["config"]))
@@ -279,6 +292,7 @@ class CommandWorld(World):
 
     def __init__(self, nginx: Nginx, old: Bundle) -> None:
         self._nginx = nginx
+        self.port = nginx.port
         argv = ["nginx", "-p", f"{nginx.directory}/", "-c", str(nginx.config)]
         self._server: dict[str, object] = {
             "kind": "command",
@@ -408,6 +422,8 @@ class Memory:
 class Reference(InstallTarget):
     """The least that keeps every promise; the broken ones below differ in one method."""
 
+    traits = Traits(serves=False)
+
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
 
@@ -500,6 +516,14 @@ class TakesAnything(Reference):
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         self.memory.store[bundle.chain.fingerprint] = bundle
         return Staged(site.id, bundle.chain.fingerprint, self.memory.live[-1])
+
+
+class Unlocked(Reference):
+    """Broken: each opening of the same machine is held for another one."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory)
+        self.lock_name = f"machine-{id(self)}"
 
 
 class Touchy(Reference):

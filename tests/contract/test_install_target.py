@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from blocks._base import TargetBlock
+from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest
-from certrail.model import Bundle, Staged
+from certrail.model import Bundle, Site, Staged
 from certrail.servers.registry import kinds
 from tests.contract.appliance_cases import APPLIANCES
 from tests.contract.install_cases import (
@@ -30,10 +34,12 @@ from tests.contract.install_cases import (
     Reference,
     TakesAnything,
     Touchy,
+    Unlocked,
     World,
     key_digest,
     reference,
 )
+from tests.support.installing import AtOnce, Opener, request_for
 
 Promise = Callable[[World], None]
 
@@ -315,6 +321,49 @@ def test_a_broken_target_does_not_pass(
         pytest.raises((AssertionError, pytest.fail.Exception)),
     ):
         promise(world)
+
+
+def at_once(world: World, patience: timedelta) -> tuple[AtOnce, list[tuple[Site, Bundle]]]:
+    """Two requests come to the same machine at the same moment; return what they did and wanted."""
+    wanted = list(world.two())
+
+    def way(number: int, site: Site, bundle: Bundle) -> tuple[UUID, Opener]:
+        @contextmanager
+        def opened() -> Iterator[tuple[InstallTarget, Site]]:
+            yield world.open(), site
+
+        place = f"lb/{number}"
+        request = request_for(world.ca, bundle, world.port, place, starttls=world.starttls)
+        return request, opened
+
+    seen = AtOnce(patience)
+    seen.run([way(number, *one) for number, one in enumerate(wanted)])
+    return seen, wanted
+
+
+CASES_AND_REFERENCE = [*CASES, *APPLIANCES, reference(Reference)]
+
+
+@pytest.mark.parametrize("case", CASES_AND_REFERENCE, ids=lambda case: case.name)
+def test_two_requests_at_once(case: Case, database_url: str, tmp_path: Path) -> None:
+    """One after the other and both whole, unless the target says that it takes more at a time."""
+    with case.world(tmp_path) as world:
+        seen, wanted = at_once(world, timedelta(seconds=0.05))
+
+        assert [type(told) for told in seen.told.values()] == [str, str], seen.told
+        assert seen.serialised or world.open().traits.concurrency > 1
+        live = {site.id: one for site, one in [*wanted, wanted[seen.last]]}
+        for site, _ in wanted:
+            assert live[site.id].chain.fingerprint == world.open().serving(site)
+        assert live[world.site.id].chain.fingerprint == world.served()
+
+
+def test_a_target_that_is_not_held_does_not_pass(database_url: str, tmp_path: Path) -> None:
+    """The lock is what keeps the two apart, not luck."""
+    with reference(Unlocked).world(tmp_path) as world:
+        seen, _ = at_once(world, timedelta(seconds=30))
+
+        assert not seen.serialised
 
 
 def test_every_install_target_is_under_contract() -> None:

@@ -3,7 +3,8 @@
 Shapes and words from: F5 "iControl REST User Guide" 14.1 (transactions, file
 transfer), the fixtures of F5Networks/f5-ansible and terraform-provider-bigip
 (ssl-cert, client-ssl; read November 2026), and error texts quoted in public
-issues (01020036, 01071349, 01070317).
+issues (01020036, 01071349, 01070317); sync-status: module ``bigip_configsync_action`` and
+F5 "Managing Configuration Synchronization" 14.1.
 """
 
 from __future__ import annotations
@@ -170,6 +171,8 @@ class BigIp(Device):
             case "GET", "/mgmt/tm/cm/device-group":
                 group = {"name": "pair", "fullPath": "/Common/pair", "type": "sync-failover"}
                 return Reply(200, {"items": [{**group, "autoSync": "disabled"}]})
+            case "GET", "/mgmt/tm/cm/sync-status":
+                return Reply(200, self._sync_status())
             case "POST", "/mgmt/tm/sys/config":
                 assert request.json() == {"command": "save"}
                 self.saved = state.copy()
@@ -363,6 +366,38 @@ class BigIp(Device):
                     {"fullPath": "/Common/tcp", "context": "all"},
                     {"fullPath": PROFILE, "context": "clientside"},
                 ]
+            },
+        }
+
+    def _sync_status(self) -> dict[str, Any]:
+        at = "https://localhost/mgmt/tm/cm"
+        own = (self.state.certs, self.state.keys, self.state.profiles)
+        same = own == (self.synced.certs, self.synced.keys, self.synced.profiles)
+        status = "In Sync" if same else "Changes Pending"
+        details = [f"pair ({status}): " + ("all devices are in sync" if same else "changes wait")]
+        if not same:
+            details.append(" - Recommended action: Synchronize bigip1.example.test to group pair")
+        shown = {
+            f"{at}/syncStatus/0/details/{number}": {
+                "nestedStats": {"entries": {"details": {"description": text}}}
+            }
+            for number, text in enumerate(details)
+        }
+        return {
+            "kind": "tm:cm:sync-status:sync-statusstats",
+            "selfLink": f"{at}/sync-status?ver=15.1.10",
+            "entries": {
+                f"{at}/sync-status/0": {
+                    "nestedStats": {
+                        "entries": {
+                            "color": {"description": "green" if same else "yellow"},
+                            f"{at}/syncStatus/0/details": {"nestedStats": {"entries": shown}},
+                            "mode": {"description": "high-availability"},
+                            "status": {"description": status},
+                            "summary": {"description": details[0]},
+                        }
+                    }
+                }
             },
         }
 

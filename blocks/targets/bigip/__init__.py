@@ -14,7 +14,9 @@ of F5Networks/f5-ansible; looked up November 2026):
 * ``POST /mgmt/tm/transaction``, calls with ``X-F5-REST-Coordination-Id``, and
   ``PATCH {"state": "VALIDATING"}``, which does all or nothing;
 * ``POST /mgmt/tm/sys/config {"command": "save"}``, and ``POST /mgmt/tm/cm`` with
-  ``config-sync to-group``.
+  ``config-sync to-group``; before anything is changed, ``GET /mgmt/tm/cm/sync-status``, whose
+  ``status`` is "Changes Pending" while somebody's changes wait for that (the module
+  ``bigip_configsync_action``; F5 "Managing Configuration Synchronization" for 14.1).
 
 No device was at hand: this was tried against a fake made from these sources only.
 Not verified: the longest object name; that ``fingerprint`` of ``ssl-cert`` is there
@@ -70,6 +72,11 @@ class BigIp(TargetBlock):
         pattern=r"^[A-Za-z0-9_./-]*$",
         description="Device group to synchronise to after a change; empty: none, or automatic.",
     )
+    sync_pending: bool = Field(
+        default=False,
+        description="Synchronise although somebody else's changes wait for it, too, and send "
+        "them along; otherwise installing waits for them.",
+    )
     timeout: int = Field(default=30, ge=1, le=300, description="Seconds a call may take.")
 
     @contextmanager
@@ -87,6 +94,11 @@ class BigIp(TargetBlock):
                 provider=self.login_provider,
             )
             try:
-                yield BigIpTarget(session, partition=self.partition, sync_group=self.sync_group)
+                yield BigIpTarget(
+                    session,
+                    partition=self.partition,
+                    sync_group=self.sync_group,
+                    sync_pending=self.sync_pending,
+                )
             finally:
                 session.close()

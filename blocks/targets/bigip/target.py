@@ -13,6 +13,7 @@ from blocks.targets.bigip.session import Session
 from certrail.connectors import InstallTarget, Traits
 from certrail.errors import (
     ActivationRefused,
+    Busy,
     Conflict,
     ConnectorError,
     InvalidRequest,
@@ -76,6 +77,26 @@ class _Group(_Named):
     autoSync: str = ""  # noqa: N815
 
 
+class _Stats(BaseModel):
+    """Nested statistics: by name, a text or more of the same."""
+
+    entries: dict[str, Any] = {}
+
+    def texts(self, name: str) -> Iterator[str]:
+        """Yield every text called *name*, however deep."""
+        for key, value in self.entries.items():
+            if not isinstance(value, dict):
+                continue
+            if key == name and isinstance(value.get("description"), str):
+                yield value["description"]
+            if isinstance(nested := value.get("nestedStats"), dict):
+                yield from _Stats(**nested).texts(name)
+
+
+# Of `cm/sync-status`: changes that wait for a person, and a synchronisation under way.
+_NOT_SYNCHRONISED = frozenset({"Changes Pending", "Not All Devices Synced"})
+
+
 class BigIpTarget(InstallTarget):
     """One BIG-IP."""
 
@@ -88,12 +109,18 @@ class BigIpTarget(InstallTarget):
     )
 
     def __init__(
-        self, session: Session, *, partition: str = "Common", sync_group: str = ""
+        self,
+        session: Session,
+        *,
+        partition: str = "Common",
+        sync_group: str = "",
+        sync_pending: bool = False,
     ) -> None:
         self._session = session
         self._label = session.label
         self._partition = partition
         self._group = sync_group
+        self._sync_pending = sync_pending
 
     def check(self) -> str:
         device = self._must_be_active()
@@ -103,7 +130,7 @@ class BigIpTarget(InstallTarget):
         ]
         told = ""
         if self._group:
-            told = f", synchronised to {self._group}"
+            told = f", synchronised to {self._group} ({plain(self._sync_status()[0])})"
             if not any(g.fullPath in (self._group, f"/Common/{self._group}") for g in groups):
                 raise NotFound(
                     f"{self._label}: there is no device group {self._group}",
@@ -160,7 +187,9 @@ class BigIpTarget(InstallTarget):
         }
         if rest := "".join(bundle.chain.pems[1:]):
             files[f"{stem}_chain.crt"] = ("ssl-cert", rest.encode())
-        self._create(files)
+        if missing := self._missing(files):
+            self._must_be_synchronised()
+            self._create(missing)
         effect("target.stage", connector=self._label, profile=profile.fullPath, object=stem)
         return Staged(
             site.id,
@@ -235,6 +264,35 @@ class BigIpTarget(InstallTarget):
             )
         return own
 
+    def _sync_status(self) -> tuple[str, str]:
+        """Return the status of the synchronisation, and what the device advises ("" if nothing)."""
+        found = http.json_of(self._session.call("GET", "/mgmt/tm/cm/sync-status"), _Stats)
+        advice = (one for one in found.texts("details") if "ecommended action" in one)
+        return next(found.texts("status"), "unknown"), next(advice, "")
+
+    def _must_be_synchronised(self) -> None:
+        """Check, before the first change, that nobody's changes wait for the group.
+
+        Ours could not be synchronised without theirs: a half-done change would go to
+        the peer, or a change made there would be overwritten.
+
+        Raises:
+            Busy: somebody has to synchronise first.
+        """
+        if not self._group or self._sync_pending:
+            return
+        status, advice = self._sync_status()
+        if status in _NOT_SYNCHRONISED:
+            raise Busy(
+                f"{self._label}: somebody else's changes are not synchronised to {self._group} "
+                f"yet ({plain(status)})" + (f": {plain(advice).strip(' -')}" if advice else ""),
+                remedy="Let them finish and synchronise (Device Management > Overview, or `tmsh "
+                f"run cm config-sync to-group {self._group}`), then retry. With sync_pending "
+                "theirs are sent along with ours.",
+                connector=self._label,
+                code=plain(status),
+            )
+
     def _profile(self, site: str) -> _Profile:
         full = site if site.startswith("/") else f"/{self._partition}/{site}"
         if not _PROFILE.fullmatch(full):
@@ -283,15 +341,16 @@ class BigIpTarget(InstallTarget):
             )
         return found
 
-    def _create(self, files: Mapping[str, tuple[str, bytes]]) -> None:
-        """Make the file objects, all or none; those there already are left."""
-        missing = {
+    def _missing(self, files: Mapping[str, tuple[str, bytes]]) -> dict[str, tuple[str, bytes]]:
+        """Return those of *files* that the device does not have."""
+        return {
             name: (kind, content)
             for name, (kind, content) in files.items()
             if not self._exists(kind, name)
         }
-        if not missing:
-            return
+
+    def _create(self, missing: Mapping[str, tuple[str, bytes]]) -> None:
+        """Make the file objects, all or none."""
         try:
             for name, (_, content) in missing.items():
                 self._upload(name, content)

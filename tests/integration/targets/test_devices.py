@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -59,7 +60,7 @@ def thunder() -> Iterator[A10]:
 
 
 @contextmanager
-def bigip(device: BigIp, **more: str) -> Iterator[BigIpTarget]:
+def bigip(device: BigIp, **more: Any) -> Iterator[BigIpTarget]:
     """Open a BIG-IP as another process would."""
     with http.client(device.url, ca_bundle=device.roots) as client:
         session = Session(client, "lb", bigip_api.USER, bigip_api.PASSWORD)
@@ -236,6 +237,30 @@ class TestBigIp:
         with bigip(f5, sync_group="nobody") as one, pytest.raises(NotFound) as caught:
             one.check()
         assert "/Common/pair" in caught.value.remedy
+
+    def test_changes_of_others_go_along_where_that_is_wanted(self, f5: BigIp) -> None:
+        """And the check tells that some wait."""
+        f5.state.profiles["/Common/theirs"] = [dict(f5.state.profiles[bigip_api.PROFILE][0])]
+        with bigip(f5, sync_group="pair", sync_pending=True) as one:
+            assert "pair (Changes Pending)" in one.check()
+            staged = one.stage(PROFILE, fresh(f5), None)
+            one.activate(staged)
+            assert "pair (In Sync)" in one.check()
+
+        assert "/Common/theirs" in f5.synced.profiles
+
+    def test_a_synchronisation_of_our_own_that_failed_is_made_up_for(self, f5: BigIp) -> None:
+        """The changes that wait are ours: nobody else has to do anything."""
+        with bigip(f5, sync_group="pair") as one:
+            staged = one.stage(PROFILE, fresh(f5), None)
+            f5.fault("POST", "/tm/cm$", reply=Reply(503, {"code": 503, "message": "busy"}))
+            with pytest.raises(Busy):
+                one.activate(staged)
+            assert "Changes Pending" in one.check()
+
+            one.activate(staged)
+
+        assert f5.synced.profiles == f5.state.profiles
 
     @pytest.mark.parametrize("site", ["../x", "/Common/a b", "/Common/x?y", "/Common/../x", ""])
     def test_a_site_is_never_another_path(self, f5: BigIp, site: str) -> None:

@@ -2,69 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
+from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
 
 from blocks.targets.bigip import BigIpTarget
-from certrail.configuration import ConnectorRef, Plan
+from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, Busy, Unreachable
-from certrail.model import Action, Bundle, Fingerprint, Site, Workflow
+from certrail.model import Fingerprint, Site
+from certrail.remote.local import LocalHost
 from certrail.steps import installation
-from certrail.steps.outcome import Work
-from certrail.store import certificates, keys, request_runs, requests
-from certrail.store.database import transaction
-from certrail.store.requests import Reason
-from certrail.store.schema import endpoints
 from certrail.tracker import StepStatus
+from tests.support import bigip_api
 from tests.support.bigip_api import BigIp
-from tests.support.device import SITE, Device, Reply
+from tests.support.device import SITE, Reply
+from tests.support.haproxy_runtime import HaproxyRuntime, debian
+from tests.support.installing import Opener, request_for, work_of
 from tests.support.targets import DEVICES, Target
 
 BIGIP = next(target for target in DEVICES if target.device is BigIp)
-Opener = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
-
-
-def request_for(device: Device, bundle: Bundle, location: str = "lb/www") -> UUID:
-    """Return a request that has its certificate and is about to install it."""
-    plan = Plan(
-        location=f"127.0.0.1:{device.port}",
-        names=(SITE,),
-        addresses=(),
-        sni=SITE,
-        target=ConnectorRef(name="lb", slug="target-test"),
-        workflow=Workflow.APPLIANCE,
-        profile="appliances",
-        ca=ConnectorRef(name="ca", slug="ca-acme"),
-        trust_pem=device.roots,
-        install_timeout_seconds=1,
-    )
-    assert bundle.key
-    with transaction() as connection:
-        endpoint: UUID = connection.execute(
-            insert(endpoints).values(location=location).returning(endpoints.c.id)
-        ).scalar_one()
-    request = requests.create(
-        endpoint, action=Action.RENEW, plan=plan, reason=Reason("requested", "by test"), actor="t"
-    )
-    request_runs.take(request.id, "run", timedelta(seconds=60))
-    with transaction() as connection:
-        key = keys.keep(connection, bundle.key, purpose="certificate", algorithm="ecdsa-p256")
-        certificate = certificates.save(connection, bundle.chain, key_id=key, ca="ca")
-        requests.keep_certificate(connection, request.id, certificate)
-    return request.id
-
-
-def work_of(request_id: UUID) -> Work:
-    """Return the request as a fresh run sees it."""
-    return Work.of(requests.get(request_id))
 
 
 def configured(opener: Opener) -> Fingerprint | None:
@@ -80,7 +41,7 @@ def test_installed_seen_and_accepted(database_url: str, target: Target) -> None:
     with target.device().running() as device:
         opens = target.opener(device)
         bundle = device.ca.bundle(SITE)
-        request = request_for(device, bundle)
+        request = request_for(device.ca, bundle, device.port)
 
         outcome = installation.install(work_of(request), opens)
         installation.accept(work_of(request), opens)
@@ -101,7 +62,7 @@ def test_a_device_that_serves_the_old_one_is_noticed(
             at_once = replace(one.traits, settles_within=timedelta(0))
             monkeypatch.setattr(type(one), "traits", at_once)
         assert device.old.chain.fingerprint == device.served()
-        request = request_for(device, device.ca.bundle(SITE))
+        request = request_for(device.ca, device.ca.bundle(SITE), device.port)
         device.stuck = True
 
         with pytest.raises(ActivationRefused) as caught:
@@ -127,7 +88,7 @@ def test_a_reply_that_is_lost_is_made_up_for_by_a_retry(
     with target.device().running() as device:
         opens = target.opener(device)
         bundle = device.ca.bundle(SITE)
-        request = request_for(device, bundle)
+        request = request_for(device.ca, bundle, device.port)
         device.fault(*target.switch, cut=True, after=after, times=1)
 
         with pytest.raises(Unreachable):
@@ -145,7 +106,7 @@ def test_a_device_that_somebody_else_holds_is_waited_for(database_url: str, targ
     with target.device().running() as device:
         opens = target.opener(device)
         bundle = device.ca.bundle(SITE)
-        request = request_for(device, bundle)
+        request = request_for(device.ca, bundle, device.port)
         device.fault(*target.switch, reply=Reply(503, b""))
 
         with pytest.raises((Busy, Unreachable)) as caught:
@@ -157,54 +118,58 @@ def test_a_device_that_somebody_else_holds_is_waited_for(database_url: str, targ
         assert bundle.chain.fingerprint == device.served()
 
 
-def test_two_requests_for_one_device_come_one_after_the_other(database_url: str) -> None:
-    """Two half-done changes of one profile would leave a third."""
+def test_bigip_waits_for_changes_that_somebody_has_not_synchronised(database_url: str) -> None:
+    """Ours would carry their half-done ones to the peer; the old certificate serves meanwhile."""
     with BigIp().running() as device:
-        opener = BIGIP.opener(device)
-        bundles = [device.ca.bundle(SITE) for _ in range(2)]
-        wanted = [request_for(device, one, f"lb/{n}") for n, one in enumerate(bundles)]
-        busy, most = [0], [0]
-        gate = threading.Lock()
-        told: list[str] = []
+        profiles = device.state.profiles
+        bundle = device.ca.bundle(SITE)
+        request = request_for(device.ca, bundle, device.port)
 
-        def run(request: UUID) -> None:
-            @contextmanager
-            def counted() -> Iterator[tuple[InstallTarget, Site]]:
-                with opener() as (target, site):
-                    yield Counting(target, busy, most, gate), site
+        @contextmanager
+        def opens() -> Iterator[tuple[InstallTarget, Site]]:
+            with BIGIP.opener(device)() as (one, site):
+                assert isinstance(one, BigIpTarget)
+                yield BigIpTarget(one._session, sync_group="pair"), site
 
-            try:
-                told.append(installation.install(work_of(request), counted).detail)
-            except ActivationRefused as exc:
-                told.append(str(exc))
+        profiles["/Common/theirs"] = [dict(profiles[bigip_api.PROFILE][0])]
+        before = device.snapshot()
+        with pytest.raises(Busy, match=r"Changes Pending.*Recommended action") as caught:
+            installation.install(work_of(request), opens)
 
-        threads = [threading.Thread(target=run, args=(one,)) for one in wanted]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-        assert len(told) == 2
-        assert most == [1]
-        assert device.served() in {one.chain.fingerprint for one in bundles}
+        assert caught.value.retryable
+        assert "config-sync to-group pair" in caught.value.remedy
+        assert before == device.snapshot()
+        assert device.old.chain.fingerprint == device.served() == configured(opens)
+        device.synced = device.state.copy()  # they did it
+        installation.install(work_of(request), opens)
+        assert bundle.chain.fingerprint == device.served()
+        assert device.synced.profiles == device.state.profiles
 
 
-class Counting(BigIpTarget):
-    """A target that knows how many changes are under way."""
+def test_haproxy_waits_for_a_transaction_that_somebody_has_not_committed(
+    database_url: str, tmp_path: Path
+) -> None:
+    """A real one: its socket has one transaction for everybody."""
+    with HaproxyRuntime.running(tmp_path, debian()) as haproxy:
+        bundle, theirs = haproxy.ca.bundle(SITE), haproxy.ca.bundle("theirs.example.test")
+        request = request_for(haproxy.ca, bundle, haproxy.port)
 
-    def __init__(
-        self, inner: InstallTarget, busy: list[int], most: list[int], gate: threading.Lock
-    ) -> None:
-        assert isinstance(inner, BigIpTarget)
-        self.__dict__.update(inner.__dict__)
-        self._busy, self._most, self._gate = busy, most, gate
+        @contextmanager
+        def opens() -> Iterator[tuple[InstallTarget, Site]]:
+            api = RuntimeApi(haproxy.socket, "lb", timedelta(seconds=10))
+            yield HaproxyRuntimeTarget(api, LocalHost("here")), Site(str(haproxy.file))
 
-    def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None):  # type: ignore[no-untyped-def]
-        with self._gate:
-            self._busy[0] += 1
-            self._most[0] = max(self._most[0], self._busy[0])
-        try:
-            return super().stage(site, bundle, replaces)
-        finally:
-            with self._gate:
-                self._busy[0] -= 1
+        assert theirs.key
+        haproxy.command("new ssl cert /theirs.pem")
+        haproxy.command(
+            "set ssl cert /theirs.pem", theirs.chain.text + theirs.key.reveal().decode()
+        )
+        with pytest.raises(Busy, match=r"theirs\.pem") as caught:
+            installation.install(work_of(request), opens)
+
+        assert caught.value.retryable
+        assert "commit ssl cert /theirs.pem" in caught.value.remedy
+        assert haproxy.old.chain.fingerprint == haproxy.served(SITE) == configured(opens)
+        assert "Success" in haproxy.command("commit ssl cert /theirs.pem")
+        installation.install(work_of(request), opens)
+        assert bundle.chain.fingerprint == haproxy.served(SITE)
