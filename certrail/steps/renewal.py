@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from certrail.errors import InvalidRequest
-from certrail.renewal.budget import Wish, allot
+from certrail.renewal.budget import Wish, allot, hour_of
 from certrail.renewal.due import Code, Decision, decide
 from certrail.store import renewals
 from certrail.store.renewals import Candidate, Known
@@ -101,8 +101,11 @@ def _schedule(done: Turn, now: datetime, horizon: timedelta, most: int) -> None:
 
 
 def _differs(before: datetime, at: datetime, now: datetime) -> bool:
-    # What should have begun already is on its way.
-    return before > now and abs(before - at) > _TOLERANCE
+    if before <= now:
+        # On its way. Where an agent was away many are, and all would begin when it returns:
+        # what the hour has no place for is put off.
+        return hour_of(at) > hour_of(now)
+    return abs(before - at) > _TOLERANCE
 
 
 def _refusal(why: InvalidRequest) -> Decision:
