@@ -74,6 +74,11 @@ class Key(_Strict):
     algorithm: KeyAlgorithm = Field(
         default=KeyAlgorithm.ECDSA_P256, description="Kind and size of the private key."
     )
+    location: Literal["store", "host"] = Field(
+        default="store",
+        description="store: made by Certrail and kept sealed. host: made by openssl on the machine "
+        "that serves it, which it never leaves.",
+    )
 
 
 class Renew(_Strict):
@@ -248,6 +253,12 @@ class ProfileConfig(_Strict):
             return ()
         return value if isinstance(value, list | tuple) else (value,)
 
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.key.location == "host" and self.workflow is Workflow.DELIVERY:
+            raise ValueError("`key.location: host` is for servers; what is delivered has its key")
+        return self
+
     @property
     def calendar(self) -> Calendar:
         """When certificates may be installed."""
@@ -383,6 +394,7 @@ class Plan(_Strict):
     validation: Validation | None = None
     dns: ConnectorRef | None = None
     key_algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+    key_location: Literal["store", "host"] = "store"
     trust_pem: str | None = None
     client: Literal["web-pki", "rfc5280", "openssl"] | None = None
     replaces: bool = True
@@ -405,6 +417,7 @@ class Plan(_Strict):
             update={
                 "names": ordered.names,
                 "key_algorithm": ordered.key_algorithm,
+                "key_location": ordered.key_location,
                 "ca": ordered.ca,
                 "ca_profile": ordered.ca_profile,
                 "workflow": ordered.workflow,

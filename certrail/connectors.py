@@ -406,6 +406,27 @@ class HoldsKey(ABC):
         """Make a key on the target and return a CSR for it."""
 
 
+class MakesKeyFiles(ABC):
+    """A target whose keys are files, which can be made where they are used.
+
+    Attributes:
+        keeps_keys: whether this server's can stay there: not where key and certificate are
+            one file, which is read back.
+    """
+
+    keeps_keys: bool = True
+
+    @abstractmethod
+    def make_csr(self, site: Site, subject: SubjectSpec, reference: str) -> Csr:
+        """Make the key of that *reference* there, unless it is there, and return a CSR for it.
+
+        ``stage`` takes the certificate without its key then.
+
+        Raises:
+            InvalidRequest: this server's keys cannot stay there.
+        """
+
+
 class ChallengeResponder(ABC):
     """Where the proof for one kind of challenge is published and removed again."""
 

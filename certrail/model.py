@@ -303,6 +303,10 @@ class Chain:
         """Build a chain of parsed certificates, leaf first."""
         return cls(tuple(_pem(certificate) for certificate in certificates))
 
+    def public_key_der(self) -> bytes:
+        """Return the SubjectPublicKeyInfo of the leaf, to compare keys by."""
+        return _spki(self.leaf.public_key())
+
     @property
     def leaf(self) -> x509.Certificate:
         """The end-entity certificate."""

@@ -45,7 +45,8 @@ from certrail.model import (
 )
 from certrail.remote import http
 from certrail.remote.machine import machine_of
-from certrail.servers.versions import CHAIN, KEY, KeyFile, Versions
+from certrail.servers.key_file import KeyFile
+from certrail.servers.versions import CHAIN, KEY, Versions
 
 SITE = "server"
 _CERT, _KEY = "tls-cert-file", "tls-key-file"

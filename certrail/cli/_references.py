@@ -97,12 +97,16 @@ def check_endpoint(
             f"the profile {profile.name} publishes proofs in a webroot, which needs a host",
         )
     if on_host and profile.workflow is Workflow.WEB_SERVER:
-        _check_server(path, endpoint, complain)
+        _check_server(path, endpoint, profile, complain)
 
 
-def _check_server(path: Path_, endpoint: EndpointConfig, complain: Complain) -> None:
+def _check_server(
+    path: Path_, endpoint: EndpointConfig, profile: ProfileConfig, complain: Complain
+) -> None:
     try:
         registry.check_settings(endpoint.server)
+        if profile.key.location == "host":
+            registry.must_keep_keys(endpoint.server)
     except InvalidRequest as exc:
         complain((*path, "server") if endpoint.server else path, f"{exc}. {exc.remedy}")
 

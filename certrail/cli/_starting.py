@@ -132,8 +132,9 @@ def order_rollback(which: str, *, actor: str, force: bool = False) -> Request:
     assert way.before is not None
     assert way.present is not None
     changes: dict[str, Any] = {"names": way.before.names or prepared.plan.names}
-    if way.before.key_id is None:
-        assert way.staged is not None
+    # What clients refuse is refused by every installation: only the target may bring it back.
+    by_target = way.before.key_id is None or not way.before.usable(datetime.now(UTC))
+    if by_target and way.staged is not None:
         changes["takes_back"] = way.staged.to_json()
     return requests.create(
         prepared.endpoint_id,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from certrail.connectors import Host, InstallTarget
+from certrail.connectors import Host, InstallTarget, MakesKeyFiles
 from certrail.errors import InvalidRequest
 from certrail.model import Site
+from certrail.remote.local import LocalHost
 from certrail.servers.apache import ApacheSettings, ApacheTarget
 from certrail.servers.command import CommandSettings, CommandTarget
 from certrail.servers.dovecot import DovecotSettings, DovecotTarget
@@ -70,6 +71,21 @@ def check_settings(server: Mapping[str, object]) -> None:
     """
     _kind(server).parse(server)
     site_of(server)
+
+
+def must_keep_keys(server: Mapping[str, object]) -> None:
+    """Check that keys of the server that an endpoint's ``server`` mapping means can stay on it.
+
+    Raises:
+        InvalidRequest: they cannot, or :func:`check_settings` finds something.
+    """
+    target = open_target(LocalHost("not asked"), server)
+    if not (isinstance(target, MakesKeyFiles) and target.keeps_keys):
+        raise InvalidRequest(
+            f"a server of the kind {server['kind']} reads certificate and key from one file here, "
+            "which is read back, so its key cannot stay on the host",
+            remedy="Set `key: {location: store}` in the profile.",
+        )
 
 
 def open_target(host: Host, server: Mapping[str, object]) -> InstallTarget:

@@ -14,10 +14,20 @@ from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from certrail.connectors import Host, InstallTarget
+from certrail.connectors import Host, InstallTarget, MakesKeyFiles
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
 from certrail.log import effect
-from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
+from certrail.model import (
+    Bundle,
+    Csr,
+    Fingerprint,
+    KeyAlgorithm,
+    Site,
+    Staged,
+    SubjectSpec,
+    key_text,
+    subject_names,
+)
 from certrail.servers.plan import Plan
 from certrail.servers.program import Program
 from certrail.servers.settings import ServerSettings
@@ -87,7 +97,7 @@ class Survey:
         )
 
 
-class FileTarget(InstallTarget):
+class FileTarget(InstallTarget, MakesKeyFiles):
     """A server program on a host that reads certificates from files."""
 
     server: ClassVar[str]
@@ -103,6 +113,7 @@ class FileTarget(InstallTarget):
         self.host = host
         self.settings = settings
         self.control = control
+        self.keeps_keys = self.form is Form.PAIR
 
     @property
     @abstractmethod
@@ -136,6 +147,10 @@ class FileTarget(InstallTarget):
         self._must_be_takable(bundle)
         self._must_be_sound()
         return self.survey(site, wanted_of(bundle)).plan
+
+    def make_csr(self, site: Site, subject: SubjectSpec, reference: str) -> Csr:
+        wanted = Wanted(kind_of_algorithm(subject.algorithm), subject.names)
+        return self.versions(self.survey(site, wanted).directory).make_csr(subject, reference)
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         self._must_be_takable(bundle)
@@ -261,7 +276,7 @@ class FileTarget(InstallTarget):
 
     def _must_be_takable(self, bundle: Bundle) -> None:
         must_be_installable(bundle)
-        if bundle.key is None:
+        if bundle.key is None and self.form is not Form.PAIR:
             raise InvalidRequest(
                 f"{self.server} needs the private key, and this certificate came without one",
                 remedy="Let Certrail make the key: choose an algorithm in the profile.",
@@ -307,6 +322,11 @@ def kind_of_key(key: object) -> str:
     if isinstance(key, rsa.RSAPublicKey):
         return "RSA"
     return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+
+def kind_of_algorithm(algorithm: KeyAlgorithm) -> str:
+    """Return the kind of the keys that *algorithm* makes, as :func:`kind_of_key` tells it."""
+    return "RSA" if algorithm.startswith("rsa-") else "ECDSA"
 
 
 def first_existing(host: Host, candidates: Iterable[str]) -> str:

@@ -7,6 +7,7 @@
                                                   or, for servers that want one file, /combined.pem
     <base>/<name>/live -> versions/<…>
     <base>/<name>/history.json      versions that have been live, newest last
+    <base>/<name>/keys/             keys that were made there; then privkey.pem is a link to one
 
 A server's configuration names files below ``live``. Certificate and key
 change together, in one step, because only the link is replaced.
@@ -18,7 +19,6 @@ import hashlib
 import json
 import posixpath
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 from certrail.connectors import Host
@@ -31,8 +31,10 @@ from certrail.errors import (
     UnexpectedReply,
 )
 from certrail.log import effect, plain
-from certrail.model import Bundle, Chain, Fingerprint
+from certrail.model import Bundle, Chain, Csr, Fingerprint, SubjectSpec
 from certrail.private_key import PrivateKeyPem
+from certrail.servers.host_keys import HostKeys
+from certrail.servers.key_file import KeyFile
 
 CHAIN = "fullchain.pem"
 KEY = "privkey.pem"
@@ -65,20 +67,6 @@ def version_of(fingerprint: Fingerprint) -> str:
     return fingerprint[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFile:
-    """How key files are written.
-
-    Attributes:
-        mode: permission bits.
-        owner, group: "" for the account's own.
-    """
-
-    mode: int = 0o600
-    owner: str = ""
-    group: str = ""
-
-
 class Form(StrEnum):
     """How chain and key are laid out in files."""
 
@@ -109,6 +97,7 @@ class Versions:
         self._key_file = key_file or KeyFile()
         self._form = Form.CHAIN_FIRST if combined else form
         self.directory = directory
+        self._keys = HostKeys(host, directory, self._key_file)
 
     @property
     def live_link(self) -> str:
@@ -170,11 +159,13 @@ class Versions:
         """Write *bundle* as a version beside the live one; the same again is quiet.
 
         The key is written first and never readable by more than its mode
-        allows. If anything fails, what this call made is removed again.
+        allows. A bundle without key is for a key that was made there. If anything
+        fails, what this call made is removed again.
 
         Returns the version.
 
         Raises:
+            KeyUnavailable: the bundle has no key, and the host has none for it.
             StorageFull: no room; nothing stays behind.
         """
         version = version_of(bundle.chain.fingerprint)
@@ -183,6 +174,8 @@ class Versions:
         try:
             self._host.make_directory(posixpath.dirname(directory), mode=0o755)
             self._host.make_directory(directory, mode=0o755)
+            if bundle.key is None and self._form is Form.PAIR:
+                self._link_key(directory, bundle.chain)
             for name, content in self._files(bundle).items():
                 self._write(posixpath.join(directory, name), content, secret=name != CHAIN)
         except CertrailError:
@@ -205,15 +198,46 @@ class Versions:
         one = self._form is not Form.PAIR
         try:
             chain = self._host.read_file(posixpath.join(directory, COMBINED if one else CHAIN))
-            key = chain if one else self._host.read_file(posixpath.join(directory, KEY))
             found = Chain.from_pem(chain.decode(errors="replace"))
-            pem = _KEY_PEM.search(key)
-            Bundle(found, PrivateKeyPem(pem[0] if pem else b"")).must_match()
             fits = version_of(found.fingerprint) == version
+            if not one and self._key_made_there(version):
+                public = self._keys.public_key(posixpath.join(directory, KEY))
+                fits = fits and public == found.public_key_der()
+            else:
+                key = chain if one else self._host.read_file(posixpath.join(directory, KEY))
+                pem = _KEY_PEM.search(key)
+                Bundle(found, PrivateKeyPem(pem[0] if pem else b"")).must_match()
         except (NotFound, UnexpectedReply, InvalidRequest, ValueError) as exc:
             raise _not_whole(directory, self._host.name) from exc
         if not fits:
             raise _not_whole(directory, self._host.name)
+
+    def make_csr(self, subject: SubjectSpec, reference: str) -> Csr:
+        """Make a key that stays on the host, and a CSR for it; see :class:`HostKeys`.
+
+        Raises:
+            InvalidRequest: the server wants chain and key in one file.
+        """
+        if self._form is not Form.PAIR:
+            raise InvalidRequest(
+                "this server reads certificate and key from one file, which is read back, so its "
+                "key cannot stay on the host",
+                remedy="Set `key: {location: store}` in the profile.",
+            )
+        return self._keys.make_csr(subject, reference)
+
+    def _link_key(self, directory: str, chain: Chain) -> None:
+        path = posixpath.join(directory, KEY)
+        public = chain.public_key_der()
+        info = self._host.info(path)
+        if info is not None and info.kind == "link" and self._keys.public_key(path) == public:
+            return
+        self._host.make_link(path, f"../../keys/{self._keys.find(public)}")
+
+    def _key_made_there(self, version: str) -> str:
+        """Return the name of the key that *version* links to, "" if it has a file of its own."""
+        info = self._host.info(posixpath.join(self.path(version), KEY))
+        return posixpath.basename(info.target) if info is not None and info.kind == "link" else ""
 
     def switch(self, target: str) -> None:
         """Point ``live`` at *target* (as written in the link); "" removes the link."""
@@ -253,8 +277,12 @@ class Versions:
         live = self.live()
         old = [version for version in self.history() if version != live]
         gone = old[: max(0, len(old) - keep)]
+        used = {self._key_made_there(version) for version in self.history() if version not in gone}
         for version in gone:
+            key = self._key_made_there(version)
             self._host.remove(self.path(version), tree=True)
+            if key and key not in used:
+                self._keys.remove(key)
         if gone:
             self._write_history([version for version in self.history() if version not in gone])
         return gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
+from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget, MakesKeyFiles
 from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.keys.generate import generate
 from certrail.log import logger
@@ -35,6 +35,9 @@ def generate_csr(work: Work, open_target: OpenAny) -> Outcome:
     with open_target() as (target, site):
         _must_take(work, target)
         _must_have(target, site)
+        if work.plan.key_location == "host" and not isinstance(target, HoldsKey):
+            record, _ = _on_host(work, record, target, site)
+            return Outcome.completed(_detail(work, record, "made on the host, which keeps the key"))
         if isinstance(target, HoldsKey):
             with work.journal.effect("csr.generate", record.key, {"site": site.id}) as effect:
                 csr = target.generate_csr(site, _subject(work))
@@ -46,17 +49,47 @@ def generate_csr(work: Work, open_target: OpenAny) -> Outcome:
     return Outcome.completed(_detail(work, record, "made and sealed"))
 
 
-def with_csr(work: Work, record: OrderRecord) -> tuple[OrderRecord, Csr]:
+def with_csr(
+    work: Work, record: OrderRecord, open_target: OpenAny | None = None
+) -> tuple[OrderRecord, Csr]:
     """Return the order's CSR, making key and CSR first if there are none yet.
 
-    Both are stored in one transaction before anybody sees the CSR.
+    Both are stored in one transaction before anybody sees the CSR. A key that is to
+    stay on its host is made there, through *open_target*.
+
+    Raises:
+        InvalidRequest: the key is to stay on a target that cannot make it.
     """
     if record.csr is not None:
         return record, record.csr
+    if work.plan.key_location == "host":
+        if open_target is None:
+            raise InvalidRequest(
+                f"the key of {work.plan.location} is to be made on its target, and there is none",
+                remedy="Set `target` of the endpoint, or `key: {location: store}` in the profile.",
+            )
+        with open_target() as (target, site):
+            return _on_host(work, record, target, site)
     algorithm = work.plan.key_algorithm
     key = generate(algorithm)
     csr = build_csr(_subject(work), key)
     return orders.keep_csr(record, csr, key, algorithm), csr
+
+
+def _on_host(
+    work: Work, record: OrderRecord, target: InstallTarget | DeliveryTarget, site: Site
+) -> tuple[OrderRecord, Csr]:
+    """Make key and CSR on the host; a run that was killed after it gets the same key again."""
+    if not (isinstance(target, MakesKeyFiles) and target.keeps_keys):
+        where = work.plan.target.name if work.plan.target else work.plan.location
+        raise InvalidRequest(
+            f"{where} cannot make a key and keep it",
+            remedy="Set `key: {location: store}` in the profile, or use a server on a machine.",
+        )
+    with work.journal.effect("csr.generate", record.key, {"site": site.id}) as effect:
+        csr = target.make_csr(site, _subject(work), record.key)
+        effect.record({"made": True})
+    return orders.keep_csr(record, csr, None, work.plan.key_algorithm), csr
 
 
 def _subject(work: Work) -> SubjectSpec:

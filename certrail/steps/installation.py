@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from certrail import log
-from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget
+from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget, MakesKeyFiles
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.policy import Undo, undo_installation
@@ -199,7 +199,8 @@ def bundle_for(certificate: Certificate, target: object) -> Bundle:
     Raises:
         InvalidRequest: the key is neither in the store nor on the target.
     """
-    if certificate.key_id is None and isinstance(target, HoldsKey):
+    stays = isinstance(target, MakesKeyFiles) and target.keeps_keys
+    if certificate.key_id is None and (stays or isinstance(target, HoldsKey)):
         return Bundle(certificate.chain, None)
     if certificate.key_id is None:
         raise InvalidRequest(

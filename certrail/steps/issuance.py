@@ -15,7 +15,7 @@ from certrail.errors import (
     Rejected,
 )
 from certrail.model import Chain, Csr, OrderStatus, key_text, serial_text
-from certrail.steps.csr import with_csr
+from certrail.steps.csr import OpenAny, with_csr
 from certrail.steps.outcome import Outcome, Work, day
 from certrail.store import certificates, orders, requests
 from certrail.store.database import transaction
@@ -25,11 +25,11 @@ from certrail.wait import Pending, until
 _FIRST_POLL = timedelta(milliseconds=100)
 
 
-def issue(work: Work, ca: CertificateAuthority) -> Outcome:
+def issue(work: Work, ca: CertificateAuthority, open_target: OpenAny | None = None) -> Outcome:
     """Hand over the CSR and keep the chain that answers it.
 
     Key and CSR are stored before the CA sees the CSR, so whatever it issues
-    can be installed later.
+    can be installed later. *open_target* is for keys that are made on their host.
 
     Raises:
         NotIssued: the CA is still working; the same order is asked again later.
@@ -41,7 +41,7 @@ def issue(work: Work, ca: CertificateAuthority) -> Outcome:
             "the request has no live order",
             remedy="Retry: validation is gone through again and an order is opened.",
         )
-    record, csr = with_csr(work, record)
+    record, csr = with_csr(work, record, open_target)
     try:
         chain = _obtain(work, ca, record, csr)
     except (Rejected, NotFound) as exc:

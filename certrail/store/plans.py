@@ -176,6 +176,7 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
             validation=profile.validation,
             dns=_reference(dns, slugs) if dns else None,
             key_algorithm=profile.key.algorithm,
+            key_location=profile.key.location,
             trust_pem=profile.trust_pem,
             client=profile.client,
             replaces=profile.renew.use_ari,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from certrail.postgres import program
 from tests.support import kill_points
 from tests.support.kill_points import KillPoint
 from tests.support.nginx import Nginx
@@ -48,9 +51,11 @@ def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> It
                     name="by-listener",
                     validation={"method": "http-01", "listen": f"127.0.0.1:{LISTENER}"},
                 ),
+                servers.profile(name="key-stays", key={"location": "host"}),
             ]
         )
         configuration["endpoints"][2]["profile"] = "by-listener"
+        configuration["endpoints"][3]["profile"] = "key-stays"
         done = installation.cli("apply", "-f", str(servers.write("certrail.yaml", configuration)))
         assert done.returncode == 0, done.stderr
         kill_points.install(installation.database_url)
@@ -201,15 +206,17 @@ def on_the_http_port(nginx: Nginx, site: str) -> Iterator[None]:
 
 
 def test_what_a_killed_worker_left_is_finished_by_the_next(
-    installation: Stack, outside: World, api: PrefectApi
+    installation: Stack, outside: World, api: PrefectApi, tmp_path: Path
 ) -> None:
-    """Nobody has to notice: the worker is started again and reconciliation puts the run back."""
-    point = KillPoint("order.finalize", "outcome")
+    """The key that it made on the host is the one that goes on, and it is nowhere else."""
+    point = KillPoint("csr.generate", "outcome")
     orders = outside.ca.order_count()
     with kill_points.armed(installation.database_url, point):
         done = installation.cli("request", "start", "killed.example.test:443", "--json")
         assert done.returncode == 0, done.stderr
         kill_points.wait_until_caught(installation.database_url, point)
+        (key,) = (outside.nginx.directory / "certrail" / "killed.example.test").glob("keys/*.pem")
+        made = key.read_bytes()
         os.kill(installation.child("deployments.worker"), signal.SIGKILL)
 
     wait_for(
@@ -222,6 +229,23 @@ def test_what_a_killed_worker_left_is_finished_by_the_next(
     assert outside.nginx.served("killed.example.test") == request["certificate"]["fingerprint"]
     # Prefect hears of the end a moment after our own record.
     api.wait(request["flow_run_id"], "COMPLETED")
+    assert [key] == list(key.parent.iterdir())
+    assert made == key.read_bytes()
+    secret = made.splitlines()[1].decode()
+    for name in ("prefect", "certrail"):
+        dump = dumped(installation, name, tmp_path)
+        assert "killed.example.test" in dump
+        assert secret not in dump
+    for log in (installation.data_dir / "logs").glob("*.log*"):
+        assert secret not in log.read_text(errors="replace")
+
+
+def dumped(installation: Stack, name: str, folder: Path) -> str:
+    """Return the whole database of that *name* as text."""
+    out = folder / f"{name}.sql"
+    url = installation.database_url.rpartition("/")[0] + f"/{name}"
+    subprocess.run([str(program("pg_dump")), f"--file={out}", f"--dbname={url}"], check=True)
+    return out.read_text()
 
 
 def test_a_running_request_stops_at_the_end_of_its_step(

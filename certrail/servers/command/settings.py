@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from certrail.errors import InvalidRequest
-from certrail.servers.versions import KeyFile
+from certrail.servers.key_file import KeyFile
 
 
 class CommandSettings(BaseModel):

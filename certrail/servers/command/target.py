@@ -9,10 +9,10 @@ from datetime import timedelta
 
 from cryptography import x509
 
-from certrail.connectors import Host, InstallTarget
+from certrail.connectors import Host, InstallTarget, MakesKeyFiles
 from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.log import effect, plain
-from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint
+from certrail.model import Bundle, Csr, Fingerprint, Site, Staged, SubjectSpec, fingerprint
 from certrail.servers.command.settings import CommandSettings
 from certrail.servers.plan import Plan
 from certrail.servers.transaction import State, Transaction
@@ -51,13 +51,14 @@ class _Control:
         return f"{argv[0]}: {plain(result.text)[:_LONGEST] or f'exit code {result.exit_code}'}"
 
 
-class CommandTarget(InstallTarget):
+class CommandTarget(InstallTarget, MakesKeyFiles):
     """Files in versions, a link that says which one is live, and two commands."""
 
     def __init__(self, host: Host, settings: CommandSettings) -> None:
         self._host = host
         self._settings = settings
         self._control = _Control(host, settings)
+        self.keeps_keys = not settings.combined
 
     def check(self) -> str:
         words = self._control.test()
@@ -93,9 +94,12 @@ class CommandTarget(InstallTarget):
         directory = self._versions(site).directory
         return Plan(directory, directory, {}, {}, 0, 0)
 
+    def make_csr(self, site: Site, subject: SubjectSpec, reference: str) -> Csr:
+        return self._versions(site).make_csr(subject, reference)
+
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_be_installable(bundle)
-        if bundle.key is None:
+        if bundle.key is None and self._settings.combined:
             raise InvalidRequest(
                 "this server needs the private key, and the certificate came without one",
                 remedy="Let Certrail make the key: choose an algorithm in the profile.",

@@ -5,10 +5,19 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from certrail.connectors import Host, InstallTarget
+from certrail.connectors import Host, InstallTarget, MakesKeyFiles
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
 from certrail.log import effect
-from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
+from certrail.model import (
+    Bundle,
+    Csr,
+    Fingerprint,
+    Site,
+    Staged,
+    SubjectSpec,
+    key_text,
+    subject_names,
+)
 from certrail.names import matches
 from certrail.servers.nginx.config import Configuration, ServerBlock, read_configuration
 from certrail.servers.nginx.control import NginxControl
@@ -17,13 +26,13 @@ from certrail.servers.nginx.match import Matcher
 from certrail.servers.nginx.settings import NginxSettings
 from certrail.servers.plan import Plan
 from certrail.servers.splice import replacements
-from certrail.servers.target import kind_of_key
+from certrail.servers.target import kind_of_algorithm, kind_of_key
 from certrail.servers.transaction import FileChange, State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
 
-class NginxTarget(InstallTarget):
+class NginxTarget(InstallTarget, MakesKeyFiles):
     """One nginx on one host."""
 
     def __init__(self, host: Host, settings: NginxSettings) -> None:
@@ -69,13 +78,14 @@ class NginxTarget(InstallTarget):
         configuration = self._read()
         return self._plan(configuration, self._block(configuration, site), site, kind)[0]
 
+    def make_csr(self, site: Site, subject: SubjectSpec, reference: str) -> Csr:
+        configuration = self._read()
+        block = self._block(configuration, site)
+        plan, _ = self._plan(configuration, block, site, kind_of_algorithm(subject.algorithm))
+        return self._versions(plan.directory).make_csr(subject, reference)
+
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_be_installable(bundle)
-        if bundle.key is None:
-            raise InvalidRequest(
-                "nginx needs the private key, and this certificate came without one",
-                remedy="Let Certrail make the key: choose an algorithm in the profile.",
-            )
         self._must_be_sound()
         configuration = self._read()
         block = self._block(configuration, site)

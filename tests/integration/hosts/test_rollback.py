@@ -226,6 +226,26 @@ def test_an_expired_one_comes_back_only_when_forced(database_url: str, tmp_path:
         assert old.fingerprint == endpoint.served
 
 
+def test_forced_back_to_an_expired_one_of_ours(database_url: str, tmp_path: Path) -> None:
+    """Nothing installs what is expired, so the host brings back what it kept."""
+    with endpoint_on(Nginx.started, tmp_path / "web") as endpoint:
+        _, one = endpoint.renewed()
+        second, _ = endpoint.renewed()
+        with transaction() as connection:
+            connection.execute(
+                certificate_table.update()
+                .where(certificate_table.c.fingerprint == one.chain.fingerprint)
+                .values(not_after=one.chain.leaf.not_valid_before_utc)
+            )
+        with pytest.raises(InvalidRequest, match="expired on"):
+            order_rollback(second, actor="test")
+
+        told = endpoint.rolled_back(second, force=True)
+
+        assert "put back" in told[0]
+        assert one.chain.fingerprint == endpoint.served
+
+
 def test_killed_half_way_it_goes_on(database_url: str, tmp_path: Path) -> None:
     """The host was asked, and nobody noted the answer: asked again, it is there already."""
     with endpoint_on(Nginx.started, tmp_path / "web") as endpoint:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from certrail.errors import Conflict, InvalidRequest
 from certrail.remote.local import LocalHost
-from certrail.servers.versions import KeyFile, Versions, slug, version_of
+from certrail.servers.key_file import KeyFile
+from certrail.servers.versions import Versions, slug, version_of
 from tests.support.nginx import TestCa
 
 CA = TestCa()
