@@ -42,18 +42,15 @@ def main() -> None:
 
 def _certrail(concurrency: int, count: int) -> Run:
     """Whole requests: the flow as the worker runs it, steps, tracker and all."""
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
-
     from certrail.model import Action
     from certrail.store import plans, requests
     from certrail.store.requests import Reason
     from deployments.engine import install
+    from deployments.lean import without_results
     from flows.web_server_request import request_web_server_certificate
 
     install()  # as in the worker
-    run = request_web_server_certificate.with_options(
-        result_storage=PREFECT_LOCAL_STORAGE_PATH.value()
-    )
+    run = without_results(request_web_server_certificate)
 
     names = os.environ["BENCH_NAMES"].split()[: count + _WARM_UP]
     ids = []

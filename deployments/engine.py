@@ -32,6 +32,7 @@ from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Pending
 from prefect.task_engine import AsyncTaskRunEngine
 
+from deployments import telling
 from deployments.lean import creating, knowing, leaving
 
 
@@ -80,8 +81,8 @@ class InProcessEngine(AsyncFlowRunEngine[P, R]):
 
     @property
     def heartbeat_seconds(self) -> int | None:
-        """None for a member of a job: our lease says whether it lives, without a thread each."""
-        return None if self._is_member else super().heartbeat_seconds
+        """None: leases say which runs live, without a thread and an event every 30 s for each."""
+        return None
 
     @property
     def _is_member(self) -> bool:
@@ -194,6 +195,7 @@ def install() -> None:
     """
     prefect.flow_engine.AsyncFlowRunEngine = InProcessEngine  # type: ignore[misc]
     prefect.task_engine.AsyncTaskRunEngine = InProcessTaskEngine  # type: ignore[misc]
+    telling.install()
 
 
 async def execute(flow: Flow[..., Any], flow_run: FlowRun, control: Control) -> State[Any]:

@@ -24,7 +24,6 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
-from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import AwaitingRetry, Cancelled
 from prefect.workers.base import (
     BaseJobConfiguration,
@@ -38,6 +37,7 @@ from certrail.errors import InvalidRequest
 from certrail.handover import HANDED_BACK
 from certrail.log import plain
 from deployments.engine import Control, Ending, execute
+from deployments.lean import without_results
 
 _ENTRYPOINT_SECONDS = 30.0
 _ENDING_SECONDS = 3.0
@@ -292,11 +292,7 @@ def _load(entrypoint: str) -> Flow[..., Any]:
     flow = getattr(importlib.import_module(module), name)
     if not isinstance(flow, Flow):
         _refuse(entrypoint, "is not a flow")
-    if flow.result_storage is None:
-        # Else the engine asks the server for the place of results before each
-        # run, by a blocking call that holds up every other run.
-        return flow.with_options(result_storage=PREFECT_LOCAL_STORAGE_PATH.value())
-    return flow
+    return without_results(flow) if flow.result_storage is None else flow
 
 
 def _refuse(entrypoint: str, what: str) -> NoReturn:

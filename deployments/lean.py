@@ -1,4 +1,4 @@
-"""Prefect's client without the questions whose answers this process has.
+"""Prefect's client and results without the questions whose answers this process has.
 
 Measured on two cores, a flow run costs its server 13 ms to create, 10 ms for
 each state and 4 ms for each thing that is looked up. The engine looks up the
@@ -9,16 +9,47 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import FlowRunCreate
 from prefect.client.schemas.objects import FlowRun, FlowRunPolicy
+from prefect.filesystems import LocalFileSystem
 from prefect.flows import Flow
 from prefect.states import Running, to_state_create
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class NoResults(LocalFileSystem):
+    """The place of results that nothing is kept in.
+
+    Prefect works out a path for what each task and flow returns, also where
+    ``persist_result`` says that it is not written.
+    """
+
+    _block_type_slug = "certrail-no-results"
+
+    def _resolve_path(self, path: str, validate: bool = False) -> Path:
+        return Path(path)
+
+
 _flow_ids: dict[tuple[str, str], UUID] = {}
+
+
+def without_results(flow: Flow[P, R]) -> Flow[P, R]:
+    """Return *flow* so that its runs do not ask where results are kept.
+
+    Else the engine asks the server before each run, by a blocking call that
+    holds up every other run.
+    """
+    lean = flow.with_options()
+    # The option takes only what is stored at the server.
+    lean.result_storage = NoResults()
+    return lean
 
 
 def creating(client: PrefectClient) -> PrefectClient:

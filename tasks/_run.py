@@ -50,8 +50,6 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
     try:
         if _is_begun_again() and (over := await _over(UUID(request_id))) is not None:
             return over
-        if (over := await must_be_approved(UUID(request_id))) is not None:
-            return over
         async with _held(UUID(request_id)) as (request, owner):
             if request.workflow is not workflow:
                 raise InvalidRequest(f"this is a {request.workflow} request, not {workflow}")
@@ -150,7 +148,12 @@ def must_hold(request: Request) -> None:
 async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
     """Hold the request's lease, renewing it, until the block ends; yields the owner too."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    request = await _take(request_id, owner)
+    try:
+        request = await _take(request_id, owner)
+    except InvalidRequest:
+        # Asked only now: most requests need no approval, or have it.
+        await must_be_approved(request_id)
+        request = await _take(request_id, owner)
     _owners.setdefault(request_id, set()).add(owner)
     if request.run_count > 1:
         forget_connectors()

@@ -13,7 +13,7 @@ from uuid import UUID
 from prefect import State, get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
-from prefect.states import Cancelled, Completed, Scheduled
+from prefect.states import Completed, Scheduled
 
 from certrail.cli._prefect import approval_state
 from certrail.renewal.hold import install_at
@@ -25,25 +25,20 @@ from tasks._threads import in_lease_thread
 _IN_PREFECT = "somebody in Prefect's pages"
 
 
-async def must_be_approved(request_id: UUID) -> State[Any] | None:
+async def must_be_approved(request_id: UUID) -> None:
     """Go on if the request needs no approval, or whoever resumed its run may give it.
-
-    Returns the end of a run whose request was cancelled before it began, else None.
 
     Raises:
         Pause: it goes on waiting.
     """
     request = await in_lease_thread(requests.get, request_id)
-    if request.status is Status.CANCELLED:
-        return Cancelled(message="its request is cancelled")
     if request.status is not Status.APPROVAL_PENDING:
-        return None
+        return
     if approvals.by_anyone(request):
         await in_lease_thread(approvals.approve, request_id, _IN_PREFECT)
-        return None
+        return
     # Prefect knows one password, not who has it: that is nobody's approval.
     await _leave(approval_state(request))
-    return None
 
 
 async def window_of(request: Request, owner: str, title: Title) -> State[Any] | None:

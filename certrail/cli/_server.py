@@ -152,8 +152,6 @@ CLIENT_SETTINGS: Mapping[str, str] = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # Runs begin at their time, not ten seconds before it.
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
-    # With the default of 180 a watch for dead runs must wait six minutes.
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # The library's own lines belong to the log of the run they are part of.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "certrail",
     # Outside of a run they go to the worker's own log, without a warning each.

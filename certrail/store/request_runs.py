@@ -21,7 +21,6 @@ from certrail.store.requests import (
     announce,
     conflict,
     get,
-    location_of,
     read,
     selected,
 )
@@ -331,21 +330,18 @@ def finish(
         if row is None:
             return
         # What comes next is decided anew, at the next sweep.
-        connection.execute(
+        changes: dict[str, Any] = {"renewal_decided_at": None}
+        went_back = row.action == Action.ROLLBACK
+        if status in SUCCESSFUL:
+            came = _ours(row.certificate_id) if went_back else row.certificate_id
+            changes |= {"certificate_id": came, "last_success_at": func.now()}
+        location: str = connection.execute(
             update(endpoints)
             .where(endpoints.c.id == row.endpoint_id)
-            .values(renewal_decided_at=None)
-        )
+            .values(changes)
+            .returning(endpoints.c.location)
+        ).scalar_one()
         if status in SUCCESSFUL:
-            went_back = row.action == Action.ROLLBACK
-            connection.execute(
-                update(endpoints)
-                .where(endpoints.c.id == row.endpoint_id)
-                .values(
-                    certificate_id=_ours(row.certificate_id) if went_back else row.certificate_id,
-                    last_success_at=func.now(),
-                )
-            )
             if went_back:
                 connection.execute(
                     update(requests)
@@ -373,7 +369,7 @@ def finish(
             connection,
             f"worker {owner}" if owner else "reconcile",
             "request.end",
-            location_of(connection, request_id),
+            location,
             {"request_id": str(request_id), "status": str(status)},
         )
 

@@ -5,6 +5,7 @@ How a request is run, ended and opened again is in :mod:`certrail.store.request_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -386,7 +387,7 @@ def keep_staged(connection: Connection, request_id: UUID, staged: dict[str, Any]
 
 def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
     """Store what a test or scan saw served at the endpoint."""
-    with transaction() as connection:
+    with statement() as connection:
         connection.execute(
             update(endpoints)
             .where(endpoints.c.id == endpoint_id)
@@ -396,22 +397,9 @@ def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
 
 def announce(connection: Connection, request_id: UUID, event: str, **payload: Any) -> None:
     """Put *event* about the request into the outbox, in the caller's transaction."""
-    row = connection.execute(
-        select(endpoints.c.location, requests.c.action)
-        .select_from(requests.join(endpoints))
-        .where(requests.c.id == request_id)
-    ).one()
-    outbox.put(connection, event, row.location, request_id=request_id, action=row.action, **payload)
-
-
-def location_of(connection: Connection, request_id: UUID) -> str:
-    """Return the location of a request's endpoint."""
-    query = (
-        select(endpoints.c.location)
-        .select_from(requests.join(endpoints))
-        .where(requests.c.id == request_id)
+    connection.execute(
+        _ANNOUNCE, {"request_id": request_id, "event": event, "payload": json.dumps(payload)}
     )
-    return str(connection.execute(query).scalar_one())
 
 
 def conflict(exc: IntegrityError, location: str) -> Exception:
@@ -433,6 +421,15 @@ _BY_ID = (
     select(requests, endpoints.c.location)
     .select_from(_JOINED)
     .where(requests.c.id == bindparam("request_id"))
+)
+_ANNOUNCE = text(
+    """
+    insert into outbox (event, resource, request_id, payload)
+    select :event, 'certrail.endpoint.' || e.location, r.id,
+      jsonb_build_object('location', e.location, 'action', r.action) || cast(:payload as jsonb)
+    from requests r join endpoints e on e.id = r.endpoint_id
+    where r.id = :request_id
+    """
 )
 # One round trip instead of three, for each of the steps. What is selected is as it was before.
 _BEGIN_STEP = text(
