@@ -34,6 +34,20 @@ async def wait_for_file(path: str, beside: str = "") -> None:
         await asyncio.sleep(0.1)
 
 
+@task(name="toy long step", task_run_name="long toy step", cache_policy=NO_CACHE)
+async def last(path: str) -> None:
+    """Last until *path* exists."""
+    while not Path(path).exists():
+        await asyncio.sleep(0.05)
+
+
+@flow(name="toy-long-step", validate_parameters=False, persist_result=False)
+async def short_and_long(path: str) -> None:
+    """A step that is over at once, and one that lasts until *path* exists."""
+    await step(1)
+    await last(path)
+
+
 @flow(name="toy-failing", validate_parameters=False, persist_result=False)
 async def fail() -> None:
     """End badly."""

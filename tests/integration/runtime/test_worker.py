@@ -26,6 +26,33 @@ def test_many_runs_share_one_process_and_every_step_is_recorded(
     wait_for(lambda: api.task_runs(runs) == 30 * STEPS, "all steps recorded", within=20)
 
 
+def test_a_step_that_lasts_is_shown_running_and_a_short_one_when_it_is_over(
+    installation: Stack, api: PrefectApi, tmp_path: Path
+) -> None:
+    """Each state costs the server an event; nobody can look at one of milliseconds."""
+    run = api.run(api.deploy("toy-long-step", f"{TOYS}.short_and_long"), path=str(tmp_path / "go"))
+
+    def shown() -> dict[str, str]:
+        found = api.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
+        return {one["name"]: one["state_name"] for one in found}
+
+    wait_for(
+        lambda: shown() == {"1. toy step": "Completed", "long toy step": "Running"},
+        "one is over, one runs",
+        within=30,
+    )
+    (tmp_path / "go").touch()
+    wait_for(lambda: set(shown().values()) == {"Completed"}, "both are over", within=30)
+
+    for one in api.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}}):
+        states = api.get(f"/task_run_states/?task_run_id={one['id']}")
+        told = [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
+        assert told[-1] == "Completed"
+        assert ("Running" in told) == (one["name"] == "long toy step"), told
+        assert one["start_time"]
+        assert one["start_time"] <= one["end_time"]
+
+
 def test_both_pools_are_served(installation: Stack, api: PrefectApi) -> None:
     """One `certrail up` is agent and sensor at once."""
     deployment = api.deploy("toy", f"{TOYS}.five_steps", pool="sensors")
