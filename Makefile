@@ -3,6 +3,7 @@
 # make bench  measures, and writes benchmarks/results.md
 # make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
+# make fuzz   feeds spoiled input to everything that reads what others send: SECONDS=600, ONLY=nginx
 # make docs   writes the generated parts of docs/ anew
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -11,7 +12,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo docs setup test check lint types layers format servers unit bench bench-large simulate lock clean
+SECONDS ?= 600
+
+.PHONY: help demo docs fuzz setup test check lint types layers format servers unit bench bench-large simulate lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -71,6 +74,9 @@ format: setup
 
 docs: setup
 	@$(BIN)/python -m deployments.docs
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed 0 $(if $(ONLY),--only "$(ONLY)")
 
 bench: setup servers
 	$(BIN)/python -m benchmarks

@@ -7,7 +7,6 @@ Azure Key Vault REST reference, API version 7.4: "Get Certificate", "Import Cert
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from certrail.errors import (
     Rejected,
 )
 from certrail.log import plain
-from certrail.model import Bundle, Fingerprint, Site, fingerprint
+from certrail.model import UNREADABLE, Bundle, Fingerprint, Site, fingerprint
 from certrail.remote import http
 from certrail.x509.export import Format, Part, export
 
@@ -98,7 +97,7 @@ class Certificate(BaseModel):
         """The certificate; None where it is disabled or cannot be read."""
         try:
             found = x509.load_der_x509_certificate(base64.b64decode(self.cer, validate=True))
-        except (ValueError, binascii.Error):
+        except UNREADABLE:
             return None
         return found if self.attributes.enabled else None
 

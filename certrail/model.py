@@ -20,7 +20,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from certrail.errors import InvalidRequest, UnexpectedReply
+from certrail.log import plain
 from certrail.private_key import PrivateKeyPem
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,  # cryptography 50 on a general name of an unknown string type
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    Warning,
+)
+"""What ``cryptography`` raises while it reads a certificate that breaks the encoding rules."""
 
 OrderKey = NewType("OrderKey", str)
 """Our own reference to an order; unique for each request."""
@@ -294,7 +308,7 @@ class Chain:
         """
         try:
             certificates = x509.load_pem_x509_certificates(text.encode())
-        except ValueError as exc:
+        except UNREADABLE as exc:
             raise UnexpectedReply(f"not a PEM certificate chain: {exc}") from exc
         return cls.of(certificates)
 
@@ -333,13 +347,19 @@ class Chain:
         Raises:
             UnexpectedReply: it is a certificate for something else.
         """
-        leaf = self.leaf
-        if _spki(leaf.public_key()) != csr.public_key_der():
+        try:
+            leaf = self.leaf
+            key, served = _spki(leaf.public_key()), set(subject_names(leaf))
+        except UNREADABLE as exc:
+            raise UnexpectedReply(
+                f"the CA returned a certificate that breaks the encoding rules: {plain(exc)[:200]}",
+                remedy="Do not install it. Report it to the CA.",
+            ) from exc
+        if key != csr.public_key_der():
             raise UnexpectedReply(
                 "the CA returned a certificate for another key",
                 remedy="Do not install it. Retry; if it happens again, report it to the CA.",
             )
-        served = set(subject_names(leaf))
         if names and not set(names) <= served:
             missing = ", ".join(sorted(set(names) - served))
             raise UnexpectedReply(
@@ -468,7 +488,7 @@ def key_hash(certificate: x509.Certificate) -> str | None:
     """Return the SHA-256 of the public key (its SubjectPublicKeyInfo), None if it is unreadable."""
     try:
         return hashlib.sha256(_spki(certificate.public_key())).hexdigest()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return None
 
 

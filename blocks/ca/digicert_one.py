@@ -38,7 +38,16 @@ from certrail.ca.answer import (
 from certrail.connectors import CertificateAuthority
 from certrail.errors import InvalidRequest, NotFound, Rejected, UnexpectedReply
 from certrail.log import effect, plain
-from certrail.model import Chain, Csr, Order, OrderSpec, OrderStatus, RevocationReason, serial_text
+from certrail.model import (
+    UNREADABLE,
+    Chain,
+    Csr,
+    Order,
+    OrderSpec,
+    OrderStatus,
+    RevocationReason,
+    serial_text,
+)
 from certrail.names import parse_names
 from certrail.remote import http
 from certrail.wait import Pending
@@ -307,7 +316,7 @@ def _pems(text: str) -> list[str]:
         return [text]
     try:
         found = pkcs7.load_pem_pkcs7_certificates(text.encode())
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise UnexpectedReply("the certificate is not readable as PKCS #7") from exc
     return [each.public_bytes(Encoding.PEM).decode() for each in found]
 

@@ -54,6 +54,7 @@ from certrail.errors import (
 )
 from certrail.log import effect, plain
 from certrail.model import (
+    UNREADABLE,
     Bundle,
     Csr,
     Fingerprint,
@@ -381,7 +382,7 @@ def _old(now: Certificate | None, new: Fingerprint) -> str:
 def _csr_of(operation: _Operation, label: str) -> Csr:
     try:
         request = x509.load_der_x509_csr(base64.b64decode(operation.csr, validate=True))
-    except (ValueError, binascii.Error) as exc:
+    except UNREADABLE as exc:
         raise UnexpectedReply(f"{label}: a certificate operation without CSR") from exc
     return Csr(request.public_bytes(Encoding.PEM).decode())
 

@@ -44,6 +44,7 @@ from certrail.errors import (
 )
 from certrail.log import effect, plain
 from certrail.model import (
+    UNREADABLE,
     Bundle,
     Fingerprint,
     Site,
@@ -145,7 +146,7 @@ class _Config:
         for index, value in enumerate(self.at(_ENTRIES) or []):
             try:
                 leaf = x509.load_pem_x509_certificate(str(value["certificate"]).encode())
-            except (ValueError, KeyError, TypeError):
+            except UNREADABLE:
                 continue
             result.append(_Entry(index, value, leaf))
         return result

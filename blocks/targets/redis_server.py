@@ -35,6 +35,7 @@ from certrail.errors import (
 )
 from certrail.log import effect, plain
 from certrail.model import (
+    UNREADABLE,
     Bundle,
     Fingerprint,
     Site,
@@ -307,7 +308,7 @@ class RedisTarget(InstallTarget):
             )
         try:
             return x509.load_pem_x509_certificate(self._host.read_file(path))
-        except (NotFound, ValueError):
+        except (NotFound, *UNREADABLE):
             return None
 
     def _paths(self, staged: Staged) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 from certrail.acme.reply import Reply
 from certrail.errors import UnexpectedReply
 from certrail.log import logger, plain
-from certrail.model import Chain
+from certrail.model import UNREADABLE, Chain
 
 PEM_CHAIN = "application/pem-certificate-chain"
 _MOST_ALTERNATES = 10
@@ -55,7 +55,7 @@ def read_chain(reply: Reply) -> Chain:
     """
     try:
         certificates = x509.load_pem_x509_certificates(reply.body)
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise UnexpectedReply(
             f"{plain(reply.url)} is not a certificate chain ({exc}): {reply.start}",
             connector=reply.label,

@@ -103,7 +103,7 @@ def read_authorization(
         challenges=tuple(
             _challenge(item, reply, base, thumbprint, connection)
             for item in offered
-            if item.get("type") in _KINDS
+            if isinstance(item.get("type"), str) and item["type"] in _KINDS
         ),
         problem=str(problem) if problem else "",
         problem_code=problem.type if problem else "",

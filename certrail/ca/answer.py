@@ -10,12 +10,11 @@ from typing import Any
 
 import httpx
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from certrail.errors import Rejected, UnexpectedReply
 from certrail.log import plain
-from certrail.model import Chain, Csr, subject_names
+from certrail.model import UNREADABLE, Chain, Csr, subject_names
 from certrail.remote.http import reason_of
 from certrail.x509.chain import ordered
 
@@ -33,12 +32,15 @@ def chain_of(texts: Iterable[str], label: str, csr: Csr | None = None) -> Chain:
     """
     try:
         certificates = Chain.from_pem("\n".join(texts)).certificates
-    except UnexpectedReply as exc:
+        keys = [each.public_key() for each in certificates]
+    except (UnexpectedReply, *UNREADABLE) as exc:
         raise UnexpectedReply(f"{label}: {plain(exc)}", connector=label) from exc
     leaf = certificates[0]
     if csr is not None:
         wanted = csr.parsed.public_key()
-        found = next((each for each in certificates if each.public_key() == wanted), None)
+        found = next(
+            (one for one, key in zip(certificates, keys, strict=True) if key == wanted), None
+        )
         if found is None:
             raise UnexpectedReply(
                 f"{label}: the CA returned a certificate for another key",
@@ -72,7 +74,7 @@ def error_code(reply: httpx.Response) -> str:
     """
     try:
         body = json.loads(reply.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     first = body.get("error") if isinstance(body, dict) else None
     listed = body.get("errors") if isinstance(body, dict) else None
@@ -107,7 +109,7 @@ def is_csr_for(pem: str, digest: str) -> bool:
     """Return whether *pem* is a CSR with the key of :func:`key_digest` *digest*."""
     try:
         return key_digest(x509.load_pem_x509_csr(pem.encode()).public_key()) == digest
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return False
 
 

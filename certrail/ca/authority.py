@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from certrail.ca.folder import Folder
 from certrail.errors import AuthenticationFailed, InvalidRequest, NotFound
+from certrail.model import UNREADABLE
 from certrail.names import Name
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -257,7 +258,7 @@ def _present(folder: Folder, name: str) -> bytes:
 def _certificate(pem: bytes, name: str, label: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise InvalidRequest(
             f"{label}: {name} is not a certificate in PEM", remedy="Put it back from a backup."
         ) from exc

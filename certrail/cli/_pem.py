@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certrail.errors import InvalidRequest
 from certrail.log import plain
+from certrail.model import UNREADABLE
 
 _LARGEST = 4 * 1024 * 1024
 
@@ -39,7 +40,7 @@ def trust_from_text(text: str, name: str = "the text") -> str:
         raise InvalidRequest(f"{name} holds a private key; only certificates belong there")
     try:
         certificates = x509.load_pem_x509_certificates(text.encode())
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise InvalidRequest(f"{name} holds no certificate in PEM: {plain(exc)}") from exc
     return "".join(c.public_bytes(Encoding.PEM).decode() for c in certificates)
 

@@ -9,7 +9,6 @@ they sealed, so that a key can be rotated while requests run.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import stat
@@ -56,7 +55,7 @@ class Keyring:
                 continue
             try:
                 key = base64.b64decode(word, validate=True)
-            except binascii.Error:
+            except ValueError:
                 key = b""
             if len(key) != _KEY_BYTES:
                 raise KeyUnavailable(
@@ -105,7 +104,7 @@ class Keyring:
         try:
             key_id, encoded = token.removeprefix(_PREFIX).split(":", 1)
             raw = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error) as exc:
+        except ValueError as exc:
             raise KeyUnavailable("a sealed value is damaged") from exc
         if (key := self._keys.get(key_id)) is None:
             raise KeyUnavailable(f"a value was sealed by the key {key_id}, which is not here")

@@ -14,12 +14,12 @@ from functools import cache
 from cryptography import x509
 from OpenSSL import SSL
 
-from certrail.model import Chain, Fingerprint, fingerprint
+from certrail.model import UNREADABLE, Chain, Fingerprint, fingerprint
 from certrail.tls.addresses import Address, is_ip
 from certrail.tls.channel import Channel, Deadline
 from certrail.tls.findings import Reason, Stopped, failure, warning
 from certrail.tls.starttls import StartTls, negotiate
-from certrail.x509.findings import UNREADABLE, Finding, shorten, unreadable
+from certrail.x509.findings import Finding, shorten, unreadable
 
 _RECORD_TYPES = (0x14, 0x15, 0x16, 0x17)
 _SPOKEN = {

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from certrail.model import serial_text
+from certrail.model import UNREADABLE, serial_text
 from certrail.tls.addresses import Address, resolve
 from certrail.tls.client import Client
 from certrail.tls.findings import Reason, Stopped, failure, warning
@@ -18,7 +18,6 @@ from certrail.tls.report import AddressResult, ProbeReport, ProbeTarget
 from certrail.tls.trust import TrustAnchors, load
 from certrail.tls.verify import covers, verify_chain
 from certrail.x509.findings import (
-    UNREADABLE,
     Finding,
     Severity,
     ca_as_leaf,

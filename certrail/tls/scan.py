@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography import x509
 
-from certrail.model import Chain, Fingerprint, key_text, serial_text, subject_names
+from certrail.model import UNREADABLE, Chain, Fingerprint, key_text, serial_text, subject_names
 from certrail.tls.addresses import MOST_ADDRESSES, Address, expand_all, is_ip
 from certrail.tls.client import Client
 from certrail.tls.findings import Reason
@@ -19,7 +19,7 @@ from certrail.tls.handshake import Presented, fetch
 from certrail.tls.starttls import StartTls, guess_starttls
 from certrail.tls.trust import TrustAnchors, load
 from certrail.tls.verify import verify_chain
-from certrail.x509.findings import UNREADABLE, Finding, Severity, assess, shorten
+from certrail.x509.findings import Finding, Severity, assess, shorten
 
 
 @dataclass(frozen=True, slots=True)

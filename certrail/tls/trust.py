@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.x509.verification import Store
 
 from certrail.errors import InvalidRequest
-from certrail.x509.findings import UNREADABLE, shorten
+from certrail.model import UNREADABLE
+from certrail.x509.findings import shorten
 
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -94,7 +95,7 @@ def _system_bundle() -> Path:
 def _parsed(roots: str) -> TrustAnchors:
     try:
         certificates = x509.load_pem_x509_certificates(roots.encode())
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise InvalidRequest(
             f"the trust anchors cannot be read: {shorten(exc)}",
             remedy="Give the roots of the profile as PEM certificates.",

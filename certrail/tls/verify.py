@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, VerificationError
 from OpenSSL import crypto
 
-from certrail.model import subject_names
+from certrail.model import UNREADABLE, subject_names
 from certrail.names import matches
 from certrail.tls.addresses import is_ip
 from certrail.tls.client import Client, is_beyond_rfc5280, serial_findings, web_pki_findings
@@ -27,7 +27,6 @@ from certrail.tls.findings import Reason, failure, warning
 from certrail.tls.path import Path, explain_end, follow, order_findings
 from certrail.tls.trust import TrustAnchors
 from certrail.x509.findings import (
-    UNREADABLE,
     Finding,
     Severity,
     describe,

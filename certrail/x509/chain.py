@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 
 from certrail.errors import InvalidRequest
 from certrail.log import plain
-from certrail.model import Bundle, Chain, subject_names
+from certrail.model import UNREADABLE, Bundle, Chain, subject_names
 
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -36,8 +36,11 @@ def ordered(certificates: Iterable[x509.Certificate], leaf: x509.Certificate) ->
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
-    """Return whether *certificate* is signed with its own key."""
-    return certificate.subject == certificate.issuer and _issued(certificate, certificate)
+    """Return whether *certificate* is signed with its own key; not if it cannot be read."""
+    try:
+        return certificate.subject == certificate.issuer and _issued(certificate, certificate)
+    except UNREADABLE:
+        return False
 
 
 def must_be_installable(bundle: Bundle, *, now: datetime | None = None) -> None:
@@ -76,7 +79,7 @@ def describe(certificate: x509.Certificate) -> str:
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from certrail.errors import InvalidRequest
-from certrail.model import Csr, KeyAlgorithm, SubjectSpec
+from certrail.model import UNREADABLE, Csr, KeyAlgorithm, SubjectSpec
 from certrail.names import Name, parse_names
 from certrail.private_key import PrivateKeyPem
 
@@ -91,7 +91,7 @@ def read_csr(csr: Csr) -> CsrContent:
             signature_valid=parsed.is_signature_valid,
             algorithm=_algorithm(parsed.public_key()),
         )
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise InvalidRequest(
             f"not a certificate signing request: {exc}", remedy="Give a PKCS #10 request in PEM."
         ) from exc

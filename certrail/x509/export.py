@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from certrail.errors import AuthenticationFailed, InvalidRequest, UnexpectedReply
-from certrail.model import Bundle, Chain
+from certrail.model import UNREADABLE, Bundle, Chain
 from certrail.private_key import PrivateKeyPem
 from certrail.x509 import jks
 
@@ -134,7 +134,7 @@ def load(contents: Mapping[Part, bytes], form: Format, *, password: str = "") ->
         bundle.must_match()
     except InvalidRequest as exc:
         raise UnexpectedReply(str(exc), remedy="It is replaced by the next delivery.") from exc
-    except (ValueError, TypeError, IndexError):
+    except UNREADABLE:
         # Not chained: what cannot be read may be a key, and parsers quote.
         raise UnexpectedReply(f"not readable as {form}") from None
     return bundle

@@ -13,27 +13,14 @@ from enum import StrEnum
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from certrail.log import plain
-from certrail.model import key_text, subject_names
+from certrail.model import UNREADABLE, key_text, subject_names
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
-
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    LookupError,  # cryptography 50 on a general name of an unknown string type
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    Warning,
-)
-"""What ``cryptography`` raises while it reads a certificate that breaks the encoding rules."""
 
 _SMALLEST_RSA = 2048
 _SMALLEST_CURVE = 256

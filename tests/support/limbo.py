@@ -13,10 +13,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
+from certrail.model import UNREADABLE
 from certrail.tls.client import Client
 from certrail.tls.trust import TrustAnchors
 from certrail.tls.verify import verify_chain
-from certrail.x509.findings import UNREADABLE, Severity
+from certrail.x509.findings import Severity
 
 FILE = Path(__file__).parents[1] / "data" / "x509-limbo.json.gz"
 

@@ -22,7 +22,16 @@ from certrail.errors import (
     UnexpectedReply,
 )
 from certrail.log import effect, plain
-from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint, key_text, subject_names
+from certrail.model import (
+    UNREADABLE,
+    Bundle,
+    Fingerprint,
+    Site,
+    Staged,
+    fingerprint,
+    key_text,
+    subject_names,
+)
 
 _LONGEST_NAME = 63
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,63}")
@@ -218,7 +227,7 @@ class A10Target(InstallTarget):
         try:
             reply = self._session.call("GET", f"file/ssl-cert/{_segment(name)}")
             return x509.load_pem_x509_certificate(reply.content)
-        except (NotFound, ValueError):
+        except (NotFound, *UNREADABLE):
             return None
 
     def _upload(self, kind: str, name: str, content: bytes) -> None:

@@ -12,7 +12,7 @@ from cryptography import x509
 from blocks._target import object_name
 from certrail.errors import NotFound, Rejected, UnexpectedReply
 from certrail.log import effect, logger, plain
-from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint, subject_names
+from certrail.model import UNREADABLE, Bundle, Fingerprint, Site, Staged, fingerprint, subject_names
 from certrail.remote import aws
 
 # Without this list, ListCertificates shows RSA 2048 only.
@@ -121,7 +121,7 @@ class Acm:
             raise
         try:
             return x509.load_pem_x509_certificate(text.encode())
-        except ValueError as exc:
+        except UNREADABLE as exc:
             raise UnexpectedReply(
                 f"{self.label}: {plain(arn)} is not a certificate", connector=self.label
             ) from exc

@@ -25,7 +25,16 @@ from certrail.errors import (
     UnexpectedReply,
 )
 from certrail.log import effect, logger, plain
-from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint, key_text, subject_names
+from certrail.model import (
+    UNREADABLE,
+    Bundle,
+    Fingerprint,
+    Site,
+    Staged,
+    fingerprint,
+    key_text,
+    subject_names,
+)
 
 _LONGEST_FILE = 63
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_#. :@=-]*")
@@ -296,7 +305,7 @@ class NetScalerTarget(InstallTarget):
         content = self._nitro.file(str(pair.get("cert", "")))
         try:
             return x509.load_pem_x509_certificate(content) if content else None
-        except ValueError:
+        except UNREADABLE:
             return None
 
     def _save(self) -> None:

@@ -12,7 +12,16 @@ from cryptography import x509
 from certrail.connectors import Host, InstallTarget, MakesKeyFiles
 from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.log import effect, plain
-from certrail.model import Bundle, Csr, Fingerprint, Site, Staged, SubjectSpec, fingerprint
+from certrail.model import (
+    UNREADABLE,
+    Bundle,
+    Csr,
+    Fingerprint,
+    Site,
+    Staged,
+    SubjectSpec,
+    fingerprint,
+)
 from certrail.servers.command.settings import CommandSettings
 from certrail.servers.plan import Plan
 from certrail.servers.transaction import State, Transaction
@@ -86,7 +95,7 @@ class CommandTarget(InstallTarget, MakesKeyFiles):
         path = versions.live_combined if self._settings.combined else versions.live_chain
         try:
             return fingerprint(x509.load_pem_x509_certificate(self._host.read_file(path)))
-        except (NotFound, ValueError):
+        except (NotFound, *UNREADABLE):
             return None
 
     def plan(self, site: Site, bundle: Bundle) -> Plan:

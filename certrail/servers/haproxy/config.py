@@ -150,7 +150,7 @@ def binds(data: bytes, path: str) -> Iterator[Bind]:
         first = words[0].text
         if first in (".if", ".endif"):
             depth += 1 if first == ".if" else -1
-        elif _SECTIONS.match(first.encode()):
+        elif _SECTIONS.match(first.encode(errors="surrogateescape")):
             section = " ".join(word.text for word in words[:2])
         elif first == "crt-base" and section.startswith("global") and len(words) > 1:
             base = words[1].text

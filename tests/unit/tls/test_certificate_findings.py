@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certrail.model import serial_text
+from certrail.model import UNREADABLE, serial_text
 from certrail.tls.addresses import Address
 from certrail.tls.handshake import Presented
 from certrail.tls.probe import ProbeTarget, judge
@@ -22,7 +22,6 @@ from certrail.tls.starttls import StartTls
 from certrail.tls.trust import TrustAnchors
 from certrail.tls.verify import verify_chain
 from certrail.x509.findings import (
-    UNREADABLE,
     CertificateReason,
     Severity,
     assess,
