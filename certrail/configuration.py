@@ -27,7 +27,7 @@ from certrail.model import KeyAlgorithm, Workflow
 from certrail.names import Name, parse_names
 
 Criticality = Literal["critical", "high", "normal", "low"]
-StartTls = Literal["smtp", "imap", "pop3", "ldap", "postgres"]
+StartTls = Literal["smtp", "imap", "pop3", "ldap", "postgres", "mysql"]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Connector names become Prefect block names, which allow these characters only."""
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]

@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
   apache2 bind9 bind9-dnsutils default-jre-headless dovecot-imapd dovecot-pop3d haproxy
-  lighttpd lighttpd-mod-openssl nginx
+  lighttpd lighttpd-mod-openssl mariadb-server nginx
   openssh-client openssh-server openssl pdns-backend-lmdb pdns-backend-sqlite3 pdns-server pebble
   postfix postgresql procps redis-server slapd sudo systemd
 )

@@ -148,7 +148,7 @@ def import_(path: Path, dry_run: bool, as_json: bool) -> None:
 @click.option("--target", help="List the sites that this host or appliance serves instead.")
 @click.option(
     "--starttls",
-    type=click.Choice(["smtp", "imap", "pop3", "ldap", "postgres", "none"]),
+    type=click.Choice(["smtp", "imap", "pop3", "ldap", "postgres", "mysql", "none"]),
     help="How TLS begins; default: by the port.",
 )
 @click.option(

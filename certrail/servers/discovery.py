@@ -14,6 +14,8 @@ from typing import Any
 
 from certrail.connectors import Host
 from certrail.servers.apache.settings import CONFIGS as APACHE_CONFIGS
+from certrail.servers.mariadb.control import CONFIGS as MARIADB_CONFIGS
+from certrail.servers.postgresql.control import CONFIGS as POSTGRESQL_CONFIGS
 from certrail.servers.target import first_existing
 
 _USUAL: dict[str, tuple[str, ...]] = {
@@ -23,6 +25,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "postfix": ("/etc/postfix/main.cf",),
     "dovecot": ("/etc/dovecot/dovecot.conf",),
     "lighttpd": ("/etc/lighttpd/lighttpd.conf",),
+    "mariadb": MARIADB_CONFIGS,
 }
 _KINDS = {
     "nginx": "nginx",
@@ -32,6 +35,9 @@ _KINDS = {
     "master": "postfix",
     "dovecot": "dovecot",
     "lighttpd": "lighttpd",
+    "mariadbd": "mariadb",
+    "postgres": "postgresql",
+    "postmaster": "postgresql",
 }
 _FOLDERS = ("", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 # One line for each process: command name, folder, MAIL_CONFIG, then the words of its command line.
@@ -74,7 +80,16 @@ class _Process:
     def option(self, letter: str) -> str:
         """Return the path given with ``-letter``, absolute, "" if none is."""
         found = _options(self.words, letter)
-        return posixpath.normpath(posixpath.join(self.folder or "/", found[0])) if found else ""
+        return self._full(found[0]) if found else ""
+
+    def long(self, name: str) -> str:
+        """Return the path given with ``--name=``, absolute, "" if none is."""
+        start = f"--{name}="
+        found = [word.removeprefix(start) for word in self.words if word.startswith(start)]
+        return self._full(found[0]) if found else ""
+
+    def _full(self, path: str) -> str:
+        return posixpath.normpath(posixpath.join(self.folder or "/", path))
 
 
 def discover(host: Host) -> list[Found]:
@@ -88,6 +103,10 @@ def discover(host: Host) -> list[Found]:
     for kind, usual in _USUAL.items():
         if kind not in kinds and first_existing(host, usual):
             found.append(Found({"kind": kind}, running=False))
+    known = {one.settings.get("config") for one in found}
+    for path in (path for pattern in POSTGRESQL_CONFIGS for path in host.glob(pattern)):
+        if path not in known:
+            found.append(Found({"kind": "postgresql", "config": path}, running=False))
     return found
 
 
@@ -152,6 +171,25 @@ def _lighttpd(process: _Process) -> dict[str, Any] | None:
     return {**settings, **_binary(process.words, "lighttpd")}
 
 
+def _mariadb(process: _Process) -> dict[str, Any] | None:
+    config = process.long("defaults-file")
+    settings = {"kind": "mariadb", "config": config} if config else {"kind": "mariadb"}
+    return {**settings, **_binary(process.words, "mariadbd")}
+
+
+def _postgresql(process: _Process) -> dict[str, Any] | None:
+    # Its children, of the same name, have a title instead of a command line.
+    if not process.words or posixpath.basename(process.words[0]) not in ("postgres", "postmaster"):
+        return None
+    named = process.long("config-file") or process.long("config_file")
+    for option, value in zip(process.words, process.words[1:], strict=False):
+        if option == "-c" and value.startswith("config_file="):
+            named = value.removeprefix("config_file=")
+    data = process.option("D")
+    config = named or (posixpath.join(data, "postgresql.conf") if data else "")
+    return {"kind": "postgresql", "config": config} if config else None
+
+
 _READERS: dict[str, Callable[[_Process], dict[str, Any] | None]] = {
     "nginx": _nginx,
     "apache": _apache,
@@ -159,6 +197,8 @@ _READERS: dict[str, Callable[[_Process], dict[str, Any] | None]] = {
     "postfix": _postfix,
     "dovecot": _dovecot,
     "lighttpd": _lighttpd,
+    "mariadb": _mariadb,
+    "postgresql": _postgresql,
 }
 
 

@@ -14,9 +14,11 @@ from certrail.servers.command import CommandSettings, CommandTarget
 from certrail.servers.dovecot import DovecotSettings, DovecotTarget
 from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
 from certrail.servers.lighttpd import LighttpdSettings, LighttpdTarget
+from certrail.servers.mariadb import MariadbSettings, MariadbTarget
 from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.target import site_id
 from certrail.servers.postfix import PostfixSettings, PostfixTarget
+from certrail.servers.postgresql import PostgresqlSettings, PostgresqlTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,20 @@ _KINDS = {
         LighttpdSettings.parse,
         lambda host, server: LighttpdTarget(host, LighttpdSettings.parse(server)),
     ),
+    "mariadb": _Kind(
+        MariadbSettings.parse,
+        lambda host, server: MariadbTarget(host, MariadbSettings.parse(server)),
+    ),
     "nginx": _Kind(
         NginxSettings.parse, lambda host, server: NginxTarget(host, NginxSettings.parse(server))
     ),
     "postfix": _Kind(
         PostfixSettings.parse,
         lambda host, server: PostfixTarget(host, PostfixSettings.parse(server)),
+    ),
+    "postgresql": _Kind(
+        PostgresqlSettings.parse,
+        lambda host, server: PostgresqlTarget(host, PostgresqlSettings.parse(server)),
     ),
 }
 

@@ -10,6 +10,11 @@ from certrail.tls.findings import Reason, Stopped, failure
 from certrail.x509.findings import shorten
 
 _MOST_LINES = 128
+# MariaDB and MySQL: CLIENT_MYSQL, CLIENT_PROTOCOL_41, CLIENT_SSL, CLIENT_SECURE_CONNECTION.
+_MYSQL_TLS = 0x0800
+_MYSQL_CLIENT = 0x0001 | 0x0200 | _MYSQL_TLS | 0x8000
+_MYSQL_UTF8 = 45
+_MYSQL_LONGEST_PACKET = 1 << 24
 
 
 class StartTls(StrEnum):
@@ -21,6 +26,7 @@ class StartTls(StrEnum):
     POP3 = "pop3"
     LDAP = "ldap"
     POSTGRES = "postgres"
+    MYSQL = "mysql"
 
 
 _KNOWN_PORTS = {
@@ -30,6 +36,7 @@ _KNOWN_PORTS = {
     110: StartTls.POP3,
     389: StartTls.LDAP,
     5432: StartTls.POSTGRES,
+    3306: StartTls.MYSQL,
 }
 
 
@@ -157,6 +164,26 @@ def _postgres(channel: Channel) -> None:
         raise ValueError(f"unexpected answer {_text(answer)!r}")
 
 
+def _mysql(channel: Channel) -> None:
+    """Read the greeting and send SSLRequest (MariaDB documentation, "Connection"; MySQL, "TLS")."""
+    header = channel.read_exactly(4)
+    length = int.from_bytes(header[:3], "little")
+    if header[3] != 0 or not 1 < length <= 4096:
+        raise ValueError(f"unexpected greeting {_text(header)!r}")
+    greeting = channel.read_exactly(length)
+    if greeting[0] == 0xFF:
+        raise _refused(channel, _text(greeting[3:]))
+    # The version ends with NUL; connection id, scramble and a filler come before the capabilities.
+    at = greeting.find(b"\0") + 1 + 4 + 8 + 1
+    if greeting[0] != 10 or at < 15 or length < at + 2:
+        raise ValueError(f"unexpected greeting {_text(greeting)!r}")
+    if not int.from_bytes(greeting[at : at + 2], "little") & _MYSQL_TLS:
+        raise _refused(channel, "the server has TLS switched off")
+    request = _MYSQL_CLIENT.to_bytes(4, "little") + _MYSQL_LONGEST_PACKET.to_bytes(4, "little")
+    request += bytes((_MYSQL_UTF8,)) + bytes(23)
+    channel.send(len(request).to_bytes(3, "little") + b"\x01" + request)
+
+
 def _refused(channel: Channel, words: str) -> Stopped:
     message = f"{channel.address} refused STARTTLS: {shorten(words)}"
     return Stopped(failure(Reason.STARTTLS_REFUSED, message))
@@ -205,4 +232,5 @@ _PREAMBLES: dict[StartTls, Callable[[Channel], None]] = {
     StartTls.POP3: _pop3,
     StartTls.LDAP: _ldap,
     StartTls.POSTGRES: _postgres,
+    StartTls.MYSQL: _mysql,
 }

@@ -21,8 +21,10 @@ from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
 from certrail.servers.haproxy import HaproxySettings
 from certrail.servers.lighttpd import LighttpdSettings
+from certrail.servers.mariadb import MariadbSettings
 from certrail.servers.nginx import NginxSettings
 from certrail.servers.postfix import PostfixSettings
+from certrail.servers.postgresql import PostgresqlSettings
 from certrail.settings import Settings
 from deployments.docs.commands import command_line
 
@@ -46,8 +48,10 @@ SERVERS: dict[str, type[BaseModel]] = {
     "dovecot": DovecotSettings,
     "haproxy": HaproxySettings,
     "lighttpd": LighttpdSettings,
+    "mariadb": MariadbSettings,
     "nginx": NginxSettings,
     "postfix": PostfixSettings,
+    "postgresql": PostgresqlSettings,
 }
 DELIVERIES: dict[str, type[BaseModel]] = {
     "directory": DirectorySettings,

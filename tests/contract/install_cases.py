@@ -23,6 +23,7 @@ from certrail.servers.registry import open_target, site_of
 from certrail.servers.versions import Versions, version_of
 from certrail.x509.chain import must_be_installable
 from tests.support.apache import Apache
+from tests.support.databases import fresh_mariadb, fresh_postgres
 from tests.support.haproxy import Haproxy
 from tests.support.lighttpd import Lighttpd
 from tests.support.mail import Dovecot, Postfix
@@ -398,11 +399,23 @@ def _lighttpd(directory: Path) -> Iterator[World]:
         yield SettingsWorld(lighttpd, "combined.pem")
 
 
+@contextmanager
+def _mariadb(directory: Path) -> Iterator[World]:
+    yield SettingsWorld(fresh_mariadb(), "privkey.pem")
+
+
+@contextmanager
+def _postgresql(directory: Path) -> Iterator[World]:
+    yield SettingsWorld(fresh_postgres(), "privkey.pem")
+
+
 CASES = (
     Case("apache", "apache", _apache),
     Case("postfix", "postfix", _postfix, frozenset({"connections"})),
     Case("dovecot", "dovecot", _dovecot, frozenset({"connections"})),
     Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
+    Case("mariadb", "mariadb", _mariadb, frozenset({"connections"})),
+    Case("postgresql", "postgresql", _postgresql, frozenset({"connections"})),
     Case("nginx", "nginx", _nginx),
     Case("haproxy", "haproxy", _haproxy),
     Case("command", "command", _command),

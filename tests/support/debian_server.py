@@ -25,6 +25,15 @@ NAMES = {
     "haproxy": "scan-proxy.example.test",
     "postfix": "scan-mail.example.test",
 }
+_OTHERS = (
+    "/etc/caddy",
+    "/etc/exim4",
+    "/etc/lighttpd",
+    "/etc/mysql",
+    "/etc/postgresql",
+    "/etc/tomcat10",
+)
+"""Servers that are on the machine of the tests, but not on this one."""
 _FOLDERS = (
     "/etc/certrail",
     "/etc/nginx",
@@ -32,6 +41,7 @@ _FOLDERS = (
     "/etc/haproxy",
     "/etc/postfix",
     "/etc/dovecot",
+    *_OTHERS,
     "/run",
     "/var/log",
     "/var/lib/nginx",
@@ -39,6 +49,7 @@ _FOLDERS = (
     "/var/spool/postfix",
 )
 _EMPTY = (
+    *_OTHERS,
     "/etc/certrail",
     "/run",
     "/var/log",

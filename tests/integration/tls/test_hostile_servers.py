@@ -53,6 +53,12 @@ def _saying(*answers: bytes, wait: bool = False) -> Callable[[socket.socket], No
     return talk
 
 
+# MySQL: length and number of the packet, protocol 10, version, id, scramble, filler, capabilities.
+GREETING = (
+    b"\x15\0\0\0" + b"\x0a" + b"8.4\0" + b"\1\0\0\0" + b"12345678" + b"\0" + b"\xff\xff" + b"\x2d"
+)
+
+
 @pytest.mark.parametrize(
     ("protocol", "answers"),
     [
@@ -60,6 +66,7 @@ def _saying(*answers: bytes, wait: bool = False) -> Callable[[socket.socket], No
         (StartTls.IMAP, [b"* OK hello\r\n", b"a1 OK go\r\n* CAPABILITY injected\r\n"]),
         (StartTls.POP3, [b"+OK hello\r\n", b"+OK go\r\n+OK injected\r\n"]),
         (StartTls.POSTGRES, [b"", b"Sinjected"]),
+        (StartTls.MYSQL, [GREETING + b"injected"]),
         (
             StartTls.LDAP,
             [b"", b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00injected"],
@@ -94,6 +101,10 @@ def test_plain_text_after_the_agreement_ends_the_probe(
         (StartTls.POSTGRES, [b"", b"N"], Reason.STARTTLS_REFUSED),
         (StartTls.POSTGRES, [b"", b"E\x00\x00\x00\x10secret"], Reason.STARTTLS_REFUSED),
         (StartTls.POSTGRES, [b"", b"HTTP"], Reason.WRONG_PROTOCOL),
+        (StartTls.MYSQL, [b"\x08\0\0\0\xff\x69\x04secre"], Reason.STARTTLS_REFUSED),
+        (StartTls.MYSQL, [GREETING.replace(b"\xff\xff", b"\xff\xf7")], Reason.STARTTLS_REFUSED),
+        (StartTls.MYSQL, [b"SSH-2.0-x\r\n"], Reason.WRONG_PROTOCOL),
+        (StartTls.MYSQL, [b"\x05\0\0\0\x0a5.5\0"], Reason.WRONG_PROTOCOL),
         (
             StartTls.LDAP,
             [b"", b"\x30\x0e\x02\x01\x01\x78\x09\x0a\x01\x02\x04\x00\x04\x02no"],

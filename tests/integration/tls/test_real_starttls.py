@@ -12,6 +12,7 @@ from certrail.model import fingerprint
 from certrail.tls.findings import Reason
 from certrail.tls.probe import ProbeTarget, probe
 from certrail.tls.starttls import StartTls
+from tests.support.databases import MariaDb
 from tests.support.starttls_servers import dovecot, postfix, postgresql, slapd
 from tests.support.tls_servers import Authority, pem
 
@@ -42,10 +43,17 @@ def _postgres(file: Path | None) -> Iterator[dict[StartTls, int]]:
         yield {StartTls.POSTGRES: port}
 
 
+@contextmanager
+def _mysql(file: Path | None) -> Iterator[dict[StartTls, int]]:
+    tls = f"ssl-cert = {file}\nssl-key = {file}\n" if file else ""
+    with MariaDb.started(tls, readable=[file] if file else []) as mariadb:
+        yield {StartTls.MYSQL: mariadb.port}
+
+
 Server = Callable[[Path | None], AbstractContextManager[dict[StartTls, int]]]
 
 
-@pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres])
+@pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres, _mysql])
 def test_starttls_reaches_the_certificate_of_a_real_server(server: Server, tmp_path: Path) -> None:
     """Each protocol has a conversation of its own before TLS; only a real server proves it."""
     root = Authority.root()
@@ -76,7 +84,7 @@ def test_starttls_reaches_the_certificate_of_a_real_server(server: Server, tmp_p
             assert [f.code for f in wrong.failures] == [Reason.NAME_MISMATCH]
 
 
-@pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres])
+@pytest.mark.parametrize("server", [_smtp, _mail, _ldap, _postgres, _mysql])
 def test_server_without_tls_is_told_apart_from_a_dead_one(server: Server) -> None:
     """A server that could not load its key refuses STARTTLS and goes on in plain text."""
     with server(None) as ports:

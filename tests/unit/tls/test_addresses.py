@@ -79,10 +79,12 @@ def test_all_targets_together_are_limited_and_unique() -> None:
 
 def test_known_ports_suggest_a_protocol() -> None:
     """Only a suggestion: 465 and 993 speak TLS at once, like all other ports."""
-    guesses = {port: guess_starttls(port) for port in (25, 587, 143, 110, 389, 5432, 443, 465)}
+    guesses = {port: guess_starttls(port) for port in (25, 587, 143, 110, 389, 443, 465)}
     smtp, none = StartTls.SMTP, StartTls.NONE
-    imap, pop3, ldap, postgres = StartTls.IMAP, StartTls.POP3, StartTls.LDAP, StartTls.POSTGRES
-    assert list(guesses.values()) == [smtp, smtp, imap, pop3, ldap, postgres, none, none]
+    imap, pop3, ldap = StartTls.IMAP, StartTls.POP3, StartTls.LDAP
+    assert list(guesses.values()) == [smtp, smtp, imap, pop3, ldap, none, none]
+    assert guess_starttls(5432) is StartTls.POSTGRES
+    assert guess_starttls(3306) is StartTls.MYSQL
 
 
 def test_every_reason_has_a_remedy() -> None:

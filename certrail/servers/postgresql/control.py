@@ -1,0 +1,109 @@
+"""Talk to the PostgreSQL program."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from certrail.connectors import Host
+from certrail.errors import InvalidRequest
+from certrail.servers.postgresql.config import Configuration, read_configuration
+from certrail.servers.postgresql.settings import PostgresqlSettings
+from certrail.servers.program import Program, last_lines
+from certrail.servers.target import ProgramControl
+
+CONFIGS = ("/etc/postgresql/*/*/postgresql.conf", "/var/lib/pgsql/data/postgresql.conf")
+"""Where packages keep the main file: Debian, Red Hat."""
+_NAMES = ("postgres", "postmaster")
+_BINARIES = ("/usr/lib/postgresql/*/bin/postgres", "/usr/pgsql-*/bin/postgres")
+_TIME = re.compile(r"^\S+ \S+ \S+ \[\d+\] ", re.MULTILINE)
+
+
+class PostgresqlControl(ProgramControl):
+    """One PostgreSQL on one host."""
+
+    def __init__(self, host: Host, settings: PostgresqlSettings) -> None:
+        self.program = Program(host, "PostgreSQL")
+        self._host = host
+        self._settings = settings
+        self._config = settings.config
+
+    @property
+    def config(self) -> str:
+        """The main file.
+
+        Raises:
+            InvalidRequest: there are several, or none.
+        """
+        if not self._config:
+            found = [path for pattern in CONFIGS for path in self._host.glob(pattern)]
+            if len(found) != 1:
+                shown = ", ".join(found) or "none"
+                raise InvalidRequest(
+                    f"which postgresql.conf of {self._host.name} is meant cannot be told: {shown}",
+                    remedy="Set `config` of the endpoint's server to its path.",
+                )
+            self._config = found[0]
+        return self._config
+
+    def read(self) -> Configuration:
+        """Read the configuration.
+
+        Raises:
+            NotFound: there is none.
+            InvalidRequest: it cannot be read.
+        """
+        return read_configuration(self._host, self.config)
+
+    def version(self) -> str:
+        """Return name and version, ``PostgreSQL 15.14``."""
+        found = re.search(r"\(PostgreSQL\) (\S+)", self.program.run([self._binary, "-V"]).text)
+        return f"PostgreSQL {found[1]}" if found else "PostgreSQL"
+
+    def test(self) -> str:
+        """Return "" if PostgreSQL can read its configuration; it does not look at certificates."""
+        folder = posixpath.dirname(self.config)
+        argv = [self._binary, "-C", "ssl_cert_file", "-D", folder]
+        argv += ["-c", f"config_file={self.config}"]
+        return self.program.words(
+            argv, self._settings.longest_test, said=lambda text: last_lines(_TIME.sub("", text))
+        )
+
+    def reload(self) -> str:
+        """Reload.
+
+        The postmaster works in one thread and sees to a signal before it takes
+        another connection, so the first client after this gets the new certificate.
+        """
+        return self.program.timed(self._reload)
+
+    def owner(self) -> str:
+        """Return who owns the data directory, "" if that cannot be told."""
+        info = self._host.info(self.read().data)
+        return info.owner if info is not None else ""
+
+    def _reload(self) -> str:
+        limit = self._settings.longest_reload
+        match self._settings.reload:
+            case "signal":
+                pid_file = posixpath.join(self.read().data, "postmaster.pid")
+                master = self.program.process_of(pid_file, *_NAMES)
+                if not master:
+                    return f"PostgreSQL does not run: {pid_file} names no process of it"
+                return self.program.words(["kill", "-HUP", str(master)], limit)
+            case "systemd":
+                return self.program.words(["systemctl", "reload", "postgresql"], limit)
+            case command:
+                return self.program.words(list(command), limit)
+
+    @property
+    def _binary(self) -> str:
+        if self._settings.binary:
+            return self._settings.binary
+        pid_file = posixpath.join(self.read().data, "postmaster.pid")
+        if master := self.program.process_of(pid_file, *_NAMES):
+            found = self._host.run(["readlink", f"/proc/{master}/exe"])
+            if path := found.stdout.decode(errors="surrogateescape").strip():
+                return path
+        installed = [path for pattern in _BINARIES for path in self._host.glob(pattern)]
+        return installed[-1] if installed else "postgres"
