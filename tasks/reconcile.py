@@ -85,6 +85,9 @@ async def repair_jobs() -> int:
                 log.warning("job %s: %s. %s", job.name, exc, exc.remedy)
                 continue
             done += 1
+            await in_thread(
+                audit.note_now, "reconcile", f"repair.{verdict}", job.name, {"job_id": str(job.id)}
+            )
             log.warning("%s job %s", verdict, job.name)
     return done
 
@@ -103,6 +106,14 @@ async def withdraw_challenges() -> int:
             await in_thread(validation.clean_up, Work.of(request), responder)
         except CertrailError as exc:
             get_run_logger().warning("%s: %s. %s", request.location, exc, exc.remedy)
+            continue
+        await in_thread(
+            audit.note_now,
+            "reconcile",
+            "repair.withdraw-challenge",
+            request.location,
+            {"request_id": str(request.id)},
+        )
     return len(left)
 
 
@@ -158,12 +169,6 @@ def _apply_to_job(job: Job, verdict: Repair) -> None:
 
 
 def _apply(request: Request, verdict: Repair) -> None:
-    audit.note_now(
-        "reconcile",
-        f"request.repair.{verdict}",
-        request.location,
-        {"request_id": str(request.id), "why": "no living worker held it"},
-    )
     if verdict is Repair.CANCEL:
         request_runs.finish(
             request.id, request.lease_owner or "", Status.CANCELLED, because="operator"

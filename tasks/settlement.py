@@ -32,7 +32,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from certrail.agreement import is_shown_right
 from certrail.model import Workflow
-from certrail.store import recorded
+from certrail.store import audit, recorded
 from certrail.store.recorded import Ended
 from certrail.tracker import SUCCESSFUL, Status
 from tasks._threads import in_thread
@@ -44,7 +44,9 @@ _PAGE = 200
 _GRACE = timedelta(seconds=float(os.environ.get("CERTRAIL_SETTLE_SECONDS", "60")))
 _RECENT = timedelta(hours=1)
 _IDLE_KEPT = timedelta(minutes=5)
-_FORM_SECONDS = timedelta(minutes=10)
+# Whoever makes a run binds it to its request within seconds.
+_STRAY = timedelta(minutes=10)
+_ACTOR = "reconcile"
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _REQUESTS = FlowFilter(name=FlowFilterName(any_=[str(workflow) for workflow in Workflow]))
 
@@ -64,14 +66,20 @@ async def settle_records() -> dict[str, int]:
     async with get_client() as client:
         runs = [*await _left_open(client), *await _crashed(client)]
         ended = await in_thread(recorded.ended, [run.id for run in runs], _GRACE)
+        active = await in_thread(
+            recorded.active, [str(one) for run in runs if (one := _named(run))]
+        )
         for run in runs:
-            if (state := _due(run, ended)) is not None:
+            if (state := _due(run, ended, active)) is not None:
+                # Prefect's rules for a forced state give back the slots that the run held, too.
                 await client.set_flow_run_state(run.id, state, force=True)
+                await in_thread(_note, "end-run", run, state)
                 get_run_logger().warning("%s: %s", run.name, state.message)
                 done["flow runs"] += 1
         for task_run in await _stuck(client):
             lost: State[Any] = Crashed(message="The worker that ran this died.")
             await client.set_task_run_state(task_run.id, lost, force=True)
+            await in_thread(_note, "end-step", task_run, lost)
             done["task runs"] += 1
     return dict(done)
 
@@ -93,11 +101,11 @@ async def forget_idle() -> None:
                 continue  # somebody else deleted it
 
 
-def _due(run: FlowRun, ended: dict[UUID, Ended]) -> State[Any] | None:
+def _due(run: FlowRun, ended: dict[UUID, Ended], active: set[str]) -> State[Any] | None:
     """Return the state that a run is to have, None to leave it alone."""
     found = ended.get(run.id)
     if found is None:
-        return _abandoned_form(run)
+        return _abandoned(run, active)
     if run.state is None or is_shown_right(found.status, run.state.type.value):
         return None
     told = (
@@ -108,14 +116,32 @@ def _due(run: FlowRun, ended: dict[UUID, Ended]) -> State[Any] | None:
     return Cancelled(message=told) if found.status is Status.CANCELLED else Failed(message=told)
 
 
-def _abandoned_form(run: FlowRun) -> State[Any] | None:
-    is_form = "location" in run.parameters and "certrail.request" not in run.labels
-    if not is_form or run.state is None or not run.state.is_running():
+def _abandoned(run: FlowRun, active: set[str]) -> State[Any] | None:
+    """Return how a run ends that no request has: a form that died early, or a run left over."""
+    state = run.state
+    if state is None or state.is_final() or datetime.now(UTC) - state.timestamp < _STRAY:
         return None
-    if datetime.now(UTC) - run.state.timestamp < _FORM_SECONDS:
-        return None
-    return Crashed(
-        message="The worker died before the request was made. Nothing was ordered; press Retry."
+    if _named(run) is None:
+        if not state.is_running():
+            return None
+        return Crashed(
+            message="The worker died before the request was made. Nothing was ordered; press Retry."
+        )
+    return None if _named(run) in active else Crashed(message="No request belongs to it any more.")
+
+
+def _named(run: FlowRun) -> str | None:
+    """Return the id of the request that a run is for, None for a form that has none yet."""
+    named = run.parameters.get("request_id") or run.labels.get("certrail.request")
+    return str(named) if named else None
+
+
+def _note(what: str, run: FlowRun | TaskRun, state: State[Any]) -> None:
+    audit.note_now(
+        _ACTOR,
+        f"repair.{what}",
+        str(run.id),
+        {"name": run.name, "was": run.state_name, "is": state.name, "why": state.message},
     )
 
 

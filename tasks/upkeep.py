@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prefect import State, get_client, get_run_logger, task
+from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
@@ -21,7 +20,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.states import Cancelled, Completed, Crashed
+from prefect.states import Crashed
 
 from certrail.cli import _prefect
 from certrail.errors import CertrailError
@@ -29,15 +28,14 @@ from certrail.renewal.follow import Follow, RunSeen, follow
 from certrail.settings import silent_after
 from certrail.store import approvals, audit, executors, request_runs
 from certrail.store.requests import Request
-from certrail.tracker import ACTIVE, SUCCESSFUL, Status
+from certrail.tracker import Status
 from tasks._threads import in_thread
 
 _ACTOR = "reconcile"
 _IN_PREFECT = "an operator in Prefect"
 _PAGE = 200
 _FOLLOWED = 1000
-_STUCK = timedelta(minutes=2)
-_STUCK_HOUSEKEEPING = timedelta(minutes=10)
+_STUCK = timedelta(minutes=10)
 _HELD_SLOT = timedelta(minutes=5)
 HOUSEKEEPING = "housekeeping"
 _BUSY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -117,20 +115,16 @@ async def find_silent_executors() -> int:
     persist_result=False,
 )
 async def end_dead_runs() -> int:
-    """End runs that Prefect believes to be under way although nobody works on them.
+    """End housekeeping that nobody works on any more, and give back slots that no run holds.
 
-    Those of requests by our own record, housekeeping by its age. Slots that
-    the dead held are given back. Returns how many were ended.
+    Runs of requests are ended by our own record, see :mod:`tasks.settlement`.
+    Returns how many were ended.
     """
-    ended = 0
     async with get_client() as client:
         deployments = await client.read_deployments(limit=_PAGE)
-        ours = {d.id: d for d in deployments}
-        requesting = [d.id for d in deployments if d.name == "request"]
         keeping = [d.id for d in deployments if HOUSEKEEPING in d.tags]
-        ended += await _end(client, await _busy(client, requesting, _STUCK), _by_record)
-        ended += await _end(client, await _busy(client, keeping, _STUCK_HOUSEKEEPING), _by_age)
-        for deployment in ours.values():
+        ended = await _end(client, await _busy(client, keeping, _STUCK))
+        for deployment in deployments:
             await _free_slots(client, deployment)
     return ended
 
@@ -178,47 +172,21 @@ async def _busy(client: PrefectClient, ids: list[UUID], since: timedelta) -> lis
     return [run for run in found if run.state and run.state.timestamp < before]
 
 
-async def _end(client: PrefectClient, busy: list[FlowRun], judge: Any) -> int:
-    ended = 0
-    verdicts: dict[UUID, State[Any]] = await in_thread(judge, busy)
-    for run in busy:
-        if (state := verdicts.get(run.id)) is None:
-            continue
+async def _end(client: PrefectClient, dead: list[FlowRun]) -> int:
+    for run in dead:
         # Not by force: Prefect's own rules then give back the slots it held.
-        await client.set_flow_run_state(run.id, state)
+        await client.set_flow_run_state(
+            run.id, Crashed(message="housekeeping takes seconds: the worker that ran it died")
+        )
         await in_thread(
             audit.note_now,
             _ACTOR,
             "repair.end-run",
             str(run.id),
-            {"name": run.name, "was": run.state_name, "is": state.name},
+            {"name": run.name, "was": run.state_name, "is": "Crashed"},
         )
-        get_run_logger().warning("%s was %s: %s", run.name, run.state_name, state.message)
-        ended += 1
-    return ended
-
-
-def _by_record(busy: Iterable[FlowRun]) -> dict[UUID, State[Any]]:
-    """Return how runs end whose request is over; those of active requests are not ours to judge."""
-    runs = list(busy)
-    carried = request_runs.of_runs([run.id for run in runs])
-    found: dict[UUID, State[Any]] = {}
-    for run in runs:
-        request = carried.get(run.id)
-        if request is None:
-            found[run.id] = Crashed(message="no request belongs to it any more")
-        elif request.status in SUCCESSFUL:
-            found[run.id] = Completed(message="its request is done; the worker died before it said")
-        elif request.status is Status.CANCELLED:
-            found[run.id] = Cancelled(message="its request is cancelled")
-        elif request.status not in ACTIVE:
-            found[run.id] = Crashed(message="its request has failed; the worker died meanwhile")
-    return found
-
-
-def _by_age(busy: Iterable[FlowRun]) -> dict[UUID, State[Any]]:
-    message = "housekeeping takes seconds: the worker that ran it died"
-    return {run.id: Crashed(message=message) for run in busy}
+        get_run_logger().warning("%s was %s: its worker died", run.name, run.state_name)
+    return len(dead)
 
 
 async def _free_slots(client: PrefectClient, deployment: DeploymentResponse) -> None:

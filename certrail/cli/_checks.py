@@ -23,12 +23,13 @@ from certrail.errors import CertrailError, KeyUnavailable, Unreachable
 from certrail.keys.seal import keyring
 from certrail.log import plain
 from certrail.settings import Installation, adopt, silent_after
-from certrail.store import configured, database, executors
+from certrail.store import configured, database, executors, intents
 from certrail.store import keys as key_store
 from certrail.store.schema import keys
 
 _ONLINE = "ONLINE"
 _SECONDS = 10.0
+_SHOWN = 10
 
 
 class Verdict(StrEnum):
@@ -78,6 +79,7 @@ def examine() -> Iterator[Finding]:
     yield from _server(found)
     yield from _guarded("executors", _executors)
     yield from _guarded("connectors", _connectors)
+    yield from _guarded("journal", _journal)
 
 
 def _versions() -> Iterator[Finding]:
@@ -277,6 +279,31 @@ def _connectors() -> Iterator[Finding]:
         )
     if rows and not bad:
         yield Finding("connectors", Verdict.OK, f"{len(rows)} configured")
+
+
+def _journal() -> Iterator[Finding]:
+    """Tell what was begun, and of which nobody knows whether it happened."""
+    found = intents.unknown()
+    for one in found[:_SHOWN]:
+        yield Finding(
+            "journal",
+            Verdict.WARNING,
+            plain(
+                f"{one.location}: {one.action} was begun on {one.since:%Y-%m-%d %H:%M} UTC and its "
+                f"outcome was never recorded; request {str(one.request_id)[:8]} is "
+                f"{one.status.text.lower()}"
+            ),
+            one.remedy,
+        )
+    if len(found) > _SHOWN:
+        yield Finding(
+            "journal",
+            Verdict.WARNING,
+            f"{len(found) - _SHOWN} more effects whose outcome was never recorded",
+            "`certrail dashboard --json` lists them under `unknown_outcomes`.",
+        )
+    if not found:
+        yield Finding("journal", Verdict.OK, "the outcome of everything that was begun is known")
 
 
 def _guarded(check: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

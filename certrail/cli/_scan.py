@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -15,19 +15,17 @@ from certrail.cli._output import echo_table
 from certrail.configuration import EndpointConfig
 from certrail.connectors import Host, InstallTarget
 from certrail.errors import CertrailError, InvalidRequest, NotFound
-from certrail.model import Chain, Site
+from certrail.model import Site
 from certrail.servers import registry
 from certrail.servers.discovery import Found, discover
 from certrail.settings import adopt
+from certrail.steps import looking
 from certrail.store import configured, inventory, observed
 from certrail.store.database import transaction
 from certrail.store.filters import Clause, Operator
-from certrail.store.observed import Place
-from certrail.tls.addresses import Address, is_ip
-from certrail.tls.handshake import fetch
-from certrail.tls.scan import Scanned, examine, scan
+from certrail.tls.addresses import is_ip
+from certrail.tls.scan import Scanned, scan
 from certrail.tls.starttls import StartTls, guess_starttls
-from certrail.tls.trust import load
 
 _HTTPS = 443
 # Settings that say which site is meant, not where the server is.
@@ -56,13 +54,13 @@ def addresses(
         if place is None or not (place.addresses or place.sni or place.starttls):
             unknown.append(target)
             continue
-        for seen in _look_at(place, protocol, timeout):
-            if keep:
-                observed.keep_for(place, seen.to_json(), _chain(seen))
-            rows.append(_row(seen, place.location))
+        answers = list(looking.look_at(place, protocol, timeout))
+        if keep:
+            looking.keep(place, answers)
+        rows += [_row(seen, place.location) for seen in answers]
     found = scan(unknown, concurrency=concurrency, timeout=timeout, starttls=protocol)
     for seen in found:
-        location = observed.keep(seen.address, seen.to_json(), _chain(seen)) if keep else None
+        location = observed.keep(seen.address, seen.to_json(), seen.chain) if keep else None
         rows.append(_row(seen, location))
     return rows
 
@@ -150,24 +148,6 @@ def print_unreadable(rows: Sequence[Mapping[str, Any]]) -> None:
     for one in rows:
         if "error" in one:
             click.echo(f"{one['server']}: {one['error']}", err=True)
-
-
-def _look_at(place: Place, protocol: StartTls | None, timeout: timedelta) -> Iterator[Scanned]:
-    system = load(None)
-    own = load(place.trust_pem) if place.trust_pem else None
-    for text in place.addresses or (place.location,):
-        address = Address.parse(text)
-        host = Address.parse(place.location).host if ":" in place.location else address.host
-        sni = place.sni or (None if is_ip(host) else host)
-        how = protocol or (
-            StartTls(place.starttls) if place.starttls else guess_starttls(address.port)
-        )
-        seen = fetch(address, sni=sni, starttls=how, timeout=timeout)
-        yield examine(seen, sni, how, system, own, datetime.now(UTC))
-
-
-def _chain(seen: Scanned) -> Chain | None:
-    return seen.facts.chain if seen.facts else None
 
 
 def _row(seen: Scanned, location: str | None) -> dict[str, Any]:

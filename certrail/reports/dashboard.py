@@ -20,8 +20,9 @@ from certrail.reports.figures import (
     counted,
     readiness,
 )
-from certrail.store import inventory
+from certrail.store import intents, inventory
 from certrail.store.database import transaction
+from certrail.store.intents import OpenIntent
 from certrail.store.inventory import Endpoint, parse_filter
 from certrail.store.request_view import time_text
 from certrail.store.schema import connectors, endpoints, executors, profiles
@@ -61,6 +62,7 @@ class Dashboard:
         urgent: the endpoints that need a person, the least time left first.
         success_rate: part of the endpoints tried within 30 days whose installation was proven;
             None if none was tried.
+        unknown: what was begun, and of which nobody knows whether it happened.
     """
 
     at: datetime
@@ -70,6 +72,7 @@ class Dashboard:
     success_rate: float | None
     executors: Sequence[Mapping[str, Any]] = field(default=())
     connectors: Sequence[Mapping[str, Any]] = field(default=())
+    unknown: Sequence[OpenIntent] = field(default=())
 
     def figures(self) -> list[Figure]:
         """Return every figure."""
@@ -93,6 +96,17 @@ class Dashboard:
             },
             "executors": [dict(row) for row in self.executors],
             "connectors": [dict(row) for row in self.connectors],
+            "unknown_outcomes": [
+                {
+                    "location": one.location,
+                    "request_id": str(one.request_id),
+                    "action": one.action,
+                    "since": time_text(one.since),
+                    "status": str(one.status),
+                    "remedy": one.remedy,
+                }
+                for one in self.unknown
+            ],
         }
 
 
@@ -146,6 +160,7 @@ def build(now: datetime | None = None) -> Dashboard:
         success_rate=round(verified.count / tried, 4) if tried else None,
         executors=_executors(),
         connectors=_connectors(),
+        unknown=intents.unknown(),
     )
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, Text, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from certrail.configuration import EndpointConfig
+from certrail.drift import judge
 from certrail.model import Chain
-from certrail.store import audit, certificates, configured
+from certrail.store import audit, certificates, configured, outbox
 from certrail.store.database import transaction
-from certrail.store.schema import endpoints, profiles
+from certrail.store.schema import certificates as certificate_table
+from certrail.store.schema import connectors, endpoints, profiles, requests
+from certrail.tracker import Status
+
+_DAY = timedelta(days=1)
+_TOLD = "drift_told"
+"""In what is kept of a look: the foreign certificate that people were told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +49,7 @@ def place_of(text: str) -> Place | None:
             .select_from(endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id))
             .where(endpoints.c.location == text.lower())
         ).first()
-    if row is None:
-        return None
-    return Place(
-        id=row.id,
-        location=row.location,
-        addresses=tuple(row.addresses),
-        sni=row.sni,
-        starttls=row.starttls,
-        trust_pem=row.trust_pem,
-    )
+    return _place(row) if row is not None else None
 
 
 def keep(address: str, seen: Mapping[str, Any], chain: Chain | None) -> str | None:
@@ -78,23 +77,52 @@ def keep(address: str, seen: Mapping[str, Any], chain: Chain | None) -> str | No
         ).first()
         if chain is None:
             return found.location if found else None
-        certificates.save(connection, chain)
         if found is None:
+            certificates.save(connection, chain)
             return _add(connection, address.lower(), seen)
         # What serves several endpoints showed one of them, and nobody knows
         # which: without their names the scan says nothing about each.
         if found.location == address.lower():
-            _observe(connection, found.id, seen)
+            _observe(connection, found.id, [(seen, chain)])
+        else:
+            certificates.save(connection, chain)
         return str(found.location)
 
 
-def keep_for(place: Place, seen: Mapping[str, Any], chain: Chain | None) -> None:
-    """Keep what was seen at a known endpoint; nothing where no certificate was presented."""
-    if chain is None:
-        return
+def keep_for(place: Place, answers: Sequence[tuple[Mapping[str, Any], Chain | None]]) -> bool:
+    """Keep what the addresses of a known endpoint presented; nothing where none presented any.
+
+    Returns whether another certificate than ours is served there, and was not before.
+    """
+    presented = [(seen, chain) for seen, chain in answers if chain is not None]
+    if not presented:
+        return False
     with transaction() as connection:
-        certificates.save(connection, chain)
-        _observe(connection, place.id, seen)
+        return _observe(connection, place.id, presented)
+
+
+def known(limit: int) -> list[Place]:
+    """Return endpoints that can be looked at from here, in no order; none behind an executor."""
+    executor = func.coalesce(endpoints.c.executor, connectors.c.executor)
+    query = (
+        select(endpoints, profiles.c.settings["trust_pem"].astext.label("trust_pem"))
+        .select_from(
+            endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id).outerjoin(
+                connectors, endpoints.c.target == connectors.c.name
+            )
+        )
+        .where(
+            executor.is_(None),
+            or_(
+                func.cardinality(endpoints.c.addresses) > 0,
+                endpoints.c.location.regexp_match("^[^/]+:[0-9]+$"),
+            ),
+        )
+        .order_by(func.random())
+        .limit(limit)
+    )
+    with transaction() as connection:
+        return [_place(row) for row in connection.execute(query)]
 
 
 def add_site(wanted: EndpointConfig) -> bool:
@@ -119,9 +147,71 @@ def _add(connection: Connection, location: str, seen: Mapping[str, Any]) -> str:
     return location
 
 
-def _observe(connection: Connection, endpoint_id: UUID, seen: Mapping[str, Any]) -> None:
-    connection.execute(
-        update(endpoints)
+def _observe(
+    connection: Connection, endpoint_id: UUID, answers: Sequence[tuple[Mapping[str, Any], Chain]]
+) -> bool:
+    for _, chain in answers:
+        certificates.save(connection, chain)
+    busy = exists().where(
+        requests.c.endpoint_id == endpoints.c.id, requests.c.status == Status.IN_PROGRESS
+    )
+    row = connection.execute(
+        select(
+            endpoints.c.location,
+            endpoints.c.observed,
+            endpoints.c.observed_at,
+            certificate_table.c.fingerprint,
+            busy.label("is_busy"),
+            func.now().label("now"),
+        )
+        .select_from(
+            endpoints.outerjoin(
+                certificate_table, endpoints.c.certificate_id == certificate_table.c.id
+            )
+        )
         .where(endpoints.c.id == endpoint_id)
-        .values(observed=dict(seen), observed_at=func.now())
+        .with_for_update(of=endpoints)
+    ).first()
+    if row is None:
+        return False
+    before = row.observed or {}
+    drift = judge(
+        [chain.fingerprint for _, chain in answers],
+        ours=row.fingerprint or "",
+        told=before.get(_TOLD, ""),
+        is_busy=row.is_busy,
+    )
+    seen, chain = answers[drift.index]
+    now_seen = {**seen, _TOLD: drift.told} if drift.told else dict(seen)
+    # The same again is written once a day: each write lets the renewal be decided anew.
+    if now_seen != before or row.observed_at is None or row.now - row.observed_at > _DAY:
+        connection.execute(
+            update(endpoints)
+            .where(endpoints.c.id == endpoint_id)
+            .values(observed=now_seen, observed_at=func.now())
+        )
+    if drift.is_new:
+        leaf = chain.leaf
+        outbox.put(
+            connection,
+            "certrail.certificate.drifted",
+            row.location,
+            detail="another certificate is served than the one that was installed",
+            seen_at=str(seen.get("address", "")),
+            served=chain.fingerprint,
+            installed=row.fingerprint,
+            issued_by=certificates.issuer_text(leaf),
+            expires=leaf.not_valid_after_utc.isoformat(),
+        )
+    return drift.is_new
+
+
+def _place(row: Row[Any]) -> Place:
+    return Place(
+        id=row.id,
+        location=row.location,
+        addresses=tuple(row.addresses),
+        sni=row.sni,
+        starttls=row.starttls,
+        trust_pem=row.trust_pem,
     )

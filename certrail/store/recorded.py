@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, any_, func, literal, select
+from sqlalchemy import Row, Text, any_, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
@@ -58,6 +58,16 @@ def ended(flow_run_ids: Sequence[UUID], older_than: timedelta) -> dict[UUID, End
             row.flow_run_id: Ended(row.location, Status(row.status))
             for row in connection.execute(query)
         }
+
+
+def active(request_ids: Sequence[str]) -> set[str]:
+    """Return which of these requests are under way, waiting or scheduled."""
+    query = select(requests.c.id).where(
+        cast(requests.c.id, Text) == any_(literal(list(request_ids), ARRAY(Text))),
+        requests.c.status.in_(ACTIVE),
+    )
+    with transaction() as connection:
+        return {str(found) for found in connection.execute(query).scalars()}
 
 
 def pages(scope: Scope, size: int) -> Iterator[list[RequestRow]]:

@@ -106,13 +106,6 @@ def ended_elsewhere(limit: int) -> list[Request]:
         return [read(row) for row in connection.execute(query.limit(limit))]
 
 
-def of_runs(flow_run_ids: Sequence[UUID]) -> dict[UUID, Request]:
-    """Return the requests that flow runs carry, by the id of the run."""
-    query = selected().where(requests.c.flow_run_id.in_(flow_run_ids))
-    with transaction() as connection:
-        return {row.flow_run_id: read(row) for row in connection.execute(query)}
-
-
 def prefect_knows(request_id: UUID) -> None:
     """Note that the run of a request that is over is over in Prefect too."""
     with transaction() as connection:

@@ -242,6 +242,13 @@ def supersede(connection: Connection, endpoint_ids: Sequence[UUID], actor: str) 
             .values(status=StepStatus.CANCELLED)
         )
         audit.note(connection, actor, "request.superseded", str(row.id))
+        announce(
+            connection,
+            row.id,
+            "certrail.request.cancelled",
+            status=str(Status.CANCELLED),
+            detail=f"a request of {actor} took its place",
+        )
 
 
 def get(request_id: UUID, connection: Connection | None = None) -> Request:

@@ -81,6 +81,11 @@ class Scanned:
     public: bool = False
 
     @property
+    def chain(self) -> Chain | None:
+        """What was presented, None where there was nothing to see."""
+        return self.facts.chain if self.facts else None
+
+    @property
     def reachable(self) -> bool:
         """Whether anything answered there at all."""
         return all(finding.code is not Reason.UNREACHABLE for finding in self.findings)

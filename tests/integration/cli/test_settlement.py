@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy import make_url
 
 from tests.integration.cli.conftest import Shell
 from tests.support.agreement import must_agree
@@ -62,7 +68,110 @@ def test_what_a_dead_worker_left_open_is_closed_as_our_rows_say(
     assert "died before it could tell" in api.read(run)["state"]["message"]
     assert any("flow runs: " in one for one in said)
     assert any("task runs: " in one for one in said)
+    assert [one["action"] for one in _repairs(shell, run)] == ["repair.end-run"]
+    assert [one["action"] for one in _repairs(shell, earlier["id"])] == ["repair.end-step"]
     must_agree(shell.stack, locations=[location])
+
+
+def _age(shell: Shell, table: str, key: str, column: str, minutes: int) -> None:
+    """Let a record of Prefect's be older than it is."""
+    url = make_url(shell.stack.database_url).set(database="prefect", drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+        connection.execute(
+            sql.SQL("update {} set {column} = {column} - {} where {} = %s").format(
+                sql.Identifier(table),
+                sql.Literal(timedelta(minutes=minutes)),
+                sql.Identifier("name" if table == "concurrency_limit_v2" else "flow_run_id"),
+                column=sql.Identifier(column),
+            ),
+            [key],
+        )
+
+
+def _repairs(shell: Shell, object_: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = shell.json("audit", "list", "--object", object_)
+    return found
+
+
+def test_what_the_dead_hold_is_given_back(shell: Shell, api: PrefectApi) -> None:
+    """Housekeeping that is Pending for ever, and a slot of its limit that no run has any more."""
+    reconcile = api.get("/deployments/name/reconcile/every-minute")["id"]
+    with api.idle_pool() as pool:
+        known = api.post("/flows/", name="held")
+        deployment = api.post(
+            "/deployments/",
+            name="held",
+            flow_id=known["id"],
+            entrypoint="flows.report.report",
+            work_pool_name=pool,
+            tags=["housekeeping"],
+            concurrency_limit=1,
+        )
+        limit = deployment["global_concurrency_limit"]["name"]
+        run = api.run(deployment["id"])
+        # A worker took it, and with it the only slot, and died.
+        api.set_state(run, "PENDING")
+
+        def slots() -> int:
+            return int(api.get(f"/v2/concurrency_limits/{limit}")["active_slots"])
+
+        assert slots() == 1
+        _age(shell, "flow_run_state", run, "timestamp", 11)
+
+        def ended() -> bool:
+            api.wait(api.run(reconcile))
+            return bool(api.read(run)["state_type"] == "CRASHED")
+
+        wait_for(ended, "the dead run is ended", within=120)
+        assert slots() == 0
+        (repair,) = _repairs(shell, run)
+        assert (repair["action"], repair["actor"]) == ("repair.end-run", "reconcile")
+        assert repair["detail"]["was"] == "Pending"
+
+        # The lease was lost with the server's memory: the slot is taken and nobody has it.
+        api.patch(f"/v2/concurrency_limits/{limit}", active_slots=1)
+        _age(shell, "concurrency_limit_v2", limit, "updated", 6)
+
+        def freed() -> bool:
+            api.wait(api.run(reconcile))
+            return slots() == 0
+
+        wait_for(freed, "the slot is free", within=120)
+        (repair,) = _repairs(shell, "held")
+        assert repair["action"] == "repair.free-slots"
+        assert repair["detail"] == {"limit": limit, "held": 1, "used": 0}
+        api.delete(f"/deployments/{deployment['id']}")
+
+
+def test_a_run_that_no_request_has_is_ended(shell: Shell, api: PrefectApi) -> None:
+    """Its request was taken over by another run, or is in no inventory any more."""
+    reconcile = api.get("/deployments/name/reconcile/every-minute")["id"]
+    with api.idle_pool() as pool:
+        known = api.post("/flows/", name="web-server")
+        deployment = api.post(
+            "/deployments/",
+            name="stray",
+            flow_id=known["id"],
+            entrypoint="flows.report.report",
+            work_pool_name=pool,
+        )["id"]
+        run, young = (api.run(deployment, request_id=str(uuid4())) for _ in range(2))
+        for one in (run, young):
+            api.set_state(one, "PENDING")
+            api.set_state(one, "RUNNING")
+        _age(shell, "flow_run_state", run, "timestamp", 11)
+
+        def ended() -> bool:
+            api.wait(api.run(reconcile))
+            return bool(api.read(run)["state_type"] == "CRASHED")
+
+        wait_for(ended, "the stray run is ended", within=120)
+
+        assert "No request belongs to it" in api.read(run)["state"]["message"]
+        assert api.read(young)["state_type"] == "RUNNING"
+        (repair,) = _repairs(shell, run)
+        assert (repair["action"], repair["detail"]["was"]) == ("repair.end-run", "Running")
+        api.delete(f"/deployments/{deployment}")
 
 
 def test_repeated_runs_that_did_nothing_are_marked(shell: Shell, api: PrefectApi) -> None:

@@ -8,6 +8,7 @@ import signal
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
+from tests.support.process import wait_for
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(shell: Shell, endpoints: Estate) -> None:
@@ -40,3 +41,24 @@ def test_a_paused_job_survives_a_restart_of_its_worker(shell: Shell, endpoints: 
     assert told["counts"]["successful"] == 8
     assert endpoints.issued() == dict.fromkeys(endpoints.names, 1)
     must_agree(shell.stack, job=name)
+
+
+def test_an_approval_survives_the_death_of_its_worker(shell: Shell, endpoints: Estate) -> None:
+    """It waits in nobody's memory: approved after a crash, it goes on with the same run."""
+    whole = endpoints.configuration(approval={"by": "anyone"})
+    shell("apply", "-f", str(endpoints.write(whole)))
+    location = whole["endpoints"][0]["location"]
+    asked = shell.json("request", "start", location)
+    assert asked["status"] == "approval-pending"
+
+    os.kill(shell.stack.child("deployments.worker"), signal.SIGKILL)
+    assert shell.json("request", "show", location)["status"] == "approval-pending"
+    shell("request", "approve", asked["request_id"])
+
+    def status() -> str:
+        return str(shell.json("request", "show", asked["request_id"])["status"])
+
+    wait_for(lambda: status() == "automation-successful", "approved, done", within=240)
+    done = shell.json("request", "show", asked["request_id"])
+    assert (done["flow_run_id"], done["run_count"]) == (asked["flow_run_id"], 1)
+    assert endpoints.issued()[endpoints.names[0]] == 1

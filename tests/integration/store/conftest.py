@@ -19,7 +19,7 @@ from certrail.model import Action, Chain
 from certrail.store import certificates, configured, plans, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
-from certrail.store.schema import connectors, endpoints
+from certrail.store.schema import connectors, endpoints, journal
 from certrail.store.schema import requests as request_table
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -79,11 +79,20 @@ class Inventory:
             actor="test",
         )
         if columns:
-            with transaction() as connection:
-                connection.execute(
-                    update(request_table).where(request_table.c.id == made.id).values(**columns)
-                )
+            self.set_request(made, **columns)
         return requests.get(made.id)
+
+    def set_request(self, request: Request, **columns: Any) -> None:
+        """Set columns of a request."""
+        with transaction() as connection:
+            connection.execute(
+                update(request_table).where(request_table.c.id == request.id).values(**columns)
+            )
+
+    def age_journal(self, by: timedelta) -> None:
+        """Let everything have been begun earlier."""
+        with transaction() as connection:
+            connection.execute(update(journal).values(intent_at=journal.c.intent_at - by))
 
     def profile(self, name: str, **fields: Any) -> None:
         """Add or change a profile."""
