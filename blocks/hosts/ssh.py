@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from blocks._base import HostBlock, open_secret
 from certrail.connectors import Host
@@ -47,6 +48,11 @@ class SshMachine(HostBlock):
     sudo_password: SecretStr | None = Field(
         default=None, description="Password that sudo asks for; leave out for a NOPASSWD rule."
     )
+    sudo_listed: bool = Field(
+        default=False,
+        description="Run as root only the commands that sudo's rules list for the account; files "
+        "are reached with its own rights.",
+    )
     connect_timeout: float = Field(
         default=15, gt=0, le=300, description="Seconds for connecting, key exchange and login each."
     )
@@ -63,6 +69,12 @@ class SshMachine(HostBlock):
         default="", description="Account on the jump host, if it is another one."
     )
 
+    @model_validator(mode="after")
+    def _one_way_of_sudo(self) -> Self:
+        if self.sudo_listed and (self.sudo or self.sudo_password):
+            raise ValueError("`sudo_listed` goes with neither `sudo` nor `sudo_password`")
+        return self
+
     @contextmanager
     def connect(self) -> Iterator[Host]:
         """Open the machine; the connection is kept for a minute after use."""
@@ -71,6 +83,7 @@ class SshMachine(HostBlock):
             name=self.label,
             sudo=self.sudo,
             sudo_password=open_secret(self.sudo_password),
+            sudo_listed=self.sudo_listed,
         ) as host:
             yield host
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from certrail.cli import _adoption, _prefect
+from certrail.cli import _adoption, _prefect, _sudoers
 from certrail.cli._adoption import Known
 from certrail.cli._connectors import prepare
 from certrail.cli._document import make_block
@@ -127,6 +127,26 @@ def add(
     _add(block_type, name, values)
     click.echo(f"connector {name} created; try it with `certrail connector check {name}`")
     return DONE
+
+
+@connector.command(
+    epilog=examples(
+        "certrail connector sudoers web01 > certrail.sudoers",
+        "certrail connector sudoers web01 --account certrail",
+    )
+)
+@click.argument("name")
+@click.option("--account", default="", help="The account; default: that of the connector.")
+def sudoers(name: str, account: str) -> None:
+    """Print what sudo has to list for the endpoints on the machine NAME.
+
+    One line of sudoers for each command that tests or reloads a server, with
+    all its arguments. With `sudo_listed: true` the connector runs these as root
+    and everything else as the account.
+    """
+    _prefect.installation()
+    for line in _sudoers.lines(name, account):
+        click.echo(line)
 
 
 def _must_be_free(name: str) -> None:

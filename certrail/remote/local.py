@@ -27,15 +27,22 @@ from certrail.remote.posix_paths import (
     to_bytes,
     to_text,
 )
-from certrail.remote.sudo import Sudo
+from certrail.remote.sudo import ListedCommands, Sudo
 
 _ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def local_host(name: str = "localhost", *, sudo: bool = False, sudo_password: str = "") -> Host:
+def local_host(
+    name: str = "localhost",
+    *,
+    sudo: bool = False,
+    sudo_password: str = "",
+    sudo_listed: bool = False,
+) -> Host:
     """Return this machine; with *sudo* everything is done as root.
 
-    sudo is left out where we are root already.
+    With *sudo_listed* only the commands are that sudo's rules list for the
+    account. sudo is left out where we are root already.
 
     Raises:
         AuthenticationFailed: sudo refused *sudo_password*.
@@ -43,7 +50,10 @@ def local_host(name: str = "localhost", *, sudo: bool = False, sudo_password: st
     """
     if sudo and os.geteuid() != 0:
         return SudoLocalHost(name, Sudo(sudo_password))
-    return LocalHost(name)
+    host = LocalHost(name)
+    if sudo_listed and os.geteuid() != 0:
+        host.listed = ListedCommands()
+    return host
 
 
 class LocalHost(PosixHost):

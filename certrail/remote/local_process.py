@@ -7,8 +7,10 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import IO
 
@@ -74,19 +76,20 @@ def run_process(
         code = 127 if exc.errno in (errno.ENOENT, errno.ENOTDIR) else 126
         said = f"{argv[0]}: {exc.strerror}\n".encode("utf-8", "surrogateescape")
         return CommandResult(code, b"", said, time.monotonic() - started)
-    with process:
-        try:
-            stdout, stderr = _exchange(process, stdin, started + timeout.total_seconds(), limit)
-        except TimeoutError as exc:
-            _end(process)
-            raise Unreachable(
-                f"{plain(what)} on {host} did not finish within {timeout.total_seconds():g} s",
-                remedy="Look at why the command hangs on the host, then retry.",
-                connector=host,
-            ) from exc
-        except BaseException:
-            _end(process)
-            raise
+    try:
+        stdout, stderr = _exchange(process, stdin, started + timeout.total_seconds(), limit)
+    except TimeoutError as exc:
+        _end(process)
+        raise Unreachable(
+            f"{plain(what)} on {host} did not finish within {timeout.total_seconds():g} s",
+            remedy="Look at why the command hangs on the host, then retry.",
+            connector=host,
+        ) from exc
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        _let_go(process)
     return CommandResult(process.returncode, stdout, stderr, time.monotonic() - started)
 
 
@@ -144,6 +147,16 @@ def _feed(pipe: IO[bytes], pending: memoryview) -> memoryview:
         return pending
 
 
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Close our ends. What runs as root and cannot be ended is waited for by nobody here."""
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    if process.poll() is None:
+        threading.Thread(target=process.wait, name="reaper", daemon=True).start()
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process group: politely, then for certain."""
     for number, grace in ((signal.SIGTERM, _END_GRACE), (signal.SIGKILL, None)):
@@ -152,7 +165,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             break
         except PermissionError:
-            # Through sudo the group is root's; sudo's own timeout ends it.
+            # Through sudo it is root's; sudo's own timeout ends it.
             break
         try:
             process.wait(grace)

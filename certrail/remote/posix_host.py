@@ -36,6 +36,7 @@ from certrail.remote.posix_paths import (
     to_bytes,
     to_text,
 )
+from certrail.remote.sudo import ListedCommands
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 OUTPUT_LIMIT = 1024 * 1024
@@ -130,6 +131,8 @@ class PosixHost(Host):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.listed: ListedCommands | None = None
+        """Commands that run as root although files are reached as the account."""
 
     @abstractmethod
     def execute(
@@ -147,9 +150,14 @@ class PosixHost(Host):
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: timedelta | None = None
     ) -> CommandResult:
         command = checked_command(argv)
+        if self.listed is not None:
+            command = self.listed.as_root(command, self._plainly)
         return self.execute(
             command, stdin=stdin, timeout=timeout or DEFAULT_TIMEOUT, limit=OUTPUT_LIMIT
         )
+
+    def _plainly(self, argv: Sequence[str]) -> CommandResult:
+        return self.execute(argv, stdin=b"", timeout=DEFAULT_TIMEOUT, limit=OUTPUT_LIMIT)
 
     def read_file(self, path: str, *, limit: int = 16 * 1024 * 1024) -> bytes:
         content = self._script(_READ, "read", checked(path), str(limit + 1), limit=limit + 1)

@@ -31,7 +31,7 @@ from certrail.remote.sftp_files import Attributes, SftpFiles
 from certrail.remote.ssh_pool import POOL, SshPool
 from certrail.remote.ssh_session import SshSession
 from certrail.remote.ssh_settings import SshSettings
-from certrail.remote.sudo import Sudo, launched
+from certrail.remote.sudo import ListedCommands, Sudo, launched
 
 _PROBE_TIMEOUT = timedelta(seconds=30)
 
@@ -43,9 +43,12 @@ def ssh_host(
     name: str = "",
     sudo: bool = False,
     sudo_password: str = "",
+    sudo_listed: bool = False,
     pool: SshPool = POOL,
 ) -> Iterator[PosixHost]:
     """Open a machine over SSH; with *sudo* everything is done there as root.
+
+    With *sudo_listed* only the commands are that sudo's rules list for the account.
 
     The connection comes from *pool* and goes back to it. Files go over SFTP
     where the server has it and no sudo is needed, else through commands.
@@ -64,10 +67,10 @@ def ssh_host(
             yield host
             return
         client = session.sftp(name)
-        if client is None:
-            yield SshHost(session, name)
-        else:
-            yield SftpHost(session, name, client)
+        found = SshHost(session, name) if client is None else SftpHost(session, name, client)
+        if sudo_listed:
+            found.listed = ListedCommands(session.notes)
+        yield found
 
 
 class SshHost(PosixHost):
@@ -294,7 +297,7 @@ class SftpHost(SshHost):
         return fields if len(fields) >= 3 and fields[2].isdecimal() else None
 
     def _getent(self, table: str, key: str) -> str:
-        result = self.run(["getent", "--", table, key])
+        result = self._plainly(["getent", "--", table, key])
         lines = result.stdout.decode(errors="replace").splitlines()
         if result.exit_code == 0 and lines:
             return lines[-1]

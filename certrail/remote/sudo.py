@@ -1,9 +1,14 @@
-"""Acting as root through sudo, without a terminal and without a question left open."""
+"""Acting as root through sudo, without a terminal and without a question left open.
+
+Two ways: everything as root, which needs a rule for any command; or the
+account's own rights for all but the commands that sudo's rules list for it.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -24,12 +29,50 @@ _LAUNCH = (
 # the first line that the command would see, so both lines are taken off first.
 _SKIP_FIRST_LINE = 'IFS= read -r line; [ "$line" = "$1" ] || IFS= read -r line; unset line; shift; '
 _GRACE = timedelta(seconds=2)
+_KNOWN = "sudo -l "
 
 
 def launched(argv: Sequence[str], timeout: timedelta) -> list[str]:
     """Return *argv* wrapped so that the host ends it soon after *timeout* by itself."""
     seconds = f"{(timeout + _GRACE).total_seconds():.0f}"
     return ["sh", "-c", _LAUNCH, "sh", seconds, *argv]
+
+
+Execute = Callable[[Sequence[str]], CommandResult]
+
+
+class ListedCommands:
+    """Which commands sudo's rules let the account run as root, asked of sudo itself.
+
+    Nothing is wrapped in a shell: what runs under sudo is word for word what
+    a line of sudoers(5) can list. ``TIMEOUT`` in that line ends a command that
+    hangs, since the account may not signal what runs as root.
+    """
+
+    def __init__(self, known: MutableMapping[str, str] | None = None) -> None:
+        """*known* keeps the answers; they stay true for a connection."""
+        self._known: MutableMapping[str, str] = {} if known is None else known
+
+    def as_root(self, argv: Sequence[str], execute: Execute) -> list[str]:
+        """Return *argv* under sudo if its rules list it, else as it is."""
+        program = argv[0].rpartition("/")[2]
+        if self._asked("", execute, "-l") and self._mentions(program):
+            question = shlex.join(argv)
+            if self._asked(question, execute, "-l", "--", *argv):
+                return ["sudo", "-n", "--", *argv]
+        return list(argv)
+
+    def _mentions(self, program: str) -> bool:
+        rules = self._known[_KNOWN]
+        return program in rules or "ALL" in rules.split()
+
+    def _asked(self, question: str, execute: Execute, *arguments: str) -> str:
+        key = f"{_KNOWN}{question}"
+        if key not in self._known:
+            result = execute(["sudo", "-n", *arguments])
+            said = result.stdout.decode(errors="replace") if result.exit_code == 0 else ""
+            self._known[key] = said
+        return self._known[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +128,7 @@ class Sudo:
             )
         raise PermissionRefused(
             f"sudo on {host} does not let the account act as root: {said}",
-            remedy="Add a rule `ACCOUNT ALL=(root) NOPASSWD: ALL` with visudo, "
-            "or set `sudo_password`.",
+            remedy="Add a rule `ACCOUNT ALL=(root) NOPASSWD: ALL` with visudo, set "
+            "`sudo_password`, or list single commands there and set `sudo_listed`.",
             connector=host,
         )

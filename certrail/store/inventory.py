@@ -254,6 +254,14 @@ def locations(filters: Sequence[Clause] = ()) -> list[tuple[UUID, str]]:
         return [(row.id, row.location) for row in found]
 
 
+def servers_on(target: str) -> list[dict[str, Any]]:
+    """Return the ``server`` of each endpoint on *target*, in the order of their locations."""
+    query = select(endpoints.c.server).where(endpoints.c.target == target)
+    with transaction() as connection:
+        found = connection.execute(query.order_by(endpoints.c.location)).scalars().all()
+    return [dict(server) for server in found if server]
+
+
 def get(location: str) -> Detail:
     """Return all that is known of one endpoint.
 

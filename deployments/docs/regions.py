@@ -16,6 +16,8 @@ from certrail.delivery.objects import ObjectSettings
 from certrail.delivery.settings import DirectorySettings
 from certrail.errors import InvalidRequest
 from certrail.notify.settings import Digest, NotificationSettings, Template
+from certrail.remote.local import LocalHost
+from certrail.servers import sudoers
 from certrail.servers.apache import ApacheSettings
 from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
@@ -111,12 +113,27 @@ def _settings(_: str) -> str:
     return "\n".join(lines)
 
 
+def _sudoers(account: str) -> str:
+    told = []
+    for server in (
+        {"kind": "nginx"},
+        {"kind": "apache", "config": "/etc/apache2/apache2.conf"},
+        {"kind": "haproxy", "reload": "systemd"},
+        {"kind": "postfix"},
+        {"kind": "dovecot"},
+    ):
+        needed = sudoers.commands(server, LocalHost("here"))
+        told += [f"# {server['kind']}", *sudoers.lines(account, needed)]
+    return "\n".join(["```sudoers", *told, "```"])
+
+
 KINDS: dict[str, Callable[[str], str]] = {
     "connector": _connector,
     "connectors": _connector_list,
     "delivery": _delivery,
     "model": _model,
     "server": _server,
+    "sudoers": _sudoers,
     "settings": _settings,
     "commands": command_line,
 }

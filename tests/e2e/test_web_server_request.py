@@ -161,6 +161,19 @@ def test_rollback_puts_back_what_was_there_before(
     assert "was replaced since" in again.stderr
 
 
+def test_what_sudo_has_to_list_is_printed(installation: Stack, outside: World) -> None:
+    """Sites of one server share their two lines."""
+    done = installation.cli("connector", "sudoers", "web01", "--account", "deploy")
+
+    assert done.returncode == 0, done.stderr
+    own = f"-p {outside.nginx.directory} -c {outside.nginx.config}"
+    assert done.stdout.splitlines() == [
+        f"deploy ALL=(root) TIMEOUT=70 NOPASSWD: /usr/sbin/nginx {own} -t",
+        f"deploy ALL=(root) TIMEOUT=40 NOPASSWD: /usr/sbin/nginx {own} -s reload",
+    ]
+    assert installation.cli("connector", "sudoers", "pebble").returncode == 2
+
+
 def test_http_01_is_answered_by_the_built_in_responder(installation: Stack, outside: World) -> None:
     """Where nothing listens on port 80, Certrail answers for the time of the validation."""
     request = started(installation, "listener.example.test")
