@@ -32,7 +32,8 @@ Location = Annotated[
     Field(
         title="Endpoint location",
         description="The endpoint as the inventory names it: host:port, such as "
-        "`www.example.org:443`, or connector/object. `certrail endpoint list` shows all.",
+        "`www.example.org:443`, or connector/object, such as `lb1/www_ssl`. `certrail endpoint "
+        "list` shows all.",
         min_length=3,
         max_length=300,
         pattern=r"^\s*\S+\s*$",

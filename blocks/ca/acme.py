@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -50,6 +51,14 @@ class AcmeCa(CaBlock):
         "directory's own.",
     )
 
+    lifetime_hours: int = Field(
+        default=0,
+        ge=0,
+        le=24 * 400,
+        description="Hours that certificates shall be valid, where the CA takes such a wish "
+        "(step-ca and Caddy do, Let's Encrypt does not); 0 leaves it to the CA.",
+    )
+
     @field_validator("directory_url", "allowed_origins")
     @classmethod
     def _check_addresses(cls, value: str | list[str]) -> str | list[str]:
@@ -77,6 +86,7 @@ class AcmeCa(CaBlock):
             ca_bundle=self.ca_bundle,
             preferred_chain=self.preferred_chain,
             allowed_origins=self.allowed_origins,
+            lifetime=timedelta(hours=self.lifetime_hours) if self.lifetime_hours else None,
             label=self.label,
         )
 

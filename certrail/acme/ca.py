@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from certrail.acme import payload
 from certrail.acme.account import AccountKeeper, ExternalAccount, Registration, parse_contacts
@@ -59,6 +60,9 @@ _REASONS = {
 _NOT_THIS_PREDECESSOR = frozenset(
     f"{PREFIX}{code}" for code in ("alreadyReplaced", "malformed", "unauthorized", "conflict")
 ) | {"HTTP 404", "HTTP 409"}
+_LIFETIME_REFUSED = frozenset(
+    f"{PREFIX}{code}" for code in ("serverInternal", "malformed", "badCSR", "unauthorized")
+)
 _SETTLED = (OrderStatus.PROCESSING, OrderStatus.VALID)
 
 
@@ -80,6 +84,7 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
         ca_bundle: str = "",
         preferred_chain: str = "",
         allowed_origins: Iterable[str] = (),
+        lifetime: timedelta | None = None,
         label: str = "acme",
     ) -> None:
         """Prepare; nothing is sent yet.
@@ -94,6 +99,8 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
             ca_bundle: PEM text or path: trust for the directory itself, "" for the system's.
             preferred_chain: common name of the wanted topmost issuer, "" for the default chain.
             allowed_origins: origins beside the directory's that the CA's URLs may have.
+            lifetime: how long certificates are to be valid (`notAfter` of the order), None
+                to leave that to the CA.
             label: the connector's name, for errors.
 
         Raises:
@@ -112,6 +119,7 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
         self._keeper = keeper
         self._has_external = external is not None
         self._preferred_chain = preferred_chain
+        self._lifetime = lifetime
         self._label = label
 
     def check(self) -> str:
@@ -228,7 +236,8 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
         if order.status in _SETTLED:
             return self.reopen(order)
         try:
-            reply = self._post(order.data["finalize"], payload.finalize(csr.parsed), "finalize")
+            with self._with_lifetime():
+                reply = self._post(order.data["finalize"], payload.finalize(csr.parsed), "finalize")
         except CertrailError as exc:
             if exc.retryable:
                 raise
@@ -298,8 +307,29 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
 
     def _new_order(self, spec: OrderSpec, replaces: str) -> Reply:
         ips = frozenset(name for name in spec.names if _is_ip(name))
-        body = payload.new_order(spec.names, ips, spec.profile, replaces)
-        return self._post(self._connection.directory().new_order, body, "new order")
+        until = datetime.now(UTC) + self._lifetime if self._lifetime else None
+        body = payload.new_order(spec.names, ips, spec.profile, replaces, until)
+        with self._with_lifetime():
+            return self._post(self._connection.directory().new_order, body, "new order")
+
+    @contextmanager
+    def _with_lifetime(self) -> Iterator[None]:
+        """Let an error tell that it may come from the lifetime that was asked for.
+
+        CAs say so badly: step-ca and Caddy with a status of 500, and only once the order
+        is finalized.
+        """
+        try:
+            yield
+        except ConnectorError as exc:
+            if self._lifetime and exc.code in _LIFETIME_REFUSED:
+                hours = self._lifetime.total_seconds() / 3600
+                exc.remedy = (
+                    f"The order asks for {hours:g} hours (`lifetime_hours` of the connector): if "
+                    "the CA takes no such wish, or not one as long, change it, cancel the "
+                    f"request and start another. {exc.remedy}"
+                )
+            raise
 
     def _revoke(self, url: str, chain: Chain, reason: RevocationReason) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from acme import messages
@@ -17,14 +18,25 @@ READY_TO_VALIDATE = b"{}"
 
 
 class NewOrder(messages.NewOrder):
-    """``acme``'s new order with the field it lacks."""
+    """``acme``'s new order with the fields it lacks."""
 
     replaces: str = field("replaces", omitempty=True)
     """Identifier of the certificate replaced (RFC 9773 section 5)."""
+    not_after: str = field("notAfter", omitempty=True)
+    """Wanted end of the certificate, RFC 3339 (RFC 8555 section 7.4)."""
 
 
-def new_order(names: tuple[str, ...], ips: frozenset[str], profile: str, replaces: str) -> bytes:
-    """Return the body of a newOrder request for *names*, those in *ips* as IP addresses."""
+def new_order(
+    names: tuple[str, ...],
+    ips: frozenset[str],
+    profile: str,
+    replaces: str,
+    not_after: datetime | None = None,
+) -> bytes:
+    """Return the body of a newOrder request for *names*, those in *ips* as IP addresses.
+
+    *not_after* is in UTC, None to leave the end to the CA.
+    """
     identifiers = [
         messages.Identifier(
             typ=messages.IDENTIFIER_IP if name in ips else messages.IDENTIFIER_FQDN, value=name
@@ -32,7 +44,12 @@ def new_order(names: tuple[str, ...], ips: frozenset[str], profile: str, replace
         for name in names
     ]
     return as_payload(
-        NewOrder(identifiers=identifiers, profile=profile or None, replaces=replaces or None)
+        NewOrder(
+            identifiers=identifiers,
+            profile=profile or None,
+            replaces=replaces or None,
+            not_after=not_after.strftime("%Y-%m-%dT%H:%M:%SZ") if not_after else None,
+        )
     )
 
 

@@ -15,6 +15,7 @@ from cryptography import x509
 from certrail.acme.ca import AcmeCa
 from certrail.errors import (
     AuthenticationFailed,
+    CertrailError,
     ConnectorError,
     InvalidRequest,
     NotFound,
@@ -83,6 +84,30 @@ def test_caddy_issues(caddy: AcmeServer, connect: Connect, dns: Publisher, name:
 
     assert set(subject_names(chain.leaf)) == {name, f"*.{name}"}
     assert issued_by(chain, caddy.root)
+
+
+def test_caddy_takes_a_lifetime(
+    caddy: AcmeServer, connect: Connect, dns: Publisher, name: str
+) -> None:
+    """By `notAfter` of the order; the code that decides is step-ca's, which Caddy is built on."""
+    ca = connect(url=caddy.directory_url, ca_bundle=caddy.ca_bundle, lifetime=timedelta(minutes=40))
+
+    leaf = issue(ca, [name], dns).leaf
+
+    left = leaf.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(minutes=20) < left <= timedelta(minutes=40)  # two hours unless told
+
+
+def test_caddy_refuses_a_lifetime_past_its_own(
+    caddy: AcmeServer, connect: Connect, dns: Publisher, name: str
+) -> None:
+    """With what to change, since the order can never be fulfilled."""
+    ca = connect(url=caddy.directory_url, ca_bundle=caddy.ca_bundle, lifetime=timedelta(days=400))
+
+    with pytest.raises(CertrailError) as caught:
+        issue(ca, [name], dns)
+
+    assert "9600 hours (`lifetime_hours`" in caught.value.remedy
 
 
 def test_caddy_takes_many_orders_of_one_account_at_once(

@@ -90,6 +90,22 @@ def test_by_lifetime_it_is_spread_before_the_moment() -> None:
     assert len(seen) == 6  # 4.7 days
 
 
+def test_a_certificate_of_a_day_is_renewed_within_the_day() -> None:
+    """As internal CAs issue them: everything goes by its share, and so does the next try."""
+    begins, ends = START - timedelta(minutes=1), START + DAY
+    facts = held(not_before=begins, not_after=ends)
+
+    found = decide(facts, Renew(), OPEN, START)
+    failed = replace(facts, past=past("renewal-due", "failed", 0.7, failures=3))
+    again = decide(failed, Renew(), OPEN, START + 0.7 * DAY).at
+
+    assert found.at is not None
+    assert timedelta(hours=13.5) < found.at - begins < timedelta(hours=16.2)
+    assert found.deadline == begins + (ends - begins) * 0.9
+    assert again is not None
+    assert again - (START + 0.7 * DAY) <= 0.3 * DAY / 6
+
+
 def test_the_moment_is_drawn_once() -> None:
     """A fresh draw at each look could put a renewal off for ever."""
     facts = replace(FACTS, suggestion=ARI)
