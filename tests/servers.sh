@@ -3,7 +3,7 @@
 set -euo pipefail
 
 packages=(
-  apache2 bind9 bind9-dnsutils default-jre-headless dovecot-imapd dovecot-pop3d haproxy
+  apache2 bind9 bind9-dnsutils default-jre-headless dovecot-imapd dovecot-pop3d haproxy libidn12
   lighttpd lighttpd-mod-openssl mariadb-server nginx
   openssh-client openssh-server openssl pdns-backend-lmdb pdns-backend-sqlite3 pdns-server pebble
   postfix postgresql procps redis-server slapd sudo systemd
@@ -13,6 +13,25 @@ missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
 done
+# Debian's Exim and Postfix cannot be installed together: Exim is unpacked beside.
+exim=/var/tmp/certrail-test-exim-$(id -u)
+if [ ! -x "$exim/usr/sbin/exim4" ]; then
+  folder=$(mktemp -d)
+  (cd "$folder" && apt-get -q download exim4-daemon-light exim4-config)
+  for file in "$folder"/*.deb; do dpkg -x "$file" "$folder/root"; done
+  chmod 755 "$folder/root"
+  rm -rf "$exim"
+  mv "$folder/root" "$exim"
+  rm -rf "$folder"
+fi
+if ! getent passwd Debian-exim >/dev/null; then
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "The tests run Exim, and its account is missing: useradd --system --user-group Debian-exim" >&2
+    exit 1
+  fi
+  useradd --system --user-group --no-create-home --shell /usr/sbin/nologin Debian-exim
+fi
+
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ]; then

@@ -10,8 +10,10 @@ from certrail.errors import InvalidRequest
 from certrail.model import Site
 from certrail.remote.local import LocalHost
 from certrail.servers.apache import ApacheSettings, ApacheTarget
+from certrail.servers.caddy import CaddySettings, CaddyTarget
 from certrail.servers.command import CommandSettings, CommandTarget
 from certrail.servers.dovecot import DovecotSettings, DovecotTarget
+from certrail.servers.exim import EximSettings, EximTarget
 from certrail.servers.haproxy import HaproxySettings, HaproxyTarget
 from certrail.servers.lighttpd import LighttpdSettings, LighttpdTarget
 from certrail.servers.mariadb import MariadbSettings, MariadbTarget
@@ -34,6 +36,10 @@ _KINDS = {
         ApacheSettings.parse,
         lambda host, server: ApacheTarget(host, ApacheSettings.parse(server)),
     ),
+    "caddy": _Kind(
+        CaddySettings.parse,
+        lambda host, server: CaddyTarget(host, CaddySettings.parse(server)),
+    ),
     "command": _Kind(
         CommandSettings.parse,
         lambda host, server: CommandTarget(host, CommandSettings.parse(server)),
@@ -41,6 +47,10 @@ _KINDS = {
     "dovecot": _Kind(
         DovecotSettings.parse,
         lambda host, server: DovecotTarget(host, DovecotSettings.parse(server)),
+    ),
+    "exim": _Kind(
+        EximSettings.parse,
+        lambda host, server: EximTarget(host, EximSettings.parse(server)),
     ),
     "haproxy": _Kind(
         HaproxySettings.parse,

@@ -19,8 +19,10 @@ from certrail.notify.settings import Digest, NotificationSettings, Template
 from certrail.remote.local import LocalHost
 from certrail.servers import sudoers
 from certrail.servers.apache import ApacheSettings
+from certrail.servers.caddy import CaddySettings
 from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
+from certrail.servers.exim import EximSettings
 from certrail.servers.haproxy import HaproxySettings
 from certrail.servers.lighttpd import LighttpdSettings
 from certrail.servers.mariadb import MariadbSettings
@@ -46,8 +48,10 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 SERVERS: dict[str, type[BaseModel]] = {
     "apache": ApacheSettings,
+    "caddy": CaddySettings,
     "command": CommandSettings,
     "dovecot": DovecotSettings,
+    "exim": EximSettings,
     "haproxy": HaproxySettings,
     "lighttpd": LighttpdSettings,
     "mariadb": MariadbSettings,

@@ -23,7 +23,9 @@ from certrail.servers.registry import open_target, site_of
 from certrail.servers.versions import Versions, version_of
 from certrail.x509.chain import must_be_installable
 from tests.support.apache import Apache
+from tests.support.caddyfile import fresh_caddy
 from tests.support.databases import fresh_mariadb, fresh_postgres
+from tests.support.exim import Exim
 from tests.support.haproxy import Haproxy
 from tests.support.lighttpd import Lighttpd
 from tests.support.mail import Dovecot, Postfix
@@ -409,11 +411,24 @@ def _postgresql(directory: Path) -> Iterator[World]:
     yield SettingsWorld(fresh_postgres(), "privkey.pem")
 
 
+@contextmanager
+def _caddy(directory: Path) -> Iterator[World]:
+    yield SettingsWorld(fresh_caddy(), "privkey.pem")
+
+
+@contextmanager
+def _exim(directory: Path) -> Iterator[World]:
+    with Exim.started() as exim:
+        yield SettingsWorld(exim, "combined.pem")
+
+
 CASES = (
     Case("apache", "apache", _apache),
     Case("postfix", "postfix", _postfix, frozenset({"connections"})),
     Case("dovecot", "dovecot", _dovecot, frozenset({"connections"})),
     Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
+    Case("caddy", "caddy", _caddy, frozenset({"connections"})),
+    Case("exim", "exim", _exim, frozenset({"connections"})),
     Case("mariadb", "mariadb", _mariadb, frozenset({"connections"})),
     Case("postgresql", "postgresql", _postgresql, frozenset({"connections"})),
     Case("nginx", "nginx", _nginx),

