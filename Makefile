@@ -4,6 +4,7 @@
 # make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
 # make fuzz   feeds spoiled input to everything that reads what others send: SECONDS=600, ONLY=nginx
+# make audit  asks the advisory database about every locked package; needs the internet
 # make docs   writes the generated parts of docs/ anew
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -14,7 +15,7 @@ export DO_NOT_TRACK := 1
 
 SECONDS ?= 600
 
-.PHONY: help demo docs fuzz setup test check lint types layers format servers unit bench bench-large simulate lock clean
+.PHONY: help demo docs fuzz audit setup test check lint types layers format servers unit bench bench-large simulate lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -77,6 +78,12 @@ docs: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed 0 $(if $(ONLY),--only "$(ONLY)")
+
+# The check of the lock files that needs no network is tests/repo/test_requirements.py.
+audit: | $(BIN)/uv
+	@for file in base demo dev; do \
+	  $(BIN)/uv tool run --quiet pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements/$$file.txt || exit 1; \
+	done
 
 bench: setup servers
 	$(BIN)/python -m benchmarks

@@ -8,6 +8,7 @@ Sessions and sockets never sit on a block, because Prefect serialises blocks.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -31,6 +32,7 @@ from certrail.connectors import (
 from certrail.dns.lookup import Resolver
 from certrail.errors import InvalidRequest, KeyUnavailable, NotFound, Unreachable
 from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
+from certrail.log import logger, plain
 
 _CACHE_SECONDS = 5.0
 
@@ -211,7 +213,8 @@ def open_reference(text: str) -> str:
     """Return what *text* stands for, as :func:`open_secret` says.
 
     Raises:
-        KeyUnavailable: the reference leads nowhere, or the seal cannot be opened.
+        KeyUnavailable: the reference leads nowhere, every account of the machine may
+            change the file it leads to, or the seal cannot be opened.
     """
     if is_sealed(text):
         return keyring().open(text, SECRET_PURPOSE).decode()
@@ -225,6 +228,7 @@ def open_reference(text: str) -> str:
         return os.environ[rest]
     if scheme == "file":
         try:
+            _must_be_kept(rest)
             return Path(rest).read_text().rstrip("\n")
         except OSError as exc:
             raise KeyUnavailable(
@@ -232,6 +236,22 @@ def open_reference(text: str) -> str:
                 remedy="Create the file on the worker, readable by its account only.",
             ) from exc
     return text
+
+
+def _must_be_kept(path: str) -> None:
+    mode = Path(path).stat().st_mode
+    if mode & stat.S_IWOTH:
+        raise KeyUnavailable(
+            f"the secret file {path} can be changed by every account of this machine",
+            remedy=f"chmod 600 {path}, and put the right secret into it again.",
+        )
+    # Container platforms mount secrets like this, so it is only told.
+    if mode & stat.S_IROTH and path not in _told:
+        _told.add(path)
+        logger.warning("the secret file %s can be read by every account: chmod 600", plain(path))
+
+
+_told: set[str] = set()
 
 
 def forget_connectors() -> None:

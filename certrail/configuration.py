@@ -322,6 +322,8 @@ class EndpointConfig(_Strict):
     @field_validator("location")
     @classmethod
     def _location(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("has characters that cannot be shown")
         if _OBJECT.match(value):
             return value
         split_address(value)

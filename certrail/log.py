@@ -7,6 +7,8 @@ import logging
 logger = logging.getLogger("certrail")
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+# Line and paragraph separators, and what turns the direction of a text around.
+_CONTROL |= {code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 def plain(text: object) -> str:

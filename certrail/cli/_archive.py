@@ -296,7 +296,7 @@ def _read(manifest: Path, path: Path) -> Manifest:
             counts=dict(raw["counts"]),
             digests={f"{name}.dump": raw["digests"][f"{name}.dump"] for name in _DATABASES},
         )
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise InvalidRequest(f"{path} is no backup of Certrail: {plain(exc)}") from exc
 
 
