@@ -111,6 +111,8 @@ class Children:
             "tags": [self._tag],
             "idempotency_key": str(request.id),
             "parent_task_run_id": str(parent) if parent else None,
+            # Should a worker have to run it alone, it is to be one that reaches the target.
+            "work_queue_name": request.plan.executor,
             "labels": _prefect.labels(request),
         }
 

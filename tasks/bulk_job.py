@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,6 @@ from prefect.artifacts import (
     aupdate_progress_artifact,
 )
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import WorkerStatus
 from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import asuspend_flow_run
@@ -29,7 +29,11 @@ from certrail.handover import is_handed_back
 from certrail.jobs import threshold
 from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Stop, Wave
-from certrail.store import job_runs, jobs, plans
+from certrail.jobs.turns import Standing, turns
+from certrail.jobs.waves import Lane, Route
+from certrail.settings import silent_after
+from certrail.store import executors, job_runs, jobs, plans
+from certrail.store.executors import DEFAULT_QUEUE
 from certrail.store.job_runs import ShardState, Wishes
 from certrail.store.jobs import Job, Member
 from tasks import _children
@@ -111,7 +115,8 @@ class _Run:
         self._stop: Stop | None = None
         self._progress: UUID | None = None
         self._shown = 0.0
-        self._workers: dict[str, tuple[float, int]] = {}
+        self._serving: Counter[Route] = Counter()
+        self._asked = -_WORKERS_EVERY
         self._tried: dict[int, tuple[int, int]] = {}
         self._log = get_run_logger()
 
@@ -191,17 +196,17 @@ class _Run:
         """Have as many shards at work as there are workers; begin those again that died."""
         if self._job.in_window and await self._is_closed():
             return
-        for pool in {shard.pool for shard in shards}:
-            open_ = [one for one in shards if one.pool == pool and one.left]
-            workers = await self._online(pool)
-            at_once = max(1, workers)
-            main = [one for one in open_ if one.lane == "main"][:at_once]
-            # The failing lane runs beside the others, not after them.
-            failing = [one for one in open_ if one.lane == "failing"][:1]
-            places = max(1, self._job.concurrency // max(1, len(main)))
-            for shard in (*main, *failing):
-                if not shard.is_held:
-                    await self._begin(shard, places)
+        due = turns(
+            [
+                Standing(one.number, one.route, one.lane, one.left, one.places, one.is_held)
+                for one in shards
+            ],
+            await self._workers(shards),
+            self._job.concurrency,
+        )
+        for shard in shards:
+            if shard.number in due and not shard.is_held:
+                await self._begin(shard, due[shard.number])
 
     async def _begin(self, shard: ShardState, places: int) -> None:
         if shard.flow_run_id is None:
@@ -241,7 +246,9 @@ class _Run:
 
     async def _make(self, shard: ShardState, places: int) -> None:
         task_run_id = shard.task_run_id or await self._tracking(shard)
-        deployment = await self._client.read_deployment_by_name(f"bulk-shard/{shard.pool}")
+        # Before the run: a shard that is at work is never without places.
+        await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, places=places))
+        deployment = await self._client.read_deployment_by_name(f"bulk-shard/{shard.route.pool}")
         run = await self._client.create_flow_run_from_deployment(
             deployment.id,
             parameters={
@@ -252,28 +259,39 @@ class _Run:
             name=f"{self._job.flow_run_name}, wave {shard.wave}, shard {shard.number}",
             idempotency_key=f"{self._job.id}-{shard.number}-{shard.flow_run_id}",
             parent_task_run_id=task_run_id,
+            work_queue_name=shard.route.queue,
         )
         await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, flow_run_id=run.id))
 
     async def _tracking(self, shard: ShardState) -> UUID:
         """Make the task run of the job's own run that the shard's run hangs from."""
-        lane = ", endpoints that failed before" if shard.lane == "failing" else ""
-        name = f"wave {shard.wave}, shard {shard.number}: {shard.size} endpoints{lane}"
+        lane = ", endpoints that failed before" if shard.lane is Lane.FAILING else ""
+        only = f", only {shard.route.queue} reaches them" if shard.route.queue else ""
+        name = f"wave {shard.wave}, shard {shard.number}: {shard.size} endpoints{only}{lane}"
         made = await _children.tracking(self._client, self._run_id, name)
         await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, task_run_id=made))
         return made
 
-    async def _online(self, pool: str) -> int:
-        """Return how many workers serve the pool, asked now and then."""
+    async def _workers(self, shards: list[ShardState]) -> Counter[Route]:
+        """Return how many workers serve the route of each shard, asked now and then."""
         now = asyncio.get_running_loop().time()
-        asked, known = self._workers.get(pool, (-_WORKERS_EVERY, 0))
-        if now - asked >= _WORKERS_EVERY:
-            found = await self._client.read_workers_for_work_pool(pool, limit=200)
-            known = sum(worker.status == WorkerStatus.ONLINE for worker in found)
-            if not known:
-                self._log.warning("no worker serves the pool %s; endpoints there wait", pool)
-            self._workers[pool] = (now, known)
-        return known
+        if now - self._asked >= _WORKERS_EVERY:
+            self._asked = now
+            served = await patiently(lambda: executors.serving(silent_after()))
+            routes = {one.route: (one.route.pool, one.route.queue) for one in shards if one.left}
+            self._serving = Counter(
+                {
+                    route: served.get((pool, queue or DEFAULT_QUEUE), 0)
+                    for route, (pool, queue) in routes.items()
+                }
+            )
+            for route in sorted(routes, key=str):
+                if not self._serving[route]:
+                    where = f"executor {route.queue}" if route.queue else "worker"
+                    self._log.warning(
+                        "no %s serves the pool %s; endpoints there wait", where, route.pool
+                    )
+        return self._serving
 
     async def _is_closed(self) -> bool:
         calendars = await patiently(plans.calendars)

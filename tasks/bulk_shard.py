@@ -25,7 +25,6 @@ from prefect.states import Completed, Failed
 from certrail.errors import CertrailError, JournalConflict, Unreachable
 from certrail.handover import is_handed_back
 from certrail.jobs import budgets
-from certrail.jobs.waves import Lane
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
 from certrail.store import job_runs, jobs, plans
@@ -48,7 +47,6 @@ _AHEAD = 20
 _LOW = 10
 _LOOK_SECONDS = 1.0
 _TRIES = 5
-_FAILING_SHARE = 10  # the failing lane gets a tenth of the job's places
 
 
 async def run_shard(
@@ -132,8 +130,7 @@ class _Runner:
         self._job = job
         self._shard = shard
         self._owner = owner
-        share = max(1, places // _FAILING_SHARE)
-        self._free = share if shard.lane is Lane.FAILING else places
+        self._free = places
         self._flows = flows
         self._children = Children(client, job.tag, job.flow_run_id)
         self._budgets = Budgets(client)

@@ -18,7 +18,7 @@ from certrail.jobs import budgets
 from certrail.jobs.budgets import Share
 from certrail.jobs.eligibility import Candidate, judge
 from certrail.jobs.threshold import Threshold
-from certrail.jobs.waves import Lane, Layout, lay_out
+from certrail.jobs.waves import Lane, Layout, Route, lay_out
 from certrail.model import Action
 from certrail.store import audit, inventory, job_runs, jobs, plans
 from certrail.store.filters import Clause
@@ -289,7 +289,7 @@ def _planned(
     wanted: Wanted, pairs: Sequence[tuple[UUID, Prepared, Lane]], left_out: Sequence[LeftOut]
 ) -> Planned:
     layout = lay_out(
-        [(pool_of(one.plan.workflow), lane) for _, one, lane in pairs],
+        [(Route(pool_of(one.plan.workflow), one.plan.executor), lane) for _, one, lane in pairs],
         canary=wanted.canary,
         wave=wanted.wave,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
@@ -21,6 +21,19 @@ class Lane(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Whose work an endpoint is.
+
+    Attributes:
+        pool: work pool.
+        queue: of the executor that alone reaches it, None where any worker of the pool does.
+    """
+
+    pool: str
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where an endpoint stands in its job; all numbers begin at 1."""
 
@@ -35,7 +48,7 @@ class Shard:
 
     number: int
     wave: int
-    pool: str
+    route: Route
     lane: Lane
     size: int
 
@@ -58,17 +71,18 @@ class Layout:
 
 
 def lay_out(
-    endpoints: Sequence[tuple[str, Lane]], *, canary: int | None = None, wave: int | None = None
+    endpoints: Sequence[tuple[Route, Lane]], *, canary: int | None = None, wave: int | None = None
 ) -> Layout:
     """Lay endpoints out in waves and shards.
 
     Args:
-        endpoints: work pool and lane of each, in the job's order.
+        endpoints: route and lane of each, in the job's order.
         canary: size of a first wave, None for none.
         wave: size of the following waves, None for one that takes all.
 
     The failing lane comes with the last wave: a canary of endpoints that fail
-    anyway would prove nothing.
+    anyway would prove nothing. Endpoints that only a certain executor reaches
+    are in shards of their own, which wait for it without holding up others.
 
     Raises:
         InvalidRequest: a size below 1.
@@ -93,13 +107,13 @@ def lay_out(
     late = frozenset(failing)
     position = 0
     for number, members in enumerate(waves, start=1):
-        groups: dict[tuple[str, Hashable], list[int]] = {}
+        groups: dict[tuple[Route, Lane], list[int]] = {}
         for index in members:
             lane = Lane.FAILING if index in late else Lane.MAIN
             groups.setdefault((endpoints[index][0], lane), []).append(index)
-        for (pool, lane_), group in groups.items():
+        for (route, lane_), group in groups.items():
             for piece in _even(group, largest):
-                shard = Shard(len(shards) + 1, number, pool, Lane(str(lane_)), len(piece))
+                shard = Shard(len(shards) + 1, number, route, lane_, len(piece))
                 shards.append(shard)
                 for index in piece:
                     position += 1

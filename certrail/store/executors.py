@@ -144,6 +144,21 @@ def everyone(silent_after: timedelta) -> list[Executor]:
         return [_read(row, _waiting(connection, row)) for row in connection.execute(query).all()]
 
 
+def serving(silent_after: timedelta) -> dict[tuple[str, str], int]:
+    """Return how many living executors take work from each queue, by pool and queue."""
+    queue = func.unnest(executors.c.queues).column_valued("queue")
+    query = (
+        select(executors.c.pool, queue, func.count())
+        .where(
+            executors.c.stopped_at.is_(None),
+            executors.c.last_seen_at > func.now() - silent_after,
+        )
+        .group_by(executors.c.pool, queue)
+    )
+    with transaction() as connection:
+        return {(pool, name): count for pool, name, count in connection.execute(query)}
+
+
 def unknown() -> dict[str, int]:
     """Return the queues that nobody serves, with the number of requests that wait there."""
     queue = requests.c.plan["executor"].astext

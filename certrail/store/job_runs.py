@@ -24,7 +24,7 @@ from sqlalchemy import (
 from certrail.configuration import Plan
 from certrail.errors import InvalidRequest, JournalConflict
 from certrail.jobs.status import OPEN, JobStatus
-from certrail.jobs.waves import Lane
+from certrail.jobs.waves import Lane, Route
 from certrail.store import audit, outbox
 from certrail.store.database import transaction
 from certrail.store.jobs import Job, by_id, counts
@@ -38,6 +38,7 @@ class ShardState:
     """A shard as it stands.
 
     Attributes:
+        places: how many endpoints it runs at the same time; 0: its turn has not come yet.
         is_held: a living worker has it.
         left: endpoints whose request can run now.
         task_run_id: in the job's flow run; the endpoints' runs have it as parent.
@@ -46,9 +47,10 @@ class ShardState:
     job_id: UUID
     number: int
     wave: int
-    pool: str
+    route: Route
     lane: Lane
     size: int
+    places: int
     flow_run_id: UUID | None
     task_run_id: UUID | None
     run_count: int
@@ -170,10 +172,15 @@ def shards(job_id: UUID, wave: int) -> list[ShardState]:
 
 
 def bind_shard(
-    job_id: UUID, number: int, *, flow_run_id: UUID | None = None, task_run_id: UUID | None = None
+    job_id: UUID,
+    number: int,
+    *,
+    flow_run_id: UUID | None = None,
+    task_run_id: UUID | None = None,
+    places: int | None = None,
 ) -> None:
-    """Note the flow run that carries a shard, or the task run that its endpoints hang from."""
-    given = {"flow_run_id": flow_run_id, "task_run_id": task_run_id}
+    """Note the flow run that carries a shard, the task run that it hangs from, its places."""
+    given = {"flow_run_id": flow_run_id, "task_run_id": task_run_id, "places": places}
     with transaction() as connection:
         connection.execute(
             update(job_shards)
@@ -630,9 +637,10 @@ def _shard(row: Row[Any]) -> ShardState:
         job_id=row.job_id,
         number=row.number,
         wave=row.wave,
-        pool=row.pool,
+        route=Route(row.pool, row.queue),
         lane=Lane(row.lane),
         size=row.size,
+        places=row.places,
         flow_run_id=row.flow_run_id,
         task_run_id=row.task_run_id,
         run_count=row.run_count,

@@ -171,7 +171,8 @@ def create(
                         "job_id": job_id,
                         "number": shard.number,
                         "wave": shard.wave,
-                        "pool": shard.pool,
+                        "pool": shard.route.pool,
+                        "queue": shard.route.queue,
                         "lane": shard.lane,
                         "size": shard.size,
                     }

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrail.errors import InvalidRequest
-from certrail.jobs.waves import Lane, lay_out
+from certrail.jobs.waves import Lane, Route, lay_out
 
 MAIN, FAILING = Lane.MAIN, Lane.FAILING
+AGENTS, SENSORS = Route("agents"), Route("sensors")
 
 
-def agents(count: int, lane: Lane = MAIN) -> list[tuple[str, Lane]]:
-    return [("agents", lane)] * count
+def agents(count: int, lane: Lane = MAIN) -> list[tuple[Route, Lane]]:
+    return [(AGENTS, lane)] * count
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,16 @@ def test_shards_have_100_to_500_endpoints(count: int, shards: int, largest: int)
     assert max(shard.size for shard in layout.shards) == largest
 
 
-def test_pools_have_shards_of_their_own() -> None:
-    """A sensor cannot run what an agent has to."""
-    layout = lay_out([("agents", MAIN), ("sensors", MAIN), ("agents", MAIN)])
+def test_pools_and_executors_have_shards_of_their_own() -> None:
+    """A sensor cannot run what an agent has to, and not every agent reaches every server."""
+    only = Route("agents", "web01")
+    layout = lay_out([(AGENTS, MAIN), (SENSORS, MAIN), (only, MAIN), (AGENTS, MAIN)])
 
-    assert [(shard.pool, shard.size) for shard in layout.shards] == [("agents", 2), ("sensors", 1)]
+    assert [(shard.route, shard.size) for shard in layout.shards] == [
+        (AGENTS, 2),
+        (SENSORS, 1),
+        (only, 1),
+    ]
 
 
 @pytest.mark.parametrize("option", [{"canary": 0}, {"wave": 0}, {"canary": -3}])
@@ -85,12 +91,16 @@ def test_a_size_below_one_is_refused(option: dict[str, int]) -> None:
 
 
 @given(
-    lanes=st.lists(st.tuples(st.sampled_from(["agents", "sensors"]), st.sampled_from(Lane))),
+    lanes=st.lists(
+        st.tuples(
+            st.sampled_from([AGENTS, SENSORS, Route("agents", "web01")]), st.sampled_from(Lane)
+        )
+    ),
     canary=st.none() | st.integers(1, 50),
     wave=st.none() | st.integers(1, 50),
 )
 def test_nobody_is_lost_or_doubled(
-    lanes: list[tuple[str, Lane]], canary: int | None, wave: int | None
+    lanes: list[tuple[Route, Lane]], canary: int | None, wave: int | None
 ) -> None:
     """Every endpoint has one place, and shards are as large as they say."""
     layout = lay_out(lanes, canary=canary, wave=wave)
@@ -99,7 +109,7 @@ def test_nobody_is_lost_or_doubled(
     for shard in layout.shards:
         members = [i for i, place in enumerate(layout.places) if place.shard == shard.number]
         assert len(members) == shard.size
-        assert {lanes[i][0] for i in members} == {shard.pool}
+        assert {lanes[i][0] for i in members} == {shard.route}
         assert {layout.places[i].wave for i in members} == {shard.wave}
     assert sum(layout.waves) == len(lanes)
     assert all(layout.waves)
