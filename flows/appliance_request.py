@@ -8,8 +8,8 @@ from prefect import State, flow
 
 from certrail.model import Workflow
 from flows._form import form_of
-from tasks._run import run_steps
 from tasks._step import in_order
+from tasks._turn import run_in_turn
 from tasks.appliance import install
 from tasks.csr import generate_csr
 from tasks.issuing import issue
@@ -21,7 +21,7 @@ _STEPS = in_order(Workflow.APPLIANCE, generate_csr, issue, install, test_install
 @flow(name="appliance", validate_parameters=False, persist_result=False)
 async def request_appliance_certificate(request_id: str) -> State[Any]:
     """The four documented steps, in order."""
-    return await run_steps(request_id, Workflow.APPLIANCE, _STEPS)
+    return await run_in_turn(request_id, Workflow.APPLIANCE, _STEPS)
 
 
 start_appliance_request = form_of(Workflow.APPLIANCE, _STEPS)

@@ -8,8 +8,8 @@ from prefect import State, flow
 
 from certrail.model import Workflow
 from flows._form import form_of
-from tasks._run import run_steps
 from tasks._step import in_order
+from tasks._turn import run_in_turn
 from tasks.account import ensure_account
 from tasks.installation import install
 from tasks.issuance import issue
@@ -29,7 +29,7 @@ _STEPS = in_order(
 @flow(name="web-server", validate_parameters=False, persist_result=False)
 async def request_web_server_certificate(request_id: str) -> State[Any]:
     """The five documented steps, in order."""
-    return await run_steps(request_id, Workflow.WEB_SERVER, _STEPS)
+    return await run_in_turn(request_id, Workflow.WEB_SERVER, _STEPS)
 
 
 start_web_server_request = form_of(Workflow.WEB_SERVER, _STEPS)

@@ -11,12 +11,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from certrail.jobs.budgets import default
 
@@ -37,6 +41,36 @@ class _Lease:
     used: int = 0
     renewed: float = field(default_factory=time.monotonic)
     idle_since: float = field(default_factory=time.monotonic)
+
+
+class Kind(StrEnum):
+    """What becomes of a slot that was taken."""
+
+    SLOTS = auto()  # it is given back
+    RATE = auto()  # it grows again by itself
+    OPEN = auto()  # somebody has switched the limit off: it holds nobody up
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A global limit as it is set."""
+
+    kind: Kind
+    slots: int
+
+
+async def look(client: PrefectClient, name: str) -> Found:
+    """Return a global limit; one that is not there is made, as Prefect would skip it."""
+    try:
+        found = await client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        made = GlobalConcurrencyLimitCreate(name=name, limit=default(name).slots)
+        with suppress(ObjectAlreadyExists):
+            await client.create_global_concurrency_limit(made)
+        found = await client.read_global_concurrency_limit_by_name(name)
+    if not found.active:
+        return Found(Kind.OPEN, found.limit)
+    return Found(Kind.RATE if found.slot_decay_per_second > 0 else Kind.SLOTS, found.limit)
 
 
 class Budget:
@@ -129,26 +163,11 @@ class Budget:
             self._batch = _BATCH
 
     async def _look(self) -> None:
-        """Learn what kind of limit it is; one that is not there is made, as Prefect would skip it.
-
-        One that somebody has switched off holds nobody up.
-        """
-        from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-        from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-
-        try:
-            found = await self._client.read_global_concurrency_limit_by_name(self.name)
-        except ObjectNotFound:
-            made = GlobalConcurrencyLimitCreate(name=self.name, limit=default(self.name).slots)
-            try:
-                await self._client.create_global_concurrency_limit(made)
-            except ObjectAlreadyExists:
-                return  # looked at again at the next want
-            self._decays = False
-            return
-        self._decays = found.slot_decay_per_second > 0
-        self._is_open = not found.active
-        self._batch = max(1, min(_BATCH, found.limit))
+        """Learn what kind of limit it is."""
+        found = await look(self._client, self.name)
+        self._decays = found.kind is Kind.RATE
+        self._is_open = found.kind is Kind.OPEN
+        self._batch = max(1, min(_BATCH, found.slots))
 
     async def _renew(self) -> None:
         now = time.monotonic()

@@ -128,6 +128,22 @@ class Children:
             state=Pending(),
         )
 
+    async def cancelled(self, run_ids: Sequence[UUID]) -> list[FlowRun]:
+        """Return those of the runs that somebody cancels or has cancelled in Prefect."""
+        return await self._client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=list(run_ids)),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
+                ),
+            )
+        )
+
+    async def end_cancelled(self, run_id: UUID) -> None:
+        """End a run that was cancelled before it began."""
+        state: State[Any] = Cancelled(message="Cancelled before its first step.")
+        await self._client.set_flow_run_state(run_id, state, force=True)
+
     async def _deployment(self, workflow: Workflow) -> tuple[UUID, UUID]:
         if workflow not in self._deployments:
             name = f"{workflow}/request"

@@ -20,8 +20,9 @@ from certrail.model import Action, Workflow
 from certrail.store import request_view, requests
 from certrail.store.requests import Request
 from certrail.tracker import Status
-from tasks._run import StepTask, run_steps
+from tasks._run import StepTask
 from tasks._threads import in_thread
+from tasks._turn import run_in_turn
 from tasks._waiting import leave_until
 
 AUTOMATIC = "enroll or renew"
@@ -144,7 +145,7 @@ async def run_form(
     try:
         request = await in_thread(requests.of_run, run_id)
         if request is not None:
-            return await run_steps(str(request.id), workflow, steps)
+            return await run_in_turn(str(request.id), workflow, steps)
         request = await in_thread(_order, run_id, workflow, fields)
         if request.plan.executor:
             return await _handed_over(run_id, request)
@@ -156,7 +157,7 @@ async def run_form(
     if request.scheduled_at is not None:
         message = f"Begins at {request.scheduled_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z, as asked."
         return Scheduled(scheduled_time=_prefect.moment(request.scheduled_at), message=message)
-    return await run_steps(str(request.id), workflow, steps)
+    return await run_in_turn(str(request.id), workflow, steps)
 
 
 def _order(run_id: UUID, workflow: Workflow, fields: dict[str, Any]) -> Request:

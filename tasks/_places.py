@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+AWAITING_PLACE = "AwaitingPlace"
+"""Name of the state of a run that comes back when its budgets may have room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

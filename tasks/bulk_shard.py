@@ -22,12 +22,12 @@ from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.states import Completed, Failed
 
-from certrail.errors import CertrailError, JournalConflict, Unreachable
+from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
 from certrail.handover import is_handed_back
 from certrail.jobs import budgets
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
-from certrail.store import job_runs, jobs, plans
+from certrail.store import job_runs, jobs, plans, request_runs
 from certrail.store.job_runs import ShardState, Wishes
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
@@ -46,6 +46,7 @@ LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
 _AHEAD = 20
 _LOW = 10
 _LOOK_SECONDS = 1.0
+_CANCELS_SECONDS = 2.0
 _TRIES = 5
 
 
@@ -136,6 +137,7 @@ class _Runner:
         self._budgets = Budgets(client)
         self._waiting: deque[Request] = deque()
         self._ready: dict[UUID, FlowRun] = {}
+        self._of_run: dict[UUID, Request] = {}
         self._made = 0
         self._running: dict[asyncio.Task[None], Request] = {}
         self._tried: dict[UUID, int] = {}
@@ -156,13 +158,14 @@ class _Runner:
         beat = asyncio.create_task(self._beat())
         tend = asyncio.create_task(self._tend())
         make = asyncio.create_task(self._make_ahead())
+        heed = asyncio.create_task(self._heed_prefect())
         try:
             await self._dispatch()
         except asyncio.CancelledError as exc:
             await self._end_all(exc)
             raise
         finally:
-            for task in (beat, tend, make):
+            for task in (beat, tend, make, heed):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
@@ -239,6 +242,7 @@ class _Runner:
                 continue
             self._made = last
             self._ready |= made
+            self._of_run |= {made[one.id].id: one for one in unmade if one.id in made}
             self._changed.set()
 
     async def _one(self, request: Request, names: tuple[str, ...]) -> None:
@@ -263,8 +267,10 @@ class _Runner:
                 self._returning -= 1
 
         token = _places.held.set(Place(leave, enter))
+        run: FlowRun | None = None
         try:
             run = self._ready.pop(request.id, None) or await self._children.again(request)
+            self._of_run[run.id] = request
             await run_flow_async(
                 self._flows[request.workflow],
                 flow_run=run,
@@ -280,6 +286,8 @@ class _Runner:
             await self._again(request)
         finally:
             _places.held.reset(token)
+            if run is not None:
+                self._of_run.pop(run.id, None)
             if holds:
                 self._give_back(names)
 
@@ -336,6 +344,37 @@ class _Runner:
             if self._wishes.hold or self._lost:
                 self._changed.set()
             await asyncio.sleep(min(_LOOK_SECONDS, LEASE.total_seconds() / 3))
+
+    async def _heed_prefect(self) -> None:
+        """Notice endpoints that somebody cancels on the page of their own run in Prefect.
+
+        Prefect tells it to the process of a run, and these have none of their own.
+        """
+        heard: set[UUID] = set()
+        while True:
+            await asyncio.sleep(_CANCELS_SECONDS)
+            asked = [run_id for run_id in self._of_run if run_id not in heard]
+            if not asked:
+                continue
+            try:
+                for run in await self._children.cancelled(asked):
+                    if (request := self._of_run.get(run.id)) is not None:
+                        await self._cancel_one(request, run.id)
+                        heard.add(run.id)
+            except (httpx.HTTPError, CertrailError) as exc:
+                self._log.debug("cancellations: %s", exc)
+
+    async def _cancel_one(self, request: Request, run_id: UUID) -> None:
+        """Let one endpoint stop at its next safe point; one that has not begun never does."""
+        with suppress(InvalidRequest):
+            await in_lease_thread(request_runs.ask_to_cancel, request.id, "Prefect's Cancel button")
+        if self._ready.pop(request.id, None) is None:
+            note_cancelled(request.id)
+            return
+        self._of_run.pop(run_id, None)
+        self._waiting = deque(one for one in self._waiting if one.id != request.id)
+        self._changed.set()
+        await self._children.end_cancelled(run_id)
 
     async def _tend(self) -> None:
         while True:

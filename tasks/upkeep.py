@@ -29,6 +29,7 @@ from certrail.settings import silent_after
 from certrail.store import approvals, audit, executors, request_runs
 from certrail.store.requests import Request
 from certrail.tracker import Status
+from tasks._places import AWAITING_PLACE
 from tasks._threads import in_thread
 
 _ACTOR = "reconcile"
@@ -58,6 +59,8 @@ async def follow_prefect() -> int:
         seen = await runs_by_id(client, [r.flow_run_id for r in listed if r.flow_run_id])
     for request in listed:
         run = seen.get(request.flow_run_id) if request.flow_run_id else None
+        if run is not None and run.state is not None and run.state.name == AWAITING_PLACE:
+            continue  # nobody moved it: it began, and a budget was used up
         verdict = follow(_seen(run), scheduled_at=request.scheduled_at, told_at=request.told_at)
         if verdict is Follow.CANCEL:
             await in_thread(_cancelled, request)
