@@ -19,6 +19,13 @@ class PrefectApi:
     def __init__(self, url: str, auth: tuple[str, str] | None = None) -> None:
         self._client = httpx.Client(base_url=url, timeout=30, trust_env=False, auth=auth)
 
+    def answers(self) -> bool:
+        """Return whether the server is there."""
+        try:
+            return self._client.get("/health", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
     def get(self, path: str) -> Any:
         """GET *path* and return its JSON."""
         return self._client.get(path).raise_for_status().json()

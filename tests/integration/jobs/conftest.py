@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -56,6 +57,26 @@ class Shell:
             if name in broken:
                 endpoint["server"]["test"] = BROKEN
         self("apply", "-f", str(estate_.write(whole)))
+
+    def members(self, job: str, kind: str) -> list[dict[str, Any]]:
+        """Return the runs of a job's endpoints that are in a state of Prefect."""
+        found: list[dict[str, Any]] = self.api.post(
+            "/flow_runs/filter",
+            flow_runs={"tags": {"all_": [f"job:{job}"]}, "state": {"type": {"any_": [kind]}}},
+            flows={"name": {"any_": ["web-server"]}},
+        )
+        return found
+
+    @contextmanager
+    def limit(self, name: str, slots: int, decay: float = 0.0) -> Iterator[None]:
+        """Set a global limit while the block runs."""
+        self.api.post(
+            "/v2/concurrency_limits/", name=name, limit=slots, slot_decay_per_second=decay
+        )
+        try:
+            yield
+        finally:
+            self.api.delete(f"/v2/concurrency_limits/{name}")
 
     def wait_until(self, job: str, what: str, key: str, least: int, within: float = 120) -> None:
         """Wait until so many endpoints of a job are counted under *key*."""

@@ -1,0 +1,64 @@
+"""Pause, Resume and Cancel in Prefect's pages do to a job what an operator expects."""
+
+from __future__ import annotations
+
+from tests.integration.jobs.conftest import Shell
+from tests.support.agreement import must_agree
+from tests.support.bulk import Estate
+from tests.support.process import wait_for
+
+
+def test_one_endpoint_can_be_cancelled_and_the_job_paused_and_resumed(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """The endpoint ends as cancelled at its next safe point; the job goes on without it."""
+    shell.apply(endpoints, slow=endpoints.names)
+    name = f"buttons-{endpoints.prefix}"
+    told = shell.json(
+        "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "2"
+    )
+    job_run = told["flow_run_id"]
+    wait_for(lambda: bool(shell.members(name, "PENDING")), "a member that waits", within=60)
+    # The last in the line: it has not begun and is not about to.
+    waiting = shell.members(name, "PENDING")
+    late = max(waiting, key=lambda run: run["name"])
+
+    shell.api.set_state(late["id"], "CANCELLING")
+    assert shell.api.wait(late["id"])["state_type"] == "CANCELLED"
+    shell.api.suspend(job_run)
+    paused = shell.wait_for_status(name, "paused")
+    assert paused["counts"]["in_progress"] == 0
+    assert paused["counts"]["cancelled"] == 1
+    shell.api.post(f"/flow_runs/{job_run}/resume")
+    wait_for(lambda: bool(shell.members(name, "RUNNING")), "a member that runs", within=60)
+    busy = shell.members(name, "RUNNING")[0]
+    shell.api.set_state(busy["id"], "CANCELLING")
+    ended = shell.wait_for_status(name, "completed")
+
+    one = shell.json("request", "show", late["name"].split()[-1])
+    assert one["status"] == "cancelled"
+    # The other one may have been past its last safe point.
+    assert ended["counts"]["failed"] == 0
+    assert 1 <= ended["counts"]["cancelled"] <= 2
+    assert ended["counts"]["cancelled"] + ended["counts"]["successful"] == 8
+    shell.api.wait(job_run, "COMPLETED")
+    must_agree(shell.stack, job=name)
+
+
+def test_cancel_on_the_page_of_the_job_stops_all_of_it(shell: Shell, endpoints: Estate) -> None:
+    """Nothing new begins, what runs comes to a safe point, the record says who did it."""
+    shell.apply(endpoints, slow=endpoints.names)
+    name = f"stop-{endpoints.prefix}"
+    told = shell.json(
+        "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "2"
+    )
+    shell.wait_until(name, "endpoints in progress", "in_progress", 1)
+
+    shell.api.set_state(told["flow_run_id"], "CANCELLING")
+    ended = shell.wait_for_status(name, "cancelled")
+
+    assert ended["counts"]["failed"] == 0
+    assert ended["counts"]["cancelled"] >= 5
+    assert ended["counts"]["cancelled"] + ended["counts"]["successful"] == 8
+    shell.api.wait(told["flow_run_id"], "CANCELLED")
+    must_agree(shell.stack, job=name)
