@@ -1,23 +1,22 @@
-"""Budgets of a request that runs alone: renewals and single requests wait their turn too.
+"""Budgets of requests that run alone: renewals and single requests wait their turn too.
 
-Members of a bulk job have their places from the job. Here one call takes a
-slot of every limit that the request draws on, or of none.
+Members of a bulk job have their places from the job. Here all requests of the
+process draw on the same leases, so that a place costs no call of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
-import httpx
-from prefect import State, get_client, get_run_logger
-from prefect.client.orchestration import PrefectClient
+from prefect import State, get_client
 from prefect.context import FlowRunContext
 from prefect.states import Scheduled
 
@@ -29,18 +28,15 @@ from certrail.store import request_runs, requests
 from certrail.store.requests import Request
 from certrail.tracker import ACTIVE, Status
 from tasks import _places
-from tasks._budgets import LEASE_SECONDS, Kind, look
+from tasks._budgets import Budgets
 from tasks._places import AWAITING_PLACE, Place
 from tasks._run import StepTask, run_steps
 from tasks._threads import in_lease_thread
 from tasks._waiting import leave_until
 
-_KNOWN_SECONDS = 300.0
 _PATIENCE_SECONDS = 5.0
-_SHORTEST_WAIT = 0.5
-_LONGEST_WAIT = 2.0
-
-_kinds: dict[str, tuple[float, Kind]] = {}
+_LOOK_SECONDS = 0.2
+_RENEW_SECONDS = 1.0
 
 
 async def run_in_turn(request_id: str, workflow: Workflow, steps: Sequence[StepTask]) -> State[Any]:
@@ -56,132 +52,120 @@ async def run_in_turn(request_id: str, workflow: Workflow, steps: Sequence[StepT
     if _places.held.get() is None:
         with suppress(CertrailError):  # the run itself says what is wrong
             request = await in_lease_thread(requests.get, UUID(request_id))
-    if request is None or not _counts(request):
+    if request is None or request.status not in ACTIVE or _only_waits(request):
         return await run_steps(request_id, workflow, steps)
-    async with get_client() as client:
-        turn = _Turn(request, client)
-        if not await turn.begin():
-            return await leave_until(request.id, turn.later())
-        token = _places.held.set(Place(turn.leave, turn.again))
-        try:
-            return await run_steps(request_id, workflow, steps)
-        finally:
-            _places.held.reset(token)
-            await turn.end()
+    names = budgets.names(request.plan)
+    keeper = _Keeper.here()
+    if not await _may_begin(request, keeper, names):
+        return await leave_until(request.id, _later(names))
+    holds = True
+
+    def leave() -> None:
+        nonlocal holds
+        holds = False
+        keeper.give_back(names)
+
+    async def enter() -> None:
+        nonlocal holds
+        await keeper.take(names)
+        holds = True
+
+    token = _places.held.set(Place(leave, enter))
+    try:
+        return await run_steps(request_id, workflow, steps)
+    finally:
+        _places.held.reset(token)
+        if holds:
+            keeper.give_back(names)
 
 
-class _Turn:
-    """The slots of one request."""
+async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) -> bool:
+    """Take a place of every budget; False if there is none within a few seconds.
 
-    def __init__(self, request: Request, client: PrefectClient) -> None:
-        self._request = request
-        self._client = client
-        self._names = budgets.names(request.plan)
-        self._lease: UUID | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+    Longer it would keep others from the worker, and look dead: who waits holds no lease.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await keeper.take(names)
+    except TimeoutError:
+        return False
+    except asyncio.CancelledError as exc:
+        if not is_handed_back(exc):
+            # It has not begun, so nobody else would note it.
+            with suppress(CertrailError):
+                await in_lease_thread(
+                    request_runs.ask_to_cancel, request.id, "Prefect's Cancel button"
+                )
+        raise
+    return True
 
-    async def begin(self) -> bool:
-        """Take a slot of every limit; False if there is none within a few seconds.
 
-        Longer it would keep others from the worker, and look dead: who waits holds no lease.
-        """
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._take()
-        except TimeoutError:
-            await self.end()
-            return False
-        except asyncio.CancelledError as exc:
-            await self.end()
-            if not is_handed_back(exc):
-                # It has not begun, so nobody else would note it.
-                with suppress(CertrailError):
-                    await in_lease_thread(
-                        request_runs.ask_to_cancel, self._request.id, "Prefect's Cancel button"
-                    )
-            raise
-        return True
+def _later(names: Sequence[str]) -> State[Any]:
+    """Return the state of a run that comes back; one that has waited long asks less often."""
+    context = FlowRunContext.get()
+    count = context.flow_run.run_count if context and context.flow_run else 1
+    seconds = random.uniform(10, 20) * min(4, max(1, count))  # noqa: S311 - no secret
+    return Scheduled(
+        name=AWAITING_PLACE,
+        scheduled_time=datetime.now(UTC) + timedelta(seconds=seconds),
+        message=f"Waits for a place: {', '.join(names)}. The limits are on Prefect's Concurrency "
+        "page.",
+    )
 
-    def later(self) -> State[Any]:
-        """Return the state of a run that comes back; those that have waited long ask less often."""
-        context = FlowRunContext.get()
-        count = context.flow_run.run_count if context and context.flow_run else 1
-        seconds = random.uniform(10, 20) * min(4, max(1, count))  # noqa: S311 - no secret
-        return Scheduled(
-            name=AWAITING_PLACE,
-            scheduled_time=datetime.now(UTC) + timedelta(seconds=seconds),
-            message=f"Waits for a place: {', '.join(self._names)}. The limits are on Prefect's "
-            "Concurrency page.",
+
+def _only_waits(request: Request) -> bool:
+    return request.status is Status.APPROVAL_PENDING
+
+
+class _Keeper:
+    """The leases of one event loop; a task of its own renews and returns them."""
+
+    _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Keeper] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._budgets: Budgets | None = None
+        self._wanted = asyncio.Event()
+        self._tended = asyncio.Condition()
+        # Without the context of whichever request happens to come first.
+        self._task = asyncio.get_running_loop().create_task(
+            self._tend(), context=contextvars.Context(), name="budgets of single requests"
         )
 
-    async def again(self) -> None:
-        """Take slots again after :meth:`leave`; the request's lease is kept meanwhile."""
-        await self._take()
+    @classmethod
+    def here(cls) -> _Keeper:
+        """Return the keeper of the running loop."""
+        loop = asyncio.get_running_loop()
+        found = cls._of_loop.get(loop)
+        if found is None or found._task.done():
+            found = cls._of_loop[loop] = cls()
+        return found
 
-    def leave(self) -> None:
-        """Give the slots back while the request only waits."""
-        task = asyncio.create_task(self.end())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+    async def take(self, names: Sequence[str]) -> None:
+        """Wait until every limit has a slot for one more, and take it."""
+        while self._budgets is None or not self._budgets.try_take(names):
+            async with self._tended:
+                self._wanted.set()
+                await self._tended.wait()
 
-    async def end(self) -> None:
-        """Give the slots back; a lease that cannot be given back ends by itself."""
-        lease, self._lease = self._lease, None
-        if self._renewing is not None:
-            self._renewing.cancel()
-            self._renewing = None
-        if lease is not None:
-            with suppress(httpx.HTTPError):
-                await self._client.release_concurrency_slots_with_lease(lease)
+    def give_back(self, names: Sequence[str]) -> None:
+        """Give a slot of each limit back."""
+        if self._budgets is not None:
+            self._budgets.give_back(names)
 
-    async def _take(self) -> None:
-        try:
-            kinds = {name: await self._kind(name) for name in self._names}
-            if given_back := [name for name in self._names if kinds[name] is Kind.SLOTS]:
-                await _until(lambda: self._lease_slots(given_back))
-            if rates := [name for name in self._names if kinds[name] is Kind.RATE]:
-                await _until(lambda: self._use_up(rates))
-        except httpx.HTTPError as exc:
-            # A renewal that could be made is not given up for its place in the line.
-            get_run_logger().warning("goes on without a place, Prefect gives none: %s", exc)
-
-    async def _lease_slots(self, names: list[str]) -> None:
-        reply = await self._client.increment_concurrency_slots_with_lease(
-            names, 1, "concurrency", LEASE_SECONDS
-        )
-        self._lease = UUID(reply.json()["lease_id"])
-        self._renewing = asyncio.create_task(self._renew())
-
-    async def _use_up(self, names: list[str]) -> None:
-        await self._client.increment_concurrency_slots(names, 1, "rate_limit")
-
-    async def _renew(self) -> None:
-        while (lease := self._lease) is not None:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            with suppress(httpx.HTTPError):
-                await self._client.renew_concurrency_lease(lease, LEASE_SECONDS)
-
-    async def _kind(self, name: str) -> Kind:
-        asked, kind = _kinds.get(name, (-_KNOWN_SECONDS, Kind.OPEN))
-        if time.monotonic() - asked > _KNOWN_SECONDS:
-            kind = (await look(self._client, name)).kind
-            _kinds[name] = (time.monotonic(), kind)
-        return kind
-
-
-async def _until(take: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await take()
-        except httpx.HTTPStatusError as exc:
-            if exc.response.status_code != httpx.codes.LOCKED:
-                raise
-            wait = float(exc.response.headers.get("Retry-After", _SHORTEST_WAIT))
-        else:
-            return
-        await asyncio.sleep(min(_LONGEST_WAIT, max(_SHORTEST_WAIT, wait)))
-
-
-def _counts(request: Request) -> bool:
-    return request.status in ACTIVE and request.status is not Status.APPROVAL_PENDING
+    async def _tend(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with get_client() as client:
+            self._budgets = Budgets(client)
+            try:
+                while True:
+                    self._wanted.clear()
+                    await self._budgets.tend()
+                    async with self._tended:
+                        self._tended.notify_all()
+                    # Who comes first is served at once; where all is used up, not too often.
+                    next_ = loop.time() + _LOOK_SECONDS
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wanted.wait(), _RENEW_SECONDS)
+                    await asyncio.sleep(max(0.0, next_ - loop.time()))
+            finally:
+                await self._budgets.close()

@@ -45,6 +45,8 @@ _LOOK_SECONDS = 0.5
 _SHOWN_EVERY = 3.0
 _WORKERS_EVERY = 10.0
 _MOST_TRIES = 8
+# So long a cancelled job waits for its endpoints to end the step in hand.
+_SAFE_POINT_SECONDS = 60.0
 _ABANDONED = timedelta(seconds=max(5.0, LEASE.total_seconds()))
 _WAITS = frozenset({"SCHEDULED", "PENDING", "PAUSED"})
 
@@ -82,20 +84,26 @@ async def _held(job_id: UUID) -> AsyncIterator[tuple[Job, str]]:
     except asyncio.CancelledError as exc:
         with suppress(CertrailError):
             if not is_handed_back(exc):
-                await in_lease_thread(_cancel, job_id)
+                await _cancel(job_id)
         raise
     finally:
         with suppress(CertrailError):
             await in_lease_thread(job_runs.release, job_id, owner)
 
 
-def _cancel(job_id: UUID) -> None:
-    """Cancel a job whose flow run was cancelled in Prefect."""
-    job = jobs.by_id(job_id)
-    if not job.status.is_over:
-        with suppress(InvalidRequest):
-            job_runs.ask_to_cancel(job, "Prefect's Cancel button")
-        job_runs.finish(job_id, JobStatus.CANCELLED, "cancelled in Prefect")
+async def _cancel(job_id: UUID) -> None:
+    """Cancel a job whose flow run was cancelled in Prefect; it is over when its endpoints are."""
+    job = await in_lease_thread(jobs.by_id, job_id)
+    if job.status.is_over:
+        return
+    with suppress(InvalidRequest):
+        await in_lease_thread(job_runs.ask_to_cancel, job, "Prefect's Cancel button")
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _SAFE_POINT_SECONDS
+    while loop.time() < deadline and (await in_lease_thread(jobs.counts, [job_id]))[job_id].left:
+        await asyncio.sleep(_LOOK_SECONDS)
+        await in_lease_thread(job_runs.drop, job_id)
+    await in_lease_thread(job_runs.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
 
 
 class _Run:
