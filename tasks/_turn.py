@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -120,7 +120,7 @@ def _only_waits(request: Request) -> bool:
 class _Keeper:
     """The leases of one event loop; a task of its own renews and returns them."""
 
-    _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Keeper] = WeakKeyDictionary()
+    _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Keeper]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._budgets: Budgets | None = None
