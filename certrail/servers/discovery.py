@@ -17,6 +17,7 @@ from certrail.servers.apache.settings import CONFIGS as APACHE_CONFIGS
 from certrail.servers.mariadb.control import CONFIGS as MARIADB_CONFIGS
 from certrail.servers.postgresql.control import CONFIGS as POSTGRESQL_CONFIGS
 from certrail.servers.target import first_existing
+from certrail.servers.tomcat.control import CONFIGS as TOMCAT_CONFIGS
 
 _USUAL: dict[str, tuple[str, ...]] = {
     "nginx": ("/etc/nginx/nginx.conf", "/usr/local/nginx/conf/nginx.conf"),
@@ -40,6 +41,7 @@ _KINDS = {
     "exim4": "exim",
     "exim": "exim",
     "caddy": "caddy",
+    "java": "tomcat",
     "mariadbd": "mariadb",
     "postgres": "postgresql",
     "postmaster": "postgresql",
@@ -111,9 +113,10 @@ def discover(host: Host) -> list[Found]:
         if kind not in kinds and first_existing(host, usual):
             found.append(Found({"kind": kind}, running=False))
     known = {one.settings.get("config") for one in found}
-    for path in (path for pattern in POSTGRESQL_CONFIGS for path in host.glob(pattern)):
-        if path not in known:
-            found.append(Found({"kind": "postgresql", "config": path}, running=False))
+    for kind, patterns in (("postgresql", POSTGRESQL_CONFIGS), ("tomcat", TOMCAT_CONFIGS)):
+        for path in dict.fromkeys(one for pattern in patterns for one in host.glob(pattern)):
+            if path not in known:
+                found.append(Found({"kind": kind, "config": path}, running=False))
     return found
 
 
@@ -205,6 +208,17 @@ def _mariadb(process: _Process) -> dict[str, Any] | None:
     return {**settings, **_binary(process.words, "mariadbd")}
 
 
+def _tomcat(process: _Process) -> dict[str, Any] | None:
+    start = "-Dcatalina.base="
+    base = next((w.removeprefix(start) for w in process.words if w.startswith(start)), "")
+    if not base:
+        return None
+    name = posixpath.basename(base)
+    debian = base.startswith("/var/lib/tomcat")
+    config = f"/etc/{name}/server.xml" if debian else posixpath.join(base, "conf/server.xml")
+    return {"kind": "tomcat", "config": config}
+
+
 def _postgresql(process: _Process) -> dict[str, Any] | None:
     # Its children, of the same name, have a title instead of a command line.
     if not process.words or posixpath.basename(process.words[0]) not in ("postgres", "postmaster"):
@@ -229,6 +243,7 @@ _READERS: dict[str, Callable[[_Process], dict[str, Any] | None]] = {
     "caddy": _caddy,
     "mariadb": _mariadb,
     "postgresql": _postgresql,
+    "tomcat": _tomcat,
 }
 
 

@@ -21,6 +21,7 @@ from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.nginx.target import site_id
 from certrail.servers.postfix import PostfixSettings, PostfixTarget
 from certrail.servers.postgresql import PostgresqlSettings, PostgresqlTarget
+from certrail.servers.tomcat import TomcatSettings, TomcatTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ _KINDS = {
     "postgresql": _Kind(
         PostgresqlSettings.parse,
         lambda host, server: PostgresqlTarget(host, PostgresqlSettings.parse(server)),
+    ),
+    "tomcat": _Kind(
+        TomcatSettings.parse,
+        lambda host, server: TomcatTarget(host, TomcatSettings.parse(server)),
     ),
 }
 

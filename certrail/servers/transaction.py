@@ -16,7 +16,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from certrail.connectors import Host
 from certrail.errors import ActivationRefused, CertrailError, Conflict, NotFound
@@ -38,6 +38,17 @@ class Control(Protocol):
         Returns "" once it does, else the server's own words.
         """
         ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A :class:`Control` of a server that reads its configuration only when it starts.
+
+    Attributes:
+        edited: told before a reload: whether more than certificates has changed.
+    """
+
+    edited: bool
 
 
 class State(StrEnum):
@@ -137,6 +148,7 @@ class Transaction:
             if words:
                 raise self._refused("refuses the new configuration", words)
             reloading = True
+            _tell(control, record)
             words = control.reload()
             if words:
                 raise self._refused("tested the configuration but did not take it over", words)
@@ -160,6 +172,7 @@ class Transaction:
         contents = self._as_before(record)
         self._save(replace(record, state=State.PREPARED))
         self._undo(record, contents)
+        _tell(control, record)
         for ask in (control.test, control.reload):
             if words := ask():
                 raise ActivationRefused(
@@ -278,6 +291,11 @@ class Transaction:
             for one in data["files"]
         )
         return _Record(data["link_before"], data["link_after"], files, State(data["state"]))
+
+
+def _tell(control: Control, record: _Record) -> None:
+    if isinstance(control, Starts):
+        control.edited = bool(record.files)
 
 
 def _digest(data: bytes) -> str:

@@ -29,6 +29,7 @@ from certrail.servers.mariadb import MariadbSettings
 from certrail.servers.nginx import NginxSettings
 from certrail.servers.postfix import PostfixSettings
 from certrail.servers.postgresql import PostgresqlSettings
+from certrail.servers.tomcat import TomcatSettings
 from certrail.settings import Settings
 from deployments.docs.commands import command_line
 
@@ -58,6 +59,7 @@ SERVERS: dict[str, type[BaseModel]] = {
     "nginx": NginxSettings,
     "postfix": PostfixSettings,
     "postgresql": PostgresqlSettings,
+    "tomcat": TomcatSettings,
 }
 DELIVERIES: dict[str, type[BaseModel]] = {
     "directory": DirectorySettings,

@@ -30,6 +30,7 @@ from tests.support.haproxy import Haproxy
 from tests.support.lighttpd import Lighttpd
 from tests.support.mail import Dovecot, Postfix
 from tests.support.nginx import ONE_SITE, Nginx, TestCa
+from tests.support.tomcat import fresh_tomcat
 
 SITE = "www.example.test"
 GAPS = frozenset({"key files", "connections"})
@@ -422,6 +423,11 @@ def _exim(directory: Path) -> Iterator[World]:
         yield SettingsWorld(exim, "combined.pem")
 
 
+@contextmanager
+def _tomcat(directory: Path) -> Iterator[World]:
+    yield SettingsWorld(fresh_tomcat(), "privkey.pem")
+
+
 CASES = (
     Case("apache", "apache", _apache),
     Case("postfix", "postfix", _postfix, frozenset({"connections"})),
@@ -431,6 +437,7 @@ CASES = (
     Case("exim", "exim", _exim, frozenset({"connections"})),
     Case("mariadb", "mariadb", _mariadb, frozenset({"connections"})),
     Case("postgresql", "postgresql", _postgresql, frozenset({"connections"})),
+    Case("tomcat", "tomcat", _tomcat, frozenset({"connections"})),
     Case("nginx", "nginx", _nginx),
     Case("haproxy", "haproxy", _haproxy),
     Case("command", "command", _command),

@@ -1,0 +1,155 @@
+"""Make Tomcat take over certificates: through its manager, or by a restart."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from datetime import timedelta
+
+from certrail.connectors import Host
+from certrail.errors import InvalidRequest
+from certrail.log import effect
+from certrail.servers.program import Program, last_lines
+from certrail.servers.target import ProgramControl
+from certrail.servers.tomcat.config import Configuration
+from certrail.servers.tomcat.settings import TomcatSettings
+from certrail.servers.tomcat.xml import problem
+from certrail.wait import Pending, until
+
+CONFIGS = (
+    "/etc/tomcat*/server.xml",
+    "/etc/tomcat/server.xml",
+    "/opt/tomcat/conf/server.xml",
+    "/usr/local/tomcat/conf/server.xml",
+)
+"""Where packages, images and most people keep it."""
+_POLL = timedelta(milliseconds=100)
+_SLOWEST_POLL = timedelta(seconds=1)
+
+
+class TomcatControl(ProgramControl):
+    """One Tomcat on one host.
+
+    Attributes:
+        edited: whether server.xml has changed, which Tomcat reads only when it starts.
+    """
+
+    edited = False
+
+    def __init__(self, host: Host, settings: TomcatSettings) -> None:
+        self.program = Program(host, "Tomcat")
+        self._host = host
+        self._settings = settings
+        self._config = settings.config
+
+    @property
+    def config(self) -> str:
+        """``server.xml``.
+
+        Raises:
+            InvalidRequest: there are several, or none.
+        """
+        if not self._config:
+            found = list(dict.fromkeys(p for pattern in CONFIGS for p in self._host.glob(pattern)))
+            if len(found) != 1:
+                raise InvalidRequest(
+                    f"which server.xml of {self._host.name} is meant cannot be told: "
+                    + (", ".join(found) or "none"),
+                    remedy="Set `config` of the endpoint's server to its path.",
+                )
+            self._config = found[0]
+        return self._config
+
+    def read(self) -> Configuration:
+        """Read ``server.xml``.
+
+        Raises:
+            NotFound: there is none.
+            InvalidRequest: it cannot be read.
+        """
+        data = self._host.read_file(self.config)
+        return Configuration.read(self.config, data, self._settings.base)
+
+    def version(self) -> str:
+        """Return the program's name."""
+        return "Tomcat"
+
+    def account(self) -> str:
+        """Return the account that this Tomcat runs as, "" where that cannot be told."""
+        base = self.read().base
+        mark = f"-Dcatalina.base={base}"
+        found = self._host.run(["ps", "-eo", "euser:32=,args="]).stdout
+        for line in found.decode(errors="surrogateescape").splitlines():
+            words = line.split()
+            if mark in words:
+                return "" if words[0] == "root" else words[0]
+        return ""
+
+    def test(self) -> str:
+        """Return "" if ``server.xml`` is well formed; Tomcat has no test that says more at once."""
+        wrong = problem(self._host.read_file(self.config))
+        return f"{self.config}, {wrong}" if wrong else ""
+
+    def reload(self) -> str:
+        """Take over the certificate: through the manager, or by a restart where it must be."""
+        if self._settings.manager and not self.edited:
+            words = self.program.timed(self._ask_manager)
+            if not words:
+                return ""
+            effect("tomcat.manager-refused", host=self._host.name, cause=words)
+        else:
+            words = "server.xml is read only when Tomcat starts" if self.edited else "no `manager`"
+        if self._settings.restart == "never":
+            return f"it needs a restart ({words}), and `restart: never` is set"
+        return self.program.timed(self._restart, "restarted")
+
+    def _ask_manager(self) -> str:
+        """Ask for ``sslReload`` (Tomcat's "Manager App How-To"); the login never shows."""
+        limit = self._settings.longest_reload
+        login = ["--netrc-file", self._settings.manager_netrc]
+        argv = ["curl", "--silent", "--show-error", "--fail"]
+        argv += login if self._settings.manager_netrc else []
+        result = self._host.run([*argv, f"{self._settings.manager}/text/sslReload"], timeout=limit)
+        said = result.stdout.decode(errors="replace").strip()
+        if result.exit_code == 0 and said.startswith("OK"):
+            return ""
+        return last_lines(result.text) or f"curl: exit code {result.exit_code}"
+
+    def _restart(self) -> str:
+        argv: Sequence[str]
+        match self._settings.restart:
+            case "systemd" | "never":
+                name = posixpath.basename(self.read().base)
+                unit = name if name.startswith("tomcat") else "tomcat"
+                argv = ["systemctl", "restart", unit]
+            case command:
+                argv = command
+        limit = self._settings.longest_reload
+        if words := self.program.words(argv, limit):
+            return words
+        ports = {host.port for host in self.read().hosts}
+
+        def ask() -> str | Pending:
+            return "" if ports <= self._listening() else Pending()
+
+        def late() -> Exception:
+            return TimeoutError()
+
+        try:
+            return until(ask, timeout=limit, interval=_POLL, slowest=_SLOWEST_POLL, late=late)
+        except TimeoutError:
+            shown = ", ".join(sorted(ports))
+            return (
+                f"it does not listen on {shown} {limit.total_seconds():g} s after its restart; its "
+                "log says why"
+            )
+
+    def _listening(self) -> frozenset[str]:
+        """Return the TCP ports on which something listens."""
+        tables = self._host.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+        rows = [line.split() for line in tables.decode(errors="replace").splitlines()]
+        return frozenset(
+            str(int(row[1].rpartition(":")[2], 16))
+            for row in rows
+            if len(row) > 3 and row[3] == "0A"
+        )
