@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from certrail.errors import InvalidRequest
 from certrail.model import Site, fingerprint, subject_names
@@ -88,20 +88,10 @@ class PairTarget(FileTarget):
     def listens(self) -> tuple[str, ...]:
         """Return the addresses, as ``address:port``."""
 
-    def account(self) -> str:
-        """Return who must own keys where nothing else is said, "" for the account used."""
-        return ""
-
     @property
     def switched(self) -> bool:
         """Whether TLS may be switched on."""
         return bool(getattr(self.settings, "enable_tls", False))
-
-    def versions(self, directory: str) -> Versions:
-        key_file = self.settings.key_file
-        if not key_file.owner and (account := self.account()):
-            key_file = replace(key_file, owner=account)
-        return Versions(self.host, directory, key_file=key_file, form=self.form)
 
     def sites(self) -> Iterator[Site]:
         found = self.find()

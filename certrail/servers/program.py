@@ -112,16 +112,38 @@ class Program:
                 return f"{self.server} ended while it reloaded{where}"
             return "" if now - before else Pending()
 
-        def late() -> Exception:
-            return TimeoutError()
+        return wait(
+            ask,
+            within,
+            f"no new process of {self.server} within {within.total_seconds():g} s; "
+            "its log says why",
+        )
 
-        try:
-            return until(ask, timeout=within, interval=_POLL, slowest=_SLOWEST_POLL, late=late)
-        except TimeoutError:
-            return (
-                f"no new process of {self.server} within {within.total_seconds():g} s; "
-                "its log says why"
-            )
+    def listening_ports(self) -> frozenset[str]:
+        """Return the TCP ports of the host on which something listens."""
+        tables = self.host.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+        return frozenset(
+            str(int(row[1].rpartition(":")[2], 16))
+            for row in listening_rows(tables.decode(errors="replace"))
+        )
+
+
+def wait(ask: Callable[[], str | Pending], within: timedelta, late: str) -> str:
+    """Return what *ask* says, "" for success, or *late* if it stays pending for too long."""
+
+    def over() -> Exception:
+        return TimeoutError()
+
+    try:
+        return until(ask, timeout=within, interval=_POLL, slowest=_SLOWEST_POLL, late=over)
+    except TimeoutError:
+        return late
+
+
+def listening_rows(table: str) -> list[list[str]]:
+    """Return the fields of the listening sockets in a ``/proc/net/tcp`` (proc(5))."""
+    rows = (line.split() for line in table.splitlines())
+    return [row for row in rows if len(row) > 9 and row[3] == "0A"]
 
 
 def last_lines(text: str) -> str:

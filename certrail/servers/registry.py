@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 from certrail.connectors import Host, InstallTarget, MakesKeyFiles
 from certrail.errors import InvalidRequest
@@ -24,6 +25,18 @@ from certrail.servers.postgresql import PostgresqlSettings, PostgresqlTarget
 from certrail.servers.tomcat import TomcatSettings, TomcatTarget
 
 
+class _Settings(Protocol):
+    """Settings that are read from the ``server`` mapping of an endpoint."""
+
+    @classmethod
+    def parse(cls, server: Mapping[str, object]) -> Self:
+        """Read the mapping."""
+        ...
+
+
+S = TypeVar("S", bound=_Settings)
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """How the settings of a kind of server are read, and how it is opened with them."""
@@ -32,54 +45,23 @@ class _Kind:
     open: Callable[[Host, Mapping[str, object]], InstallTarget]
 
 
+def _kind_of(settings: type[S], target: Callable[[Host, S], InstallTarget]) -> _Kind:
+    return _Kind(settings.parse, lambda host, server: target(host, settings.parse(server)))
+
+
 _KINDS = {
-    "apache": _Kind(
-        ApacheSettings.parse,
-        lambda host, server: ApacheTarget(host, ApacheSettings.parse(server)),
-    ),
-    "caddy": _Kind(
-        CaddySettings.parse,
-        lambda host, server: CaddyTarget(host, CaddySettings.parse(server)),
-    ),
-    "command": _Kind(
-        CommandSettings.parse,
-        lambda host, server: CommandTarget(host, CommandSettings.parse(server)),
-    ),
-    "dovecot": _Kind(
-        DovecotSettings.parse,
-        lambda host, server: DovecotTarget(host, DovecotSettings.parse(server)),
-    ),
-    "exim": _Kind(
-        EximSettings.parse,
-        lambda host, server: EximTarget(host, EximSettings.parse(server)),
-    ),
-    "haproxy": _Kind(
-        HaproxySettings.parse,
-        lambda host, server: HaproxyTarget(host, HaproxySettings.parse(server)),
-    ),
-    "lighttpd": _Kind(
-        LighttpdSettings.parse,
-        lambda host, server: LighttpdTarget(host, LighttpdSettings.parse(server)),
-    ),
-    "mariadb": _Kind(
-        MariadbSettings.parse,
-        lambda host, server: MariadbTarget(host, MariadbSettings.parse(server)),
-    ),
-    "nginx": _Kind(
-        NginxSettings.parse, lambda host, server: NginxTarget(host, NginxSettings.parse(server))
-    ),
-    "postfix": _Kind(
-        PostfixSettings.parse,
-        lambda host, server: PostfixTarget(host, PostfixSettings.parse(server)),
-    ),
-    "postgresql": _Kind(
-        PostgresqlSettings.parse,
-        lambda host, server: PostgresqlTarget(host, PostgresqlSettings.parse(server)),
-    ),
-    "tomcat": _Kind(
-        TomcatSettings.parse,
-        lambda host, server: TomcatTarget(host, TomcatSettings.parse(server)),
-    ),
+    "apache": _kind_of(ApacheSettings, ApacheTarget),
+    "caddy": _kind_of(CaddySettings, CaddyTarget),
+    "command": _kind_of(CommandSettings, CommandTarget),
+    "dovecot": _kind_of(DovecotSettings, DovecotTarget),
+    "exim": _kind_of(EximSettings, EximTarget),
+    "haproxy": _kind_of(HaproxySettings, HaproxyTarget),
+    "lighttpd": _kind_of(LighttpdSettings, LighttpdTarget),
+    "mariadb": _kind_of(MariadbSettings, MariadbTarget),
+    "nginx": _kind_of(NginxSettings, NginxTarget),
+    "postfix": _kind_of(PostfixSettings, PostfixTarget),
+    "postgresql": _kind_of(PostgresqlSettings, PostgresqlTarget),
+    "tomcat": _kind_of(TomcatSettings, TomcatTarget),
 }
 
 

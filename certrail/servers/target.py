@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -33,7 +33,7 @@ from certrail.servers.program import Program
 from certrail.servers.settings import ServerSettings
 from certrail.servers.splice import Splice, replacements, splice
 from certrail.servers.transaction import Control, FileChange, State, Transaction
-from certrail.servers.versions import Form, Versions, slug, version_of
+from certrail.servers.versions import Form, KeyFile, Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
 _NO_RIGHT = ("Permission denied", "not permitted")
@@ -268,7 +268,23 @@ class FileTarget(InstallTarget, MakesKeyFiles):
 
     def versions(self, directory: str) -> Versions:
         """Return the versions kept in *directory*."""
-        return Versions(self.host, directory, key_file=self.settings.key_file, form=self.form)
+        return Versions(self.host, directory, key_file=self.key_file, form=self.form)
+
+    def account(self) -> str:
+        """Return who has to own keys where nothing else is said, "" for the account used."""
+        return ""
+
+    @property
+    def key_file(self) -> KeyFile:
+        """How files with a key are written."""
+        set_by_hand = self.settings.key_file
+        if set_by_hand.owner or not (account := self.account()):
+            return set_by_hand
+        return replace(set_by_hand, owner=account)
+
+    def beside(self, config: str) -> str:
+        """Return where certificates are kept: where it is set, else in a folder beside *config*."""
+        return self.settings.directory or posixpath.join(posixpath.dirname(config), "certrail")
 
     @property
     def _tested(self) -> str:
@@ -327,6 +343,22 @@ def kind_of_key(key: object) -> str:
 def kind_of_algorithm(algorithm: KeyAlgorithm) -> str:
     """Return the kind of the keys that *algorithm* makes, as :func:`kind_of_key` tells it."""
     return "RSA" if algorithm.startswith("rsa-") else "ECDSA"
+
+
+def only_one(host: Host, patterns: Iterable[str]) -> str:
+    """Return the only file on *host* that one of *patterns* means.
+
+    Raises:
+        InvalidRequest: there are several, or none.
+    """
+    found = list(dict.fromkeys(path for pattern in patterns for path in host.glob(pattern)))
+    if len(found) != 1:
+        raise InvalidRequest(
+            f"which configuration of {host.name} is meant cannot be told: "
+            + (", ".join(found) or "none is in the usual places"),
+            remedy="Set `config` of the endpoint's server to its path.",
+        )
+    return found[0]
 
 
 def first_existing(host: Host, candidates: Iterable[str]) -> str:

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from certrail.model import Bundle, Fingerprint
-from tests.support.handshake import fingerprint_at, tls_connection
+from tests.support.folder_server import FolderServer
+from tests.support.handshake import tls_connection
 from tests.support.nginx import TestCa, store
 from tests.support.process import accepts, binary, free_port, running
 
@@ -59,59 +59,21 @@ Listen 127.0.0.1:@plain@
 
 
 @dataclass
-class Apache:
+class Apache(FolderServer):
     """A running Apache. ``server`` is the mapping for an endpoint; add ``site`` to it."""
 
-    __test__ = False
-
-    directory: Path
-    port: int
-    plain: int
-    ca: TestCa
-    old: Bundle
-
-    @property
-    def config(self) -> Path:
-        """The main configuration file."""
-        return self.directory / "apache2.conf"
+    main = "apache2.conf"
+    pid_file = "apache2.pid"
 
     @property
     def server(self) -> dict[str, object]:
         """Settings that reach this Apache."""
         return {"kind": "apache", "config": str(self.config), "binary": "apache2"}
 
-    @property
-    def master(self) -> int:
-        """Process id of the parent process."""
-        return int((self.directory / "apache2.pid").read_text())
-
-    @property
-    def error_log(self) -> str:
-        """What Apache wrote about itself."""
-        return (self.directory / "error.log").read_text(errors="replace")
-
-    def write(self, name: str, text: str) -> Path:
-        """Write a file of the configuration, place holders replaced."""
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.filled(text).encode("utf-8", "surrogateescape"))
-        return path
-
-    def filled(self, text: str) -> str:
-        """Replace the place holders."""
-        values = {"@port@": self.port, "@plain@": self.plain, "@dir@": self.directory}
-        for name, value in values.items():
-            text = text.replace(name, str(value))
-        return text
-
     def accepts_configuration(self) -> bool:
         """Return what ``apache2 -t`` says."""
         argv = [binary("apache2", "apache2-bin"), "-t", "-f", str(self.config)]
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
-
-    def served(self, name: str, *, port: int = 0, rsa_only: bool = False) -> Fingerprint:
-        """Return the fingerprint that a client asking for *name* sees."""
-        return fingerprint_at(port or self.port, name, rsa_only=rsa_only)
 
     @contextmanager
     def download(self, name: str) -> Iterator[Callable[[], bool]]:

@@ -5,7 +5,7 @@
     with Lighttpd.started(tmp_path) as lighttpd:      # one certificate, www.example.test
         lighttpd.served()                             # fingerprint a client sees
 
-``@port@``, ``@other@`` and ``@dir@`` in *tls* and *files* become two ports and
+``@port@``, ``@plain@`` and ``@dir@`` in *tls* and *files* become two ports and
 the folder of lighttpd.conf; ``@dir@/old.pem`` has key and chain.
 """
 
@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from certrail.model import Bundle, Fingerprint
-from tests.support.handshake import fingerprint_at
+from certrail.model import Fingerprint
+from tests.support.folder_server import FolderServer
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, binary, free_port, running
 
@@ -36,42 +36,25 @@ server.port = @port@
 
 
 @dataclass
-class Lighttpd:
+class Lighttpd(FolderServer):
     """A running lighttpd. ``server`` is the mapping for an endpoint; add ``site`` to it."""
 
-    folder: Path
-    port: int
-    other: int
-    ca: TestCa
-    old: Bundle
-
-    @property
-    def config(self) -> Path:
-        """lighttpd.conf."""
-        return self.folder / "lighttpd.conf"
+    main = "lighttpd.conf"
+    pid_file = "lighttpd.pid"
 
     @property
     def server(self) -> dict[str, object]:
         """Settings that reach it."""
         return {"kind": "lighttpd", "config": str(self.config), "reload": "signal"}
 
-    def served(self, name: str = NAME, port: int = 0) -> Fingerprint:
+    def served(self, name: str = NAME, *, port: int = 0, rsa_only: bool = False) -> Fingerprint:
         """Return the fingerprint that a client asking for *name* sees."""
-        return fingerprint_at(port or self.port, name)
+        return super().served(name, port=port, rsa_only=rsa_only)
 
     def accepts_configuration(self) -> bool:
         """Return what ``lighttpd -tt`` says."""
         argv = [binary("lighttpd", "lighttpd"), "-tt", "-f", str(self.config)]
         return subprocess.run(argv, check=False, capture_output=True).returncode == 0
-
-    def write(self, name: str, text: str) -> None:
-        """Write a file of the configuration, place holders replaced."""
-        values = {"@port@": self.port, "@other@": self.other, "@dir@": self.folder}
-        for holder, value in values.items():
-            text = text.replace(holder, str(value))
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "surrogateescape"))
 
     @classmethod
     @contextmanager

@@ -15,9 +15,6 @@ nginx.conf. ``@dir@/old.pem`` and ``@dir@/old.key`` hold a certificate for
 
 from __future__ import annotations
 
-import hashlib
-import socket
-import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +31,8 @@ from cryptography.x509.oid import NameOID
 
 from certrail.model import Bundle, Chain, Csr, Fingerprint
 from certrail.private_key import PrivateKeyPem
+from tests.support.folder_server import FolderServer
+from tests.support.handshake import tls_connection
 from tests.support.process import accepts, binary, free_port, running
 
 ONE_SITE = """
@@ -145,51 +144,16 @@ def _sign(
 
 
 @dataclass
-class Nginx:
+class Nginx(FolderServer):
     """A running nginx. ``server`` is the mapping for an endpoint; add ``site`` to it."""
 
-    __test__ = False
-
-    directory: Path
-    port: int
-    plain: int
-    ca: TestCa
-    old: Bundle
-    files: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def config(self) -> Path:
-        """nginx.conf."""
-        return self.directory / "nginx.conf"
+    main = "nginx.conf"
+    pid_file = "nginx.pid"
 
     @property
     def server(self) -> dict[str, object]:
         """Settings that reach this nginx."""
         return {"kind": "nginx", "config": str(self.config), "prefix": f"{self.directory}/"}
-
-    @property
-    def master(self) -> int:
-        """Process id of the master."""
-        return int((self.directory / "nginx.pid").read_text())
-
-    @property
-    def error_log(self) -> str:
-        """What nginx wrote about itself."""
-        return (self.directory / "error.log").read_text(errors="replace")
-
-    def write(self, name: str, text: str) -> Path:
-        """Write a file of the configuration, place holders replaced."""
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.filled(text).encode("utf-8", "surrogateescape"))
-        return path
-
-    def filled(self, text: str) -> str:
-        """Replace the place holders."""
-        values = {"@port@": self.port, "@plain@": self.plain, "@dir@": self.directory}
-        for name, value in values.items():
-            text = text.replace(name, str(value))
-        return text
 
     def accepts_configuration(self) -> bool:
         """Return what ``nginx -t`` says."""
@@ -203,34 +167,12 @@ class Nginx:
         argv = [binary("nginx", "nginx"), "-p", f"{self.directory}/", "-c", str(self.config)]
         return subprocess.run([*argv, *arguments], capture_output=True, check=False).returncode
 
-    def connect(self, name: str, *, port: int = 0, rsa_only: bool = False) -> ssl.SSLSocket:
-        """Return a TLS connection, certificate not verified."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        if rsa_only:
-            context.maximum_version = ssl.TLSVersion.TLSv1_2
-            context.set_ciphers("aRSA")
-        raw = socket.create_connection(("127.0.0.1", port or self.port), timeout=10)
-        try:
-            return context.wrap_socket(raw, server_hostname=name)
-        except BaseException:
-            raw.close()
-            raise
-
-    def served(self, name: str, *, port: int = 0, rsa_only: bool = False) -> Fingerprint:
-        """Return the fingerprint that a client asking for *name* sees."""
-        with self.connect(name, port=port, rsa_only=rsa_only) as connection:
-            der = connection.getpeercert(binary_form=True)
-        assert der is not None
-        return Fingerprint(hashlib.sha256(der).hexdigest())
-
     @contextmanager
     def download(self, name: str) -> Iterator[Callable[[], bool]]:
         """Begin a download that takes a second or two; the value says whether it ends whole."""
         size = 600_000
         (self.directory / "htdocs" / "slow").write_bytes(b"x" * size)
-        with self.connect(name) as connection:
+        with tls_connection(self.port, name) as connection:
             request = f"GET /slow HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
             connection.sendall(request.encode())
             first = connection.recv(1024)

@@ -10,43 +10,24 @@ from certrail.servers.apache.config import Configuration, Pair, VirtualHost, int
 from certrail.servers.apache.lexer import Kind, lines, quote
 from certrail.servers.apache.listen import port_of
 from certrail.servers.apache.tree import Directive
+from certrail.servers.change import Change
 from certrail.servers.splice import Splice, splice
 
 _TLS_PORT = "443"
 _TO_HTTPS = re.compile(rb"https://|%\{HTTPS\}|%\{REQUEST_SCHEME\}", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a virtual host shall have.
+def _lines(wanted: Change) -> list[bytes]:
+    """Return the directives."""
+    return [
+        b"SSLCertificateFile " + quote(wanted.certificate),
+        b"SSLCertificateKeyFile " + quote(wanted.key),
+    ]
 
-    Attributes:
-        certificate, key: absolute paths for the two directives.
-        key_kind: ``RSA`` or ``ECDSA``; of several pairs, the one of this kind is replaced.
-        beside: add a pair of a new kind rather than replace one of another kind.
-        enable_tls: give a host without TLS a twin that serves it.
-        listen: the address for it, "" for port 443 on the host's addresses.
-    """
 
-    certificate: str
-    key: str
-    key_kind: str
-    beside: bool = False
-    enable_tls: bool = False
-    listen: str = ""
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The directives."""
-        return [
-            b"SSLCertificateFile " + quote(self.certificate),
-            b"SSLCertificateKeyFile " + quote(self.key),
-        ]
-
-    @property
-    def shown(self) -> str:
-        """The directives, for people."""
-        return " and ".join(f"`{line.decode(errors='replace')}`" for line in self.lines)
+def _shown(wanted: Change) -> str:
+    """Return the directives for people."""
+    return " and ".join(f"`{line.decode(errors='replace')}`" for line in _lines(wanted))
 
 
 @dataclass(slots=True)
@@ -78,13 +59,13 @@ def plan_edit(
         raise InvalidRequest(
             f"{host.place} stands inside a condition that cannot be told from here, and may not "
             "be what runs",
-            remedy=f"Write {wanted.shown} into the virtual host that does.",
+            remedy=f"Write {_shown(wanted)} into the virtual host that does.",
         )
     if not host.tls and not wanted.enable_tls:
         raise InvalidRequest(
             f"the virtual host at {host.place} does not serve TLS",
             remedy="Set `enable_tls: true` for the endpoint's server, or write a virtual host "
-            f"for port 443 with `SSLEngine on`, {wanted.shown}.",
+            f"for port 443 with `SSLEngine on`, {_shown(wanted)}.",
         )
     if not host.tls:
         _must_have_module(configuration)
@@ -101,7 +82,7 @@ def _set_pair(edit: _Edit, host: VirtualHost, wanted: Change) -> None:
     pair = _to_replace(edit.configuration, host, wanted)
     if pair is None:
         engine = [] if host.tls else [b"SSLEngine on"]
-        _insert(edit, host, [*engine, *wanted.lines])
+        _insert(edit, host, [*engine, *_lines(wanted)])
         return
     parts = [pair.certificate, *([pair.key] if pair.key else [])]
     if host.chain_file is not None and len(host.own_pairs) == 1:
@@ -118,7 +99,7 @@ def _set_pair(edit: _Edit, host: VirtualHost, wanted: Change) -> None:
         lead = b"" if data[: line.end].endswith(b"\n") else eol
         edit.add(
             pair.certificate.path,
-            Splice(line.end, line.end, lead + text + wanted.lines[1] + (b"" if lead else eol)),
+            Splice(line.end, line.end, lead + text + _lines(wanted)[1] + (b"" if lead else eol)),
         )
     if not host.tls:
         _insert(edit, host, [b"SSLEngine on"])
@@ -133,7 +114,7 @@ def _to_replace(configuration: Configuration, host: VirtualHost, wanted: Change)
                 f"{host.place} inherits {len(host.pairs)} certificates from the main server "
                 f"({host.pairs[0].certificate.place}); one of its own would hide only the first",
                 remedy=f"Write every pair this virtual host needs into it, among them "
-                f"{wanted.shown}.",
+                f"{_shown(wanted)}.",
             )
         return None
     configuration.read_leaves(own)
@@ -147,7 +128,7 @@ def _to_replace(configuration: Configuration, host: VirtualHost, wanted: Change)
         places = " and ".join(pair.certificate.place for pair in chosen)
         raise InvalidRequest(
             f"{host.place} has {len(chosen)} {wanted.key_kind} certificates: {places}",
-            remedy=f"Keep one of them, then retry; or write {wanted.shown}.",
+            remedy=f"Keep one of them, then retry; or write {_shown(wanted)}.",
         )
     if wanted.beside:
         return None
@@ -156,7 +137,7 @@ def _to_replace(configuration: Configuration, host: VirtualHost, wanted: Change)
     raise InvalidRequest(
         f"{host.place} has {len(own)} certificates and none is {wanted.key_kind}",
         remedy="Set `key_types: add` to add this one beside them, choose another key algorithm, "
-        f"or write {wanted.shown}.",
+        f"or write {_shown(wanted)}.",
     )
 
 
@@ -178,7 +159,7 @@ def _must_be_own(
         raise InvalidRequest(
             f"{directive.place} stands inside a condition that cannot be told from here, and may "
             "not be what runs",
-            remedy=f"Write {wanted.shown} where it does.",
+            remedy=f"Write {_shown(wanted)} where it does.",
         )
 
 
@@ -209,7 +190,7 @@ def _add_twin(edit: _Edit, host: VirtualHost, wanted: Change) -> None:
                 f"{path}:{number} sends clients to https, which a copy of the virtual host for "
                 "TLS would do for ever",
                 remedy=f"Write `<VirtualHost {addresses}>` with the site's own directives, "
-                f"`SSLEngine on`, {wanted.shown}; then retry.",
+                f"`SSLEngine on`, {_shown(wanted)}; then retry.",
             )
     indent, eol = _style(data, host.opening.line.start)
     closing = data[host.section.closing.start : host.section.closing.end].rstrip(b"\r\n")
@@ -227,7 +208,7 @@ def _add_twin(edit: _Edit, host: VirtualHost, wanted: Change) -> None:
         *listens,
         indent + f"<VirtualHost {addresses}>".encode(),
         body.removesuffix(eol),
-        *(inner + text for text in (b"SSLEngine on", *wanted.lines)),
+        *(inner + text for text in (b"SSLEngine on", *_lines(wanted))),
         closing,
     ]
     end = host.section.closing.end
@@ -286,7 +267,7 @@ def _must_be_harmless(
         return
     raise InvalidRequest(
         f"the virtual host at {host.place} cannot be changed without touching others",
-        remedy=f"Write into it by hand: `SSLEngine on`, {wanted.shown}.",
+        remedy=f"Write into it by hand: `SSLEngine on`, {_shown(wanted)}.",
     )
 
 

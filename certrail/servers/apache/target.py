@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 
 from certrail.connectors import Host
@@ -11,8 +10,9 @@ from certrail.model import Fingerprint, Site, subject_names
 from certrail.names import matches as name_matches
 from certrail.servers.apache.config import Configuration, VirtualHost, interpret
 from certrail.servers.apache.control import ApacheControl
-from certrail.servers.apache.edit import Change, plan_edit
+from certrail.servers.apache.edit import plan_edit
 from certrail.servers.apache.settings import ApacheSettings
+from certrail.servers.change import Change
 from certrail.servers.target import FileTarget, Survey, Wanted
 
 
@@ -30,9 +30,7 @@ class ApacheTarget(FileTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.control.config), "certrail"
-        )
+        return self.beside(self.control.config)
 
     def check(self) -> str:
         version = self.control.version()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import replace
 
 from certrail.connectors import Host
 from certrail.errors import InvalidRequest, NotFound
@@ -16,7 +15,6 @@ from certrail.servers.leaves import leaf_at
 from certrail.servers.pair import listen
 from certrail.servers.splice import Splice
 from certrail.servers.target import FileTarget, Survey, Wanted
-from certrail.servers.versions import Versions
 
 
 class CaddyTarget(FileTarget):
@@ -32,15 +30,10 @@ class CaddyTarget(FileTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.settings.config), "certrail"
-        )
+        return self.beside(self.settings.config)
 
-    def versions(self, directory: str) -> Versions:
-        key_file = self.settings.key_file
-        if not key_file.owner and (account := self.control.account()):
-            key_file = replace(key_file, owner=account)
-        return Versions(self.host, directory, key_file=key_file, form=self.form)
+    def account(self) -> str:
+        return self.control.account()
 
     def check(self) -> str:
         count = len(self._read().sites)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,9 +38,7 @@ class DovecotTarget(FileTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.settings.config), "certrail"
-        )
+        return self.beside(self.settings.config)
 
     def check(self) -> str:
         count = len(self.control.listeners())

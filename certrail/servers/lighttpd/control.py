@@ -9,11 +9,10 @@ from certrail.connectors import Host
 from certrail.errors import NotFound, PermissionRefused
 from certrail.servers.lighttpd.config import Configuration, parse, read_configuration
 from certrail.servers.lighttpd.settings import LighttpdSettings
-from certrail.servers.program import Program
+from certrail.servers.program import Program, wait
 from certrail.servers.target import ProgramControl
-from certrail.wait import Pending, until
+from certrail.wait import Pending
 
-_POLL = timedelta(milliseconds=50)
 _STARTED = b"server started"
 
 
@@ -85,13 +84,8 @@ class LighttpdControl(ProgramControl):
                 return f"lighttpd ended while it started anew; {log} says why"
             return "" if self._starts(log) > before else Pending()
 
-        def late() -> Exception:
-            return TimeoutError()
-
-        try:
-            return until(ask, timeout=limit, interval=_POLL, slowest=_POLL, late=late)
-        except TimeoutError:
-            return f"lighttpd did not start anew within {limit.total_seconds():g} s; {log} says why"
+        seconds = f"{limit.total_seconds():g} s"
+        return wait(ask, limit, f"lighttpd did not start anew within {seconds}; {log} says why")
 
     def _starts(self, log: str) -> int:
         try:

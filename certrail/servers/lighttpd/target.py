@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator
 
@@ -37,9 +36,7 @@ class LighttpdTarget(FileTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.settings.config), "certrail"
-        )
+        return self.beside(self.settings.config)
 
     def check(self) -> str:
         count = len(self._read().with_certificate())

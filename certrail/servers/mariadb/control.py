@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 
 from certrail.connectors import Host
 from certrail.servers.mariadb.config import Configuration, read_configuration
 from certrail.servers.mariadb.settings import MariadbSettings
-from certrail.servers.program import Program, last_lines
+from certrail.servers.program import Program, last_lines, wait
 from certrail.servers.target import ProgramControl, first_existing
-from certrail.wait import Pending, until
+from certrail.wait import Pending
 
 CONFIGS = ("/etc/my.cnf", "/etc/mysql/my.cnf")
 """Where the server looks itself; Red Hat has the first, Debian the second."""
 _ASKED = "SELECT @@ssl_cert, @@ssl_key, @@port, COALESCE(@@bind_address, '*'), @@datadir"
-_POLL = timedelta(milliseconds=50)
-_SLOWEST_POLL = timedelta(seconds=1)
 
 
 class MariadbControl(ProgramControl):
@@ -102,13 +99,8 @@ class MariadbControl(ProgramControl):
         def ask() -> str | Pending:
             return Pending() if self._say("DO 0") else ""
 
-        def late() -> Exception:
-            return TimeoutError()
-
-        try:
-            return until(ask, timeout=limit, interval=_POLL, slowest=_SLOWEST_POLL, late=late)
-        except TimeoutError:
-            return f"it did not answer within {limit.total_seconds():g} s after its restart"
+        seconds = f"{limit.total_seconds():g} s"
+        return wait(ask, limit, f"it did not answer within {seconds} after its restart")
 
     def _say(self, statement: str) -> str:
         return self.program.words(

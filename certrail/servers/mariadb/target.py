@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 
 from certrail.connectors import Host
@@ -31,9 +30,7 @@ class MariadbTarget(PairTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.control.config), "certrail"
-        )
+        return self.beside(self.control.config)
 
     def account(self) -> str:
         # It reads the key after it has changed to its own account.

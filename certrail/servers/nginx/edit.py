@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from certrail.errors import InvalidRequest
+from certrail.servers.change import Change
 from certrail.servers.nginx.config import Configuration, Pair, ServerBlock, interpret
 from certrail.servers.nginx.lexer import quote
 from certrail.servers.nginx.listen import parse_wanted
@@ -15,26 +16,6 @@ from certrail.servers.splice import Splice, splice
 from certrail.servers.target import kind_of_key
 
 _REST_IS_BLANK = re.compile(rb"[ \t]*(?:#[^\n]*)?\r?\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a server block shall have.
-
-    Attributes:
-        certificate, key: absolute paths for the two directives.
-        key_kind: ``RSA`` or ``ECDSA``; of several pairs, the one of this kind is replaced.
-        beside: add a pair of a new kind rather than replace one of another kind.
-        enable_tls: add listen directives to a block that serves no TLS.
-        listen: the address for it, "" for port 443 on the block's addresses.
-    """
-
-    certificate: str
-    key: str
-    key_kind: str
-    beside: bool = False
-    enable_tls: bool = False
-    listen: str = ""
 
 
 @dataclass(slots=True)
@@ -54,7 +35,7 @@ class Edit:
         }
 
 
-def plan_edit(configuration: Configuration, block: ServerBlock, wanted: Wanted) -> Edit:
+def plan_edit(configuration: Configuration, block: ServerBlock, wanted: Change) -> Edit:
     """Work out the smallest edit after which *block* has what is wanted.
 
     Raises:
@@ -89,7 +70,7 @@ def key_kind(configuration: Configuration, pair: Pair) -> str:
 
 
 def _to_replace(
-    configuration: Configuration, block: ServerBlock, wanted: Wanted, lines: list[bytes]
+    configuration: Configuration, block: ServerBlock, wanted: Change, lines: list[bytes]
 ) -> Pair | None:
     """Return the pair to replace, None to add one."""
     shown = " ".join(line.decode(errors="replace") for line in lines)
@@ -132,12 +113,12 @@ def _to_replace(
     )
 
 
-def _names(configuration: Configuration, pair: Pair, wanted: Wanted) -> bool:
+def _names(configuration: Configuration, pair: Pair, wanted: Change) -> bool:
     full_name = configuration.reader.full_name
     return full_name(pair.certificate.arguments[0]) == wanted.certificate
 
 
-def _replace(configuration: Configuration, edit: Edit, pair: Pair, wanted: Wanted) -> None:
+def _replace(configuration: Configuration, edit: Edit, pair: Pair, wanted: Change) -> None:
     for directive, path in ((pair.certificate, wanted.certificate), (pair.key, wanted.key)):
         if configuration.reader.full_name(directive.arguments[0]) == path:
             continue
@@ -199,7 +180,7 @@ def _indent(data: bytes, anchor: Directive | None, block: Directive) -> bytes:
 
 
 def _missing_listens(
-    configuration: Configuration, block: ServerBlock, wanted: Wanted
+    configuration: Configuration, block: ServerBlock, wanted: Change
 ) -> list[bytes]:
     if configuration.serves_tls(block):
         return []
@@ -246,7 +227,7 @@ def _tls_addresses(block: ServerBlock, listen: str) -> Iterable[str]:
 
 
 def _must_be_harmless(
-    configuration: Configuration, block: ServerBlock, edit: Edit, wanted: Wanted
+    configuration: Configuration, block: ServerBlock, edit: Edit, wanted: Change
 ) -> None:
     """Read the edited configuration again: this block changed, no other did."""
     if not edit.splices:

@@ -19,9 +19,10 @@ from certrail.model import (
     subject_names,
 )
 from certrail.names import matches
+from certrail.servers.change import Change
 from certrail.servers.nginx.config import Configuration, ServerBlock, read_configuration
 from certrail.servers.nginx.control import NginxControl
-from certrail.servers.nginx.edit import Edit, Wanted, plan_edit
+from certrail.servers.nginx.edit import Edit, plan_edit
 from certrail.servers.nginx.match import Matcher
 from certrail.servers.nginx.settings import NginxSettings
 from certrail.servers.plan import Plan
@@ -244,7 +245,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
         self, configuration: Configuration, block: ServerBlock, site: Site, kind: str
     ) -> tuple[Plan, Edit]:
         versions = self._versions(self._directory(configuration, block, site, kind))
-        wanted = Wanted(
+        wanted = Change(
             versions.live_chain,
             versions.live_key,
             kind,

@@ -6,11 +6,10 @@ import posixpath
 import re
 
 from certrail.connectors import Host
-from certrail.errors import InvalidRequest
 from certrail.servers.postgresql.config import Configuration, read_configuration
 from certrail.servers.postgresql.settings import PostgresqlSettings
 from certrail.servers.program import Program, last_lines
-from certrail.servers.target import ProgramControl
+from certrail.servers.target import ProgramControl, only_one
 
 CONFIGS = ("/etc/postgresql/*/*/postgresql.conf", "/var/lib/pgsql/data/postgresql.conf")
 """Where packages keep the main file: Debian, Red Hat."""
@@ -36,14 +35,7 @@ class PostgresqlControl(ProgramControl):
             InvalidRequest: there are several, or none.
         """
         if not self._config:
-            found = [path for pattern in CONFIGS for path in self._host.glob(pattern)]
-            if len(found) != 1:
-                shown = ", ".join(found) or "none"
-                raise InvalidRequest(
-                    f"which postgresql.conf of {self._host.name} is meant cannot be told: {shown}",
-                    remedy="Set `config` of the endpoint's server to its path.",
-                )
-            self._config = found[0]
+            self._config = only_one(self._host, CONFIGS)
         return self._config
 
     def read(self) -> Configuration:

@@ -31,9 +31,7 @@ class PostgresqlTarget(PairTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.control.config), "certrail"
-        )
+        return self.beside(self.control.config)
 
     def account(self) -> str:
         # It refuses a key of another owner than its own account and root.

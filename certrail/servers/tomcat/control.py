@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from datetime import timedelta
 
 from certrail.connectors import Host
-from certrail.errors import InvalidRequest
 from certrail.log import effect
-from certrail.servers.program import Program, last_lines
-from certrail.servers.target import ProgramControl
+from certrail.servers.program import Program, last_lines, wait
+from certrail.servers.target import ProgramControl, only_one
 from certrail.servers.tomcat.config import Configuration
 from certrail.servers.tomcat.settings import TomcatSettings
 from certrail.servers.tomcat.xml import problem
-from certrail.wait import Pending, until
+from certrail.wait import Pending
 
 CONFIGS = (
     "/etc/tomcat*/server.xml",
@@ -23,8 +21,6 @@ CONFIGS = (
     "/usr/local/tomcat/conf/server.xml",
 )
 """Where packages, images and most people keep it."""
-_POLL = timedelta(milliseconds=100)
-_SLOWEST_POLL = timedelta(seconds=1)
 
 
 class TomcatControl(ProgramControl):
@@ -50,14 +46,7 @@ class TomcatControl(ProgramControl):
             InvalidRequest: there are several, or none.
         """
         if not self._config:
-            found = list(dict.fromkeys(p for pattern in CONFIGS for p in self._host.glob(pattern)))
-            if len(found) != 1:
-                raise InvalidRequest(
-                    f"which server.xml of {self._host.name} is meant cannot be told: "
-                    + (", ".join(found) or "none"),
-                    remedy="Set `config` of the endpoint's server to its path.",
-                )
-            self._config = found[0]
+            self._config = only_one(self._host, CONFIGS)
         return self._config
 
     def read(self) -> Configuration:
@@ -130,26 +119,8 @@ class TomcatControl(ProgramControl):
         ports = {host.port for host in self.read().hosts}
 
         def ask() -> str | Pending:
-            return "" if ports <= self._listening() else Pending()
+            return "" if ports <= self.program.listening_ports() else Pending()
 
-        def late() -> Exception:
-            return TimeoutError()
-
-        try:
-            return until(ask, timeout=limit, interval=_POLL, slowest=_SLOWEST_POLL, late=late)
-        except TimeoutError:
-            shown = ", ".join(sorted(ports))
-            return (
-                f"it does not listen on {shown} {limit.total_seconds():g} s after its restart; its "
-                "log says why"
-            )
-
-    def _listening(self) -> frozenset[str]:
-        """Return the TCP ports on which something listens."""
-        tables = self._host.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
-        rows = [line.split() for line in tables.decode(errors="replace").splitlines()]
-        return frozenset(
-            str(int(row[1].rpartition(":")[2], 16))
-            for row in rows
-            if len(row) > 3 and row[3] == "0A"
-        )
+        shown, seconds = ", ".join(sorted(ports)), f"{limit.total_seconds():g} s"
+        late = f"it does not listen on {shown} {seconds} after its restart; its log says why"
+        return wait(ask, limit, late)

@@ -48,6 +48,12 @@ class StoreVersions(Versions):
 
     def _made(self, bundle: Bundle) -> bytes:
         assert self._password is not None
+        if bundle.key is None:
+            raise InvalidRequest(
+                "Tomcat's key store holds the key, and this certificate came without one",
+                remedy="Set `key: {location: store}` in the profile, or name PEM files in "
+                "server.xml.",
+            )
         try:
             made = export(
                 bundle, Format.PKCS12, password=self._password.text, alias=self._password.alias

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
-from dataclasses import replace
 
 from cryptography import x509
 
@@ -51,15 +49,13 @@ class TomcatTarget(FileTarget):
 
     @property
     def base(self) -> str:
-        return self.settings.directory or posixpath.join(
-            posixpath.dirname(self.control.config), "certrail"
-        )
+        return self.beside(self.control.config)
 
     def versions(self, directory: str) -> StoreVersions:
-        key_file = self.settings.key_file
-        if not key_file.owner and (account := self.control.account()):
-            key_file = replace(key_file, owner=account)
-        return StoreVersions(self.host, directory, key_file, self._password)
+        return StoreVersions(self.host, directory, self.key_file, self._password)
+
+    def account(self) -> str:
+        return self.control.account()
 
     def check(self) -> str:
         count = len(self._read().hosts)

@@ -46,7 +46,7 @@ def target(lighttpd: Lighttpd, **settings: object) -> InstallTarget:
 
 def files(lighttpd: Lighttpd) -> dict[str, bytes]:
     """Return the configuration files."""
-    return {str(path): path.read_bytes() for path in lighttpd.folder.rglob("*.conf")}
+    return {str(path): path.read_bytes() for path in lighttpd.directory.rglob("*.conf")}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -76,14 +76,14 @@ def test_every_layout_is_edited_and_undone(layout: str, tmp_path: Path) -> None:
 
 SOCKETS = (
     'ssl.engine = "enable"\nssl.pemfile = "@dir@/old.pem"\n'
-    '$SERVER["socket"] == "127.0.0.1:@other@" {\n  ssl.pemfile = "@dir@/old.pem"\n}\n'
+    '$SERVER["socket"] == "127.0.0.1:@plain@" {\n  ssl.pemfile = "@dir@/old.pem"\n}\n'
 )
 
 
 def test_one_of_two_addresses_is_changed(tmp_path: Path) -> None:
     """A certificate for each address: it must be said which is meant."""
     with Lighttpd.started(tmp_path, SOCKETS) as lighttpd:
-        before, port = lighttpd.config.read_bytes(), lighttpd.other
+        before, port = lighttpd.config.read_bytes(), lighttpd.plain
         bundle = lighttpd.ca.bundle(NAME)
         with pytest.raises(InvalidRequest, match="several certificates") as caught:
             target(lighttpd).stage(site_of({"site": NAME}), bundle, None)

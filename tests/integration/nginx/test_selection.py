@@ -9,10 +9,12 @@ import pytest
 
 from certrail.errors import InvalidRequest
 from certrail.remote.local import LocalHost
+from certrail.servers.change import Change
 from certrail.servers.nginx.config import read_configuration
-from certrail.servers.nginx.edit import Wanted, plan_edit
+from certrail.servers.nginx.edit import plan_edit
 from certrail.servers.nginx.match import Matcher
 from certrail.servers.registry import open_target, site_of
+from tests.support.handshake import tls_connection
 from tests.support.nginx import Nginx
 
 _NAMES = [
@@ -64,7 +66,7 @@ def test_our_choice_is_that_of_nginx(tmp_path: Path) -> None:
     with Nginx.started(tmp_path, servers=SERVERS) as nginx:
         matcher = Matcher(read_configuration(LocalHost("here"), str(nginx.config)))
         for name in ASKED:
-            with nginx.connect(name) as connection:
+            with tls_connection(nginx.port, name) as connection:
                 connection.sendall(f"GET / HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
                 reply = b""
                 while part := connection.recv(4096):
@@ -160,7 +162,7 @@ def test_ipv6_listeners_get_a_sibling(tmp_path: Path) -> None:
     with Nginx.started(tmp_path, servers=plain) as nginx:
         configuration = read_configuration(LocalHost("here"), str(nginx.config))
         block = Matcher(configuration).match("www.example.test")
-        wanted = Wanted(f"{tmp_path}/old.pem", f"{tmp_path}/old.key", "ECDSA", enable_tls=True)
+        wanted = Change(f"{tmp_path}/old.pem", f"{tmp_path}/old.key", "ECDSA", enable_tls=True)
 
         [(path, content)] = plan_edit(configuration, block, wanted).changed(configuration).items()
 

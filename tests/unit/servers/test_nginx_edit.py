@@ -10,26 +10,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certrail.errors import InvalidRequest
+from certrail.servers.change import Change
 from certrail.servers.nginx.config import Configuration, interpret
-from certrail.servers.nginx.edit import Edit, Wanted, plan_edit
+from certrail.servers.nginx.edit import Edit, plan_edit
 from certrail.servers.nginx.match import Matcher
 from certrail.servers.splice import replacements, take_back
 from tests.support.nginx import TestCa, store
 from tests.unit.servers.layouts import DEBIAN, HARD, LUA, RED_HAT, http, read
 
-NEW = Wanted("/n/live/fullchain.pem", "/n/live/privkey.pem", "ECDSA")
+NEW = Change("/n/live/fullchain.pem", "/n/live/privkey.pem", "ECDSA")
 LINES = "ssl_certificate /n/live/fullchain.pem; ssl_certificate_key /n/live/privkey.pem;"
 CA = TestCa()
 
 
 def edited(
-    directory: Path, files: dict[str, str | bytes] | str, site: str, wanted: Wanted = NEW
+    directory: Path, files: dict[str, str | bytes] | str, site: str, wanted: Change = NEW
 ) -> tuple[Configuration, Edit]:
     configuration = read(directory, files)
     return configuration, plan_edit(configuration, Matcher(configuration).match(site), wanted)
 
 
-def after(directory: Path, servers: str, site: str, wanted: Wanted = NEW) -> str:
+def after(directory: Path, servers: str, site: str, wanted: Change = NEW) -> str:
     """Return the edited text between the lines that ``http()`` puts around *servers*."""
     configuration, edit = edited(directory, servers, site, wanted)
     [content] = edit.changed(configuration).values()
@@ -142,7 +143,7 @@ def test_tls_is_enabled_where_asked_for(
     tmp_path: Path, before: str, listen: str, added: list[str]
 ) -> None:
     """The plain listener stays, since http-01 and redirects need it."""
-    wanted = Wanted(NEW.certificate, NEW.key, "ECDSA", enable_tls=True, listen=listen)
+    wanted = Change(NEW.certificate, NEW.key, "ECDSA", enable_tls=True, listen=listen)
 
     text = after(tmp_path, f"server {{ {before} server_name a.test; }}", "a.test", wanted)
 
@@ -174,7 +175,7 @@ def test_of_two_kinds_of_keys_the_same_is_replaced(tmp_path: Path, kind: str, ke
     """Old clients need the RSA certificate that is not ours to touch."""
     servers = two_kinds(tmp_path, "RSA", "ECDSA")
 
-    text = after(tmp_path, servers, "a.test", Wanted(NEW.certificate, NEW.key, kind))
+    text = after(tmp_path, servers, "a.test", Change(NEW.certificate, NEW.key, kind))
 
     assert f"{tmp_path}/{kept}.pem" in text
     assert f"{tmp_path}/{1 - int(kept)}.pem" not in text
@@ -191,7 +192,7 @@ def test_a_single_certificate_of_another_kind_is_replaced(tmp_path: Path) -> Non
 
 def test_a_new_kind_is_added_beside_where_asked_for(tmp_path: Path) -> None:
     """nginx serves one certificate of each kind."""
-    wanted = Wanted(NEW.certificate, NEW.key, "ECDSA", beside=True)
+    wanted = Change(NEW.certificate, NEW.key, "ECDSA", beside=True)
 
     text = after(tmp_path, two_kinds(tmp_path, "RSA"), "a.test", wanted)
 
@@ -286,7 +287,7 @@ def test_two_certificates_without_one_of_the_new_kind_are_refused(tmp_path: Path
 
 def test_a_plain_listener_of_another_site_is_not_turned_into_tls(tmp_path: Path) -> None:
     """`ssl` on one block makes the whole address speak TLS."""
-    wanted = Wanted(NEW.certificate, NEW.key, "ECDSA", enable_tls=True)
+    wanted = Change(NEW.certificate, NEW.key, "ECDSA", enable_tls=True)
     servers = (
         "server { listen 80; server_name a.test; }\nserver { listen 443; server_name b.test; }"
     )
@@ -344,7 +345,7 @@ def test_two_certificates_of_one_kind_are_refused(tmp_path: Path) -> None:
 
 def test_the_blocks_own_plain_listener_is_not_doubled(tmp_path: Path) -> None:
     """`listen 443;` and `listen 443 ssl;` in one block is an error for nginx."""
-    wanted = Wanted(NEW.certificate, NEW.key, "ECDSA", enable_tls=True)
+    wanted = Change(NEW.certificate, NEW.key, "ECDSA", enable_tls=True)
 
     with pytest.raises(InvalidRequest, match=r"listens on \*:443 without TLS") as caught:
         edited(tmp_path, "server { listen 443; server_name a.test; }", "a.test", wanted)
@@ -380,7 +381,7 @@ def test_a_certificate_that_is_not_a_file_is_left_alone(tmp_path: Path, value: s
 def test_a_relative_path_to_the_live_version_is_already_right(tmp_path: Path) -> None:
     """nginx reads it relative to the directory of nginx.conf."""
     live = f"{tmp_path}/n/live"
-    wanted = Wanted(f"{live}/fullchain.pem", f"{live}/privkey.pem", "ECDSA")
+    wanted = Change(f"{live}/fullchain.pem", f"{live}/privkey.pem", "ECDSA")
     servers = (
         "server { listen 443 ssl; server_name a.test; "
         "ssl_certificate n/live/fullchain.pem; ssl_certificate_key n/live/privkey.pem; }"
@@ -393,7 +394,7 @@ def test_a_relative_path_to_the_live_version_is_already_right(tmp_path: Path) ->
 
 def test_a_path_with_a_space_is_quoted(tmp_path: Path) -> None:
     """Whoever names directories like that still wants a working server."""
-    wanted = Wanted("/n n/live/fullchain.pem", "/n n/live/privkey.pem", "ECDSA")
+    wanted = Change("/n n/live/fullchain.pem", "/n n/live/privkey.pem", "ECDSA")
 
     text = after(tmp_path, "server { listen 443 ssl; server_name a.test; }", "a.test", wanted)
 

@@ -22,7 +22,7 @@ from certrail.servers.registry import check_settings, kinds, open_target, site_o
         pytest.param({"key_owner": "a b"}, "key_owner: must be the name", id="owner"),
         pytest.param({"keep_versions": 0}, "keep_versions: ", id="no version kept"),
         pytest.param({"reload": "now"}, "reload: ", id="unknown way to reload"),
-        pytest.param({"binary": "-x"}, "binary: must name a file", id="option as program"),
+        pytest.param({"binary": "-x"}, "binary: must be a name", id="option as program"),
     ],
 )
 def test_a_bad_setting_is_named(server: dict[str, object], words: str) -> None:
