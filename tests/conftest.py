@@ -9,6 +9,7 @@ import pytest
 from xdist.remote import Producer
 
 from tests.support import distribution
+from tests.support.shared import AT_END
 
 pytest_plugins = ["tests.support.database", "tests.support.installation"]
 
@@ -23,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="ct-")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+    config.add_cleanup(AT_END.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from certrail.model import Bundle, Fingerprint
 from tests.support.caddy import program
-from tests.support.databases import NAME, Shared, write_pem
+from tests.support.databases import NAME, write_pem
 from tests.support.handshake import fingerprint_at
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, free_port, running
+from tests.support.shared import Shared
 
 ONE = """\
 www.example.test:@port@ {

@@ -10,18 +10,16 @@ Each needs root, drops to its own account and listens on 127.0.0.1 only.
 
 from __future__ import annotations
 
-import atexit
 import os
 import pwd
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from cryptography import x509
 
@@ -30,12 +28,12 @@ from certrail.remote.local import LocalHost
 from certrail.servers.versions import KeyFile, Versions
 from tests.support.nginx import TestCa
 from tests.support.process import binary, die_with_parent, free_port, running
+from tests.support.shared import AT_END, Shared
 from tests.support.starttls_servers import home
 
 NAME = "www.example.test"
 PAIR = "ssl = on\nssl_cert_file = '@dir@/old.pem'\nssl_key_file '@dir@/old.pem' # both\n"
 """PostgreSQL's settings."""
-T = TypeVar("T")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -64,12 +62,10 @@ class _Prepared:
 
     def __init__(self) -> None:
         self._made: dict[str, Path] = {}
-        self._folders = ExitStack()
-        atexit.register(self._folders.close)
 
     def copy(self, account: str, to: Path, make: Sequence[str]) -> None:
         if account not in self._made:
-            top = Path(self._folders.enter_context(tempfile.TemporaryDirectory()))
+            top = Path(AT_END.enter_context(tempfile.TemporaryDirectory()))
             top.chmod(0o755)
             data = top / "data"
             data.mkdir(mode=0o700)
@@ -93,9 +89,15 @@ _PREPARED = _Prepared()
 
 
 def as_user(name: str) -> list[str]:
-    """Return the words before a command that run it as *name*."""
+    """Return the words before a command that run it as *name*, until its parent ends."""
     user = pwd.getpwnam(name)
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
+    return [
+        "setpriv",
+        f"--reuid={user.pw_uid}",
+        f"--regid={user.pw_gid}",
+        "--init-groups",
+        "--pdeathsig=KILL",
+    ]
 
 
 @dataclass
@@ -171,7 +173,7 @@ class MariaDb:
                 shutil.chown(copy, "mysql")
                 tls = tls.replace(str(path), str(copy))
             text = (
-                f"[client-server]\nsocket = {folder}/socket\n[mysqld]\nuser = mysql\n"
+                f"[client-server]\nsocket = {folder}/socket\n[mysqld]\n"
                 f"datadir = {folder}/data\npid-file = {folder}/pid\nbind-address = 127.0.0.1\n"
                 f"port = {mariadb.port}\nskip-log-bin\ninnodb_flush_method = nosync\n"
                 f"innodb_buffer_pool_size = 8M\nperformance_schema = off\n"
@@ -180,9 +182,10 @@ class MariaDb:
             mariadb.config.write_bytes(text.replace("@dir@", str(folder)).encode())
             # As systemd does: whoever watches the folder starts it again.
             script = folder / "supervise.sh"
+            start = " ".join([*as_user("mysql"), program])
             script.write_text(
                 f"trap 'kill $pid; wait $pid; exit' TERM\n"
-                f"while true; do {program} --defaults-file={mariadb.config} & pid=$!; "
+                f"while true; do {start} --defaults-file={mariadb.config} & pid=$!; "
                 "wait $pid; done\n"
             )
             (folder / "restart.sh").write_text(
@@ -268,22 +271,6 @@ class Postgres:
 
             with running(argv, log=log, ready=ready, cwd=folder, stop_signal=2):
                 yield postgres
-
-
-class Shared(Generic[T]):
-    """A server that is started once for each process, for tests that leave it as it was."""
-
-    def __init__(self, started: Callable[[], AbstractContextManager[T]]) -> None:
-        self._started = started
-        self._kept = ExitStack()
-        self._server: T | None = None
-
-    def get(self) -> T:
-        """Return it, running."""
-        if self._server is None:
-            self._server = self._kept.enter_context(self._started())
-            atexit.register(self._kept.close)
-        return self._server
 
 
 _LIVE = f"@dir@/certrail/{NAME}/live"

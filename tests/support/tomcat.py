@@ -20,10 +20,11 @@ from pathlib import Path
 from certrail.model import Bundle, Fingerprint
 from certrail.remote.local import LocalHost
 from certrail.servers.versions import Versions
-from tests.support.databases import NAME, Shared
+from tests.support.databases import NAME
 from tests.support.handshake import fingerprint_at
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, binary, free_port, running
+from tests.support.shared import Shared
 from tests.support.starttls_servers import home
 
 HOME = Path("/usr/share/tomcat10")
@@ -66,7 +67,11 @@ _USERS = """\
 # As systemd does: who ends the process has it started again.
 _SUPERVISE = """\
 trap 'kill $pid; wait $pid; exit' TERM
-while true; do {home}/bin/catalina.sh run & pid=$!; echo $pid >"$CATALINA_BASE/pid"; wait $pid; done
+while true; do
+  setpriv --pdeathsig=KILL {home}/bin/catalina.sh run & pid=$!
+  echo $pid >"$CATALINA_BASE/pid"
+  wait $pid
+done
 """
 _RESTART = """\
 pid=$(cat {dir}/pid)
