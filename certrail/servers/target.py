@@ -28,12 +28,13 @@ from certrail.model import (
     key_text,
     subject_names,
 )
+from certrail.servers.key_file import KeyFile
 from certrail.servers.plan import Plan
 from certrail.servers.program import Program
 from certrail.servers.settings import ServerSettings
 from certrail.servers.splice import Splice, replacements, splice
 from certrail.servers.transaction import Control, FileChange, State, Transaction
-from certrail.servers.versions import Form, KeyFile, Versions, slug, version_of
+from certrail.servers.versions import Form, Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
 _NO_RIGHT = ("Permission denied", "not permitted")

@@ -25,7 +25,8 @@ from cryptography import x509
 
 from certrail.model import Bundle, Fingerprint, fingerprint
 from certrail.remote.local import LocalHost
-from certrail.servers.versions import KeyFile, Versions
+from certrail.servers.key_file import KeyFile
+from certrail.servers.versions import Versions
 from tests.support.nginx import TestCa
 from tests.support.process import binary, die_with_parent, free_port, running
 from tests.support.shared import AT_END, Shared

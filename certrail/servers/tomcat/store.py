@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from certrail.connectors import Host
 from certrail.errors import ConnectorError, InvalidRequest
 from certrail.model import Bundle, Chain
-from certrail.servers.versions import KeyFile, Versions, version_of
+from certrail.servers.key_file import KeyFile
+from certrail.servers.versions import Versions, version_of
 from certrail.x509.export import Format, Part, export, load
 
 STORE = "keystore.p12"
