@@ -166,6 +166,7 @@ KINDS = (
         "Nothing happened",
         "Something that runs regularly did not: see whether server and workers run.",
     ),
+    Kind("certrail.report.ready", "report-ready", _INFO, "Report is ready"),
     Kind("certrail.test", "test", _INFO, "Test message"),
 )
 

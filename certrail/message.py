@@ -10,6 +10,14 @@ from certrail.events import Severity
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes with a message."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What is to be told. No secret is in it.
 
@@ -21,6 +29,7 @@ class Message:
         severity: the gravest of what is told.
         thread: what belongs together has the same, such as all about one request; or "".
         events: the same for programs: one mapping for each event, with its ``id``.
+        attachments: files, for notifiers that carry any.
     """
 
     id: str
@@ -31,3 +40,4 @@ class Message:
     severity: Severity
     thread: str = ""
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    attachments: Sequence[Attachment] = ()

@@ -51,9 +51,23 @@ async def show_dashboard() -> None:
 )
 async def make_reports() -> int:
     """Make the saved reports whose time has come; returns how many."""
-    log = get_run_logger()
     ui_url = settings.adopt().ui_url
-    made = await in_thread(making.make_due, _folder(), ui_url=ui_url)
+    return await _shown(await in_thread(making.make_due, _folder(), ui_url=ui_url))
+
+
+@task(
+    name="Make a report",
+    task_run_name="Make a report",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def make_report(name: str) -> int:
+    """Make the saved report of that name now."""
+    ui_url = settings.adopt().ui_url
+    return await _shown(await in_thread(making.make_now, name, _folder(), ui_url=ui_url))
+
+
+async def _shown(made: list[making.Made]) -> int:
     for one in made:
         columns = one.report.columns[:_COLUMNS]
         lines = markdown.table(
@@ -65,7 +79,7 @@ async def make_reports() -> int:
             key="report-" + re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-"),
             description=one.report.title,
         )
-        log.info("report %s: %d rows in %s", one.name, len(one.report.rows), one.path)
+        get_run_logger().info("report %s: %d rows in %s", one.name, len(one.report.rows), one.path)
     return len(made)
 
 

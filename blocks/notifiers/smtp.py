@@ -7,6 +7,7 @@ that offers no STARTTLS (RFC 3207) where it is asked for gets nothing.
 from __future__ import annotations
 
 import base64
+import mimetypes
 import smtplib
 import socket
 import ssl
@@ -224,6 +225,10 @@ def compose(message: Message, *, sender: str, reply_to: str = "") -> EmailMessag
     mail["X-Certrail-Events"] = ", ".join(str(one["id"]) for one in message.events[:20])
     mail.set_content(message.text, charset="utf-8", cte="quoted-printable")
     mail.add_alternative(message.html, subtype="html", charset="utf-8", cte="quoted-printable")
+    for file in message.attachments:
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        main, _, sub = kind.partition("/")
+        mail.add_attachment(file.content, maintype=main, subtype=sub, filename=plain(file.name))
     return mail
 
 

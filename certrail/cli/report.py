@@ -120,7 +120,7 @@ def run(
     epilog=examples(
         "certrail report save shop --kind endpoints --tag shop --format xlsx",
         "certrail report save monday --kind upcoming --days 7 --format pdf --cron '0 6 * * mon' "
-        "--timezone Europe/Berlin",
+        "--timezone Europe/Berlin --mail pki@example.org",
     )
 )
 @click.argument("name")
@@ -133,20 +133,31 @@ def run(
               show_default=True, help="Of the file.")  # fmt: skip
 @click.option("--cron", default="", metavar="'M H D M W'", help="When it is made by itself.")
 @click.option("--timezone", default="UTC", show_default=True, help="Of these times.")
+@click.option("--mail", "email", multiple=True, metavar="ADDRESS",
+              help="Who gets it by mail when it is made by itself; repeatable.")  # fmt: skip
 def save(
-    name: str, kind: str, days: int, format_: str, cron: str, timezone: str, **chosen: Any
+    name: str,
+    kind: str,
+    days: int,
+    format_: str,
+    cron: str,
+    timezone: str,
+    email: tuple[str, ...],
+    **chosen: Any,
 ) -> None:
     """Save a report under NAME; with --cron it is made on schedule.
 
     Files go to the folder `reports` of the data directory, a summary to
-    Prefect's artifacts; who has `report-ready` among their events is told.
+    Prefect's artifacts. Those of --mail, and whoever has `report-ready` among
+    their events, get a mail with the file. The deployment saved-report/by-name
+    makes it by a schedule of Prefect's.
     """
     from certrail.store import reports
     from certrail.store.reports import SavedReport
 
     settings.adopt()
     job, view = _of(kind, chosen)
-    kept = SavedReport(name, kind, format_, view, job, days, cron, timezone)
+    kept = SavedReport(name, kind, format_, view, job, days, cron, timezone, _readers(email))
     is_new = reports.save(kept, audit.local_actor())
     click.echo(f"report {name} {'saved' if is_new else 'replaced'}")
 
@@ -171,6 +182,7 @@ def list_(as_json: bool) -> None:
             "days": one.days,
             "cron": one.cron or None,
             "timezone": one.timezone,
+            "email": list(one.email),
             "next_at": time_text(one.next_at(now)),
             "made_at": time_text(one.made_at),
             "saved_by": one.saved_by,
@@ -195,6 +207,34 @@ def delete(name: str) -> None:
     settings.adopt()
     reports.remove(name, audit.local_actor())
     click.echo(f"report {name} deleted")
+
+
+def _readers(email: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses, if they are such and something can write to them.
+
+    Raises:
+        InvalidRequest: one is no address, or no connector carries e-mail.
+    """
+    from certrail.configuration import check_address
+    from certrail.notify import drain, rules
+    from certrail.store import notifications
+    from certrail.store.database import transaction
+
+    if not email:
+        return ()
+    try:
+        check_address(email)
+    except ValueError as exc:
+        raise InvalidRequest(str(exc)) from None
+    with transaction() as connection:
+        account, channels = drain.account_settings(connection), notifications.channels(connection)
+    if rules.mail_channel(account, channels) is None:
+        raise InvalidRequest(
+            "no connector says how e-mail is sent",
+            remedy="Add one of the type notifier-smtp; of several, name one as `mail` under "
+            "`notifications`.",
+        )
+    return email
 
 
 def _of(kind: str, chosen: dict[str, Any]) -> tuple[str, Any]:

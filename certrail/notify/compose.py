@@ -9,7 +9,7 @@ from typing import Any
 
 from certrail.events import Severity
 from certrail.log import logger, plain
-from certrail.message import Message
+from certrail.message import Attachment, Message
 from certrail.notify.sandbox import render
 from certrail.notify.settings import NotificationSettings, Template
 
@@ -40,6 +40,7 @@ def compose(
     message_id: str,
     recipient: str,
     because: str = "",
+    attachments: Sequence[Attachment] = (),
 ) -> Message:
     """Return the message that tells of events.
 
@@ -48,6 +49,7 @@ def compose(
         settings: the account-wide rules, for their templates.
         message_id, recipient: of the message.
         because: why they are told together, "" for one that is told by itself.
+        attachments: files that go with it.
     """
     gravest = max(described, key=lambda one: Severity(one["severity"]).rank)
     data = {**gravest, "events": list(described), "count": len(described), "because": because}
@@ -62,6 +64,7 @@ def compose(
         severity=Severity(gravest["severity"]),
         thread=str(gravest["payload"].get("request_id", "")) if len(described) == 1 else "",
         events=tuple({key: one.get(key) for key in _FOR_PROGRAMS} for one in described),
+        attachments=tuple(attachments),
     )
 
 

@@ -37,12 +37,12 @@ from certrail.errors import (
 )
 from certrail.events import kind_of
 from certrail.log import logger, plain
-from certrail.message import Message
+from certrail.message import Attachment, Message
 from certrail.notify import rules
 from certrail.notify.compose import compose
 from certrail.notify.settings import NotificationSettings
 from certrail.notify.words import describe, ends, severity_of
-from certrail.store import notifications, outbox
+from certrail.store import notifications, outbox, reports
 from certrail.store.database import transaction
 from certrail.store.notifications import Claim
 
@@ -134,7 +134,9 @@ def route(now: datetime) -> int:
                 kind = kind_of(event.event)
                 severity = severity_of(event, kind)
                 profile = _profile(profiles.get(event.location))
-                for target in rules.targets(kind, account, profile, mail):
+                # Those whom a saved report names get it whatever the rules say.
+                named = tuple(event.payload.get("email") or ())
+                for target in rules.targets(kind, account, profile, mail, named):
                     slug = channels.get(target.channel, "")
                     when = rules.timing(kind, severity, slug, account, now)
                     notifications.add(
@@ -235,6 +237,12 @@ def message_of(claim: Claim, ui_url: str) -> Message:
         message_id=claim.message_id,
         recipient=claim.recipient,
         because=claim.held_because or "",
+        attachments=[
+            Attachment(name, content)
+            for name, content in reports.files(
+                [one.payload["attachment"] for one in events if one.payload.get("attachment")]
+            )
+        ],
     )
 
 

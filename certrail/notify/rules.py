@@ -56,6 +56,7 @@ def targets(
     account: NotificationSettings,
     profile: Notifications | None,
     mail: str | None,
+    named: tuple[str, ...] = (),
 ) -> tuple[Target, ...]:
     """Return who hears of an event of *kind*.
 
@@ -64,8 +65,9 @@ def targets(
         account: the account-wide rules.
         profile: those of the endpoint's profile, None if it has none.
         mail: see :func:`mail_channel`.
+        named: addresses that the event itself names; they are told in any case.
     """
-    found: dict[Target, None] = {}
+    found = _all(named, (), mail)
     replaced = profile is not None and profile.mode == "replace"
     if not replaced and matches(account.events, kind):
         found |= _all(account.email, account.channels, mail)

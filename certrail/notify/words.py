@@ -19,9 +19,11 @@ _SHORT_ID = 8
 _SPOKEN = frozenset(
     {
         "action",
+        "attachment",
         "cause",
         "commands",
         "detail",
+        "email",
         "fingerprint",
         "flow_run_id",
         "location",

@@ -56,19 +56,34 @@ def make_due(folder: Path, *, ui_url: str = "", now: datetime | None = None) -> 
     made = []
     for saved in reports.every():
         try:
-            if saved.is_due(at):
-                made.append(_make(saved, folder, ui_url, at))
+            if saved.is_due(at) and (one := _make(saved, folder, ui_url, at)) is not None:
+                made.append(one)
         except (CertrailError, OSError) as exc:
             logger.error("report %s could not be made: %s", saved.name, exc)
     return made
 
 
-def _make(saved: SavedReport, folder: Path, ui_url: str, at: datetime) -> Made:
+def make_now(name: str, folder: Path, *, ui_url: str = "") -> list[Made]:
+    """Make a saved report, whatever its schedule says; none where another process just did.
+
+    Raises:
+        NotFound: there is none of that name.
+        OSError: it cannot be written.
+    """
+    saved = reports.find(name)
+    if saved is None:
+        raise reports.unknown(name, [one.name for one in reports.every()])
+    one = _make(saved, folder, ui_url, datetime.now(UTC))
+    return [one] if one is not None else []
+
+
+def _make(saved: SavedReport, folder: Path, ui_url: str, at: datetime) -> Made | None:
     report = build(saved, ui_url=ui_url, now=at)
     path = folder / f"{saved.name}-{at:%Y%m%dT%H%M%SZ}.{saved.format}"
-    put(path, rendered(report, saved.format))
-    reports.made(saved.name, at, rows=len(report.rows), where=str(path))
-    return Made(saved.name, report, path)
+    content = rendered(report, saved.format)
+    put(path, content)
+    told = reports.made(saved, at, rows=len(report.rows), where=str(path), content=content)
+    return Made(saved.name, report, path) if told else None
 
 
 def put(path: Path, content: bytes) -> None:

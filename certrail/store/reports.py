@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from certrail.errors import InvalidRequest, NotFound
 from certrail.store import audit, outbox
 from certrail.store.database import transaction
-from certrail.store.schema import reports
+from certrail.store.schema import report_files, reports
 from certrail.store.views import View
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+_LARGEST = 10 * 1024 * 1024
+_KEPT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class SavedReport:
         days: how far back or ahead it looks.
         cron: when it is made, five fields; empty: when somebody asks.
         timezone: of these times.
+        email: who gets it by mail, whatever the rules of notifications say.
     """
 
     name: str
@@ -45,6 +50,7 @@ class SavedReport:
     days: int = 30
     cron: str = ""
     timezone: str = "UTC"
+    email: tuple[str, ...] = ()
     saved_by: str = ""
     created_at: datetime | None = None
     made_at: datetime | None = None
@@ -101,6 +107,7 @@ def save(report: SavedReport, actor: str) -> bool:
             "columns": list(report.view.columns),
             "job": report.job,
             "days": report.days,
+            "email": list(report.email),
         },
         "cron": report.cron,
         "timezone": report.timezone,
@@ -147,20 +154,66 @@ def remove(name: str, actor: str) -> None:
         raise unknown(name, [one.name for one in every()])
 
 
-def made(name: str, at: datetime, *, rows: int, where: str) -> None:
-    """Note that a report was made; those who want to hear of it are told."""
+def made(report: SavedReport, at: datetime, *, rows: int, where: str, content: bytes) -> bool:
+    """Note that a report was made; those who want to hear of it are told, with the file.
+
+    Returns False, and tells nobody, where another process has made it since
+    *report* was read.
+    """
     with transaction() as connection:
-        connection.execute(update(reports).where(reports.c.name == name).values(made_at=at))
+        mine = connection.execute(
+            update(reports)
+            .where(
+                reports.c.name == report.name,
+                reports.c.made_at.is_not_distinct_from(report.made_at),
+            )
+            .values(made_at=at)
+            .returning(reports.c.name)
+        ).first()
+        if mine is None:
+            return False
         outbox.put(
             connection,
             "certrail.report.ready",
-            name,
-            resource=f"certrail.report.{name}",
-            once=f"report {name} {at.isoformat()}",
-            detail=f"report {name}: {rows} rows in {where}",
+            report.name,
+            resource=f"certrail.report.{report.name}",
+            once=f"report {report.name} {at.isoformat()}",
+            detail=f"report {report.name}: {rows} rows in {where}",
             rows=rows,
             file=where,
+            email=list(report.email),
+            attachment=_keep_file(connection, report.name, PurePath(where).name, content),
         )
+    return True
+
+
+def files(ids: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Return name and content of files of reports; those that are gone are left out."""
+    wanted = [UUID(one) for one in ids]
+    if not wanted:
+        return []
+    query = select(report_files).where(report_files.c.id.in_(wanted))
+    with transaction() as connection:
+        found = {row.id: (row.file, bytes(row.content)) for row in connection.execute(query)}
+    return [found[one] for one in wanted if one in found]
+
+
+def _keep_file(connection: Connection, name: str, file: str, content: bytes) -> str | None:
+    """Keep a file for the mail that tells of it; None where no mail server would take it."""
+    if len(content) > _LARGEST:
+        return None
+    # A message is tried for three days; what is older was sent, or never will be.
+    connection.execute(
+        delete(report_files).where(
+            report_files.c.report == name, report_files.c.made_at < func.now() - _KEPT
+        )
+    )
+    kept = connection.execute(
+        insert(report_files)
+        .values(report=name, file=file, content=content)
+        .returning(report_files.c.id)
+    ).scalar_one()
+    return str(kept)
 
 
 def unknown(name: str, known: Sequence[str]) -> NotFound:
@@ -187,6 +240,7 @@ def _read(row: Row[Any]) -> SavedReport:
         days=settings.get("days", 30),
         cron=row.cron,
         timezone=row.timezone,
+        email=tuple(settings.get("email", ())),
         saved_by=row.saved_by,
         created_at=row.updated_at or row.created_at,
         made_at=row.made_at,

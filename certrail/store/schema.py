@@ -18,6 +18,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -553,4 +554,16 @@ reports = Table(
     _at("updated_at"),
     _at("made_at"),
     comment="Reports that people saved, and when each was made last on schedule.",
+)
+
+report_files = Table(
+    "report_files",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("report", Text, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False, server_default=_Now),
+    Index("ix_report_files_report", "report", "made_at"),
+    comment="Files of reports, kept until they are mailed.",
 )

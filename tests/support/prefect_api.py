@@ -38,6 +38,10 @@ class PrefectApi:
         """PATCH *path* with *body*."""
         self._client.patch(path, json=body).raise_for_status()
 
+    def put(self, path: str, body: Any) -> None:
+        """PUT *body* to *path*."""
+        self._client.put(path, json=body).raise_for_status()
+
     def delete(self, path: str) -> None:
         """DELETE *path*."""
         self._client.delete(path).raise_for_status()

@@ -8,18 +8,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 import yaml
 
 from deployments.automations import TAG
 from tests.support.hook_server import HookServer, hook_server
 from tests.support.mail_server import PASSWORD, USER, MailServer, mail_server
+from tests.support.prefect_api import PrefectApi
 from tests.support.process import free_port, wait_for
 from tests.support.stack import Stack
 
@@ -238,3 +241,120 @@ def test_a_crashed_run_is_told_once(office: Office) -> None:
     deadline = time.monotonic() + 5
     wait_for(lambda: time.monotonic() > deadline, "a while", within=10)
     assert len(office.mails(name)) == 1
+
+
+def test_a_saved_report_arrives_as_a_mail_with_its_file_once(office: Office) -> None:
+    """Made when its time has come, by whichever run looks first; and by Prefect's own schedules."""
+    readers = ["board@example.test", "prüfung@example.test"]
+    made = ["--kind", "endpoints", "--profile", "office", "--format", "csv"]
+    told = ["report", "save", "office-weekly", *made, "--cron", "0 6 * * mon"]
+    for reader in readers:
+        told += ["--mail", reader]
+    done = office.stack.cli(*told)
+    assert done.returncode == 0, done.stderr
+    # Its Monday has passed since it was saved.
+    with psycopg.connect(office.stack.database_url) as connection:
+        connection.execute(
+            "update reports set created_at = created_at - interval '8 days' where name = %s",
+            ["office-weekly"],
+        )
+    with closing(PrefectApi(office.stack.api_url)) as api:
+        regular = api.get("/deployments/name/report/every-quarter-hour")["id"]
+        by_name = api.get("/deployments/name/saved-report/by-name")["id"]
+        # Two at once, as after a restart.
+        for run in [api.run(regular) for _ in range(2)]:
+            assert api.wait(run)["state_type"] == "COMPLETED", api.logs(run)
+
+        def arrived(count: int) -> bool:
+            return all(len(office.mail.to(reader)) == count for reader in readers)
+
+        wait_for(lambda: arrived(1), "a mail for each reader", within=150)
+        run = api.run(by_name, name="office-weekly")
+        assert api.wait(run)["state_type"] == "COMPLETED", api.logs(run)
+        wait_for(lambda: arrived(2), "a second one, asked for", within=150)
+        refused = api.run(by_name, name="nothere")
+        assert "there is no report nothere" in api.wait(refused, "FAILED")["state"]["message"]
+
+    for mail in [one for reader in readers for one in office.mail.to(reader)]:
+        assert mail.subject.startswith("[Certrail] Report is ready: office-weekly")
+        (file,) = mail.mail.iter_attachments()
+        assert str(file.get_filename()).startswith("office-weekly-")
+        assert file.get_content_type() == "text/csv"
+        rows = file.get_content().splitlines()
+        assert len(rows) == 3
+        assert "first.office.example.test:443" in "".join(rows)
+    others = [one.subject for one in office.mail.to("ops@example.test")]
+    assert not [subject for subject in others if "Report is ready" in subject]
+
+
+def test_each_automation_that_watches_fires(office: Office) -> None:
+    """What nobody has ever seen fire does not: late, failed, and nothing at all."""
+    automations = {one["name"]: one for one in _automations(office)}
+    late, failed, away = (
+        automations[f"Certrail: {name}"]
+        for name in ("a request is late", "upkeep failed", "report stays away")
+    )
+    token = uuid4().hex[:8]
+    with (
+        closing(PrefectApi(office.stack.api_url)) as api,
+        api.idle_pool() as pool,
+        _hurried(api, late, 10),
+        _hurried(api, away, 10),
+        _hurried(api, failed, 0),
+    ):
+        # A pool that no worker serves.
+        flow = api.post("/flows/", name="web-server")["id"]
+        unserved = api.post(
+            "/deployments/",
+            name=f"late-{token}",
+            flow_id=flow,
+            entrypoint="flows.report.report",
+            work_pool_name=pool,
+        )["id"]
+        waiting = api.run(unserved)
+        api.patch(f"/flow_runs/{waiting}", name=f"late-{token}")
+        upkeep = api.get("/deployments/name/renewal-sweep/every-minute")["id"]
+        broken = api.post(
+            f"/deployments/{upkeep}/create_flow_run",
+            name=f"failed-{token}",
+            state={
+                "type": "SCHEDULED",
+                "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"},
+            },
+        )["id"]
+        state = {"type": "FAILED", "message": "the disk is full"}
+        api.post(f"/flow_runs/{broken}/set_state", state=state, force=True)
+
+        def told(title: str, text: str) -> list[Any]:
+            return [one for one in office.mails(text) if title in one.subject]
+
+        wait_for(lambda: bool(told("run is late", f"late-{token}")), "late is told", within=200)
+        wait_for(lambda: bool(told("run failed", f"failed-{token}")), "failed is told", within=200)
+        wait_for(lambda: bool(told("Nothing happened", "report")), "silence is told", within=200)
+        api.delete(f"/deployments/{unserved}")
+
+    (mail,) = told("run failed", f"failed-{token}")
+    assert "the disk is full" in mail.text
+    (mail,) = told("run is late", f"late-{token}")
+    assert f"/runs/flow-run/{waiting}" in mail.text
+    assert "certrail doctor" in mail.text
+
+
+@contextmanager
+def _hurried(api: PrefectApi, automation: dict[str, Any], seconds: int) -> Iterator[None]:
+    """Let an automation be patient for so long only, as an operator sets it in Prefect."""
+    kept = {
+        key: automation[key]
+        for key in ("name", "description", "enabled", "trigger", "actions", "tags")
+    }
+    api.put(f"/automations/{automation['id']}", kept | {"trigger": _within(kept, seconds)})
+    try:
+        yield
+    finally:
+        api.put(f"/automations/{automation['id']}", kept)
+
+
+def _within(kept: dict[str, Any], seconds: int) -> dict[str, Any]:
+    return {key: value for key, value in kept["trigger"].items() if key != "id"} | {
+        "within": seconds
+    }
