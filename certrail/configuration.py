@@ -265,6 +265,51 @@ class ProfileConfig(_Strict):
         return Calendar(windows=self.maintenance_window, blackout=self.blackout)
 
 
+class FurtherPlace(_Strict):
+    """Another machine or appliance that serves the same certificate."""
+
+    target: str = Field(description="Connector of the machine or appliance.")
+    address: tuple[str, ...] = Field(
+        min_length=1,
+        description="Where to connect for testing what it serves, past any load balancer: "
+        "host:port or a list.",
+    )
+    server: dict[str, Any] = Field(
+        default_factory=dict,
+        description="As of the endpoint; default: what the endpoint says.",
+    )
+
+    @field_validator("address", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("address")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            split_address(address)
+        return value
+
+    @field_validator("server")
+    @classmethod
+    def _no_plain_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_server(value)
+
+
+def check_server(value: dict[str, Any]) -> dict[str, Any]:
+    """Return *value* unless there is a plain secret in it.
+
+    Raises:
+        ValueError: there is one.
+    """
+    password = value.get("password")
+    if password and not str(password).startswith(("env:", "file:", "sealed:")):
+        # Endpoints are shown to everybody and stored as they are.
+        raise ValueError("`password` must be a reference: env:NAME, file:/path or sealed:…")
+    return value
+
+
 class EndpointConfig(_Strict):
     """A place that serves or holds a certificate."""
 
@@ -286,6 +331,11 @@ class EndpointConfig(_Strict):
     server: dict[str, Any] = Field(
         default_factory=dict,
         description="On a machine: `kind` of the server program and its settings.",
+    )
+    also_on: tuple[FurtherPlace, ...] = Field(
+        default=(),
+        description="Further machines that serve the same certificate: ordered once, installed "
+        "on all.",
     )
     starttls: StartTls | None = Field(
         default=None, description="Protocol in which TLS is asked for after connecting."
@@ -332,11 +382,7 @@ class EndpointConfig(_Strict):
     @field_validator("server")
     @classmethod
     def _no_plain_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
-        password = value.get("password")
-        if password and not str(password).startswith(("env:", "file:", "sealed:")):
-            # Endpoints are shown to everybody and stored as they are.
-            raise ValueError("`password` must be a reference: env:NAME, file:/path or sealed:…")
-        return value
+        return check_server(value)
 
     @field_validator("names")
     @classmethod
@@ -367,6 +413,14 @@ class ConnectorRef(_Strict):
         return f"{self.slug}/{self.name}"
 
 
+class Place(_Strict):
+    """Where else the certificate of a plan is installed, and where that is tested."""
+
+    target: ConnectorRef
+    server: dict[str, Any]
+    addresses: tuple[str, ...]
+
+
 class Hold(_Strict):
     """When a certificate that was obtained may be installed.
 
@@ -389,6 +443,7 @@ class Plan(_Strict):
     starttls: StartTls | None = None
     server: dict[str, Any] = Field(default_factory=dict)
     target: ConnectorRef | None = None
+    also_on: tuple[Place, ...] = ()
     workflow: Workflow
     profile: str
     ca: ConnectorRef
@@ -424,6 +479,19 @@ class Plan(_Strict):
                 "ca_profile": ordered.ca_profile,
                 "workflow": ordered.workflow,
                 "takes_back": ordered.takes_back,
+            }
+        )
+
+    def at(self, number: int) -> Plan:
+        """Return the plan of one place alone: 0 is the endpoint's own, then those of `also_on`."""
+        if number == 0:
+            return self
+        place = self.also_on[number - 1]
+        return self.model_copy(
+            update={
+                "target": place.target,
+                "server": place.server,
+                "addresses": place.addresses,
             }
         )
 

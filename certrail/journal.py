@@ -69,9 +69,11 @@ class Effect:
 class Journal:
     """The journal of one request in one run."""
 
-    def __init__(self, request_id: UUID, run: int) -> None:
+    def __init__(self, request_id: UUID, run: int, *, place: int = 0) -> None:
+        """*place* is one of several that the same is done in; its keys are its own."""
         self.request_id = request_id
         self.run = run
+        self._suffix = f"@{place}" if place else ""
 
     @contextmanager
     def effect(
@@ -82,6 +84,7 @@ class Journal:
         The block looks at ``outcome``: None means it has to find out and do;
         otherwise the effect is finished and nothing may be done again.
         """
+        key += self._suffix
         with statement() as connection:
             this = {"request_id": self.request_id, "action": action, "key": key}
             row = connection.execute(
@@ -102,7 +105,7 @@ class Journal:
             table.delete().where(
                 table.c.request_id == self.request_id,
                 table.c.action == action,
-                table.c.key == key,
+                table.c.key == key + self._suffix,
             )
         )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from certrail.steps import installation
+from certrail.steps import places
 from certrail.steps.outcome import Outcome, Work
 from certrail.tracker import Title
 from tasks._connections import install_target
 from tasks._step import step
 
 
-@step(Title.CERTIFICATE_INSTALLED, is_done=lambda request: request.staged is not None)
+@step(Title.CERTIFICATE_INSTALLED, is_done=places.is_installed)
 def install(work: Work) -> Outcome:
     """Install the certificate and configure the server to use it."""
-    return installation.install(work, lambda: install_target(work.plan))
+    return places.install(work, install_target, Title.CERTIFICATE_INSTALLED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from certrail.steps import testing
+from certrail.steps import places
 from certrail.steps.outcome import Outcome, Work
 from certrail.tracker import Title
 from tasks._connections import install_target
@@ -12,4 +12,4 @@ from tasks._step import step
 @step(Title.TESTING_INSTALLATION, attempts=1)
 def test_installation(work: Work) -> Outcome:
     """Connect to the endpoint like a regular client."""
-    return testing.test_installation(work, lambda: install_target(work.plan))
+    return places.test(work, install_target)

@@ -90,6 +90,19 @@ def check_endpoint(
         return
     if profile is None:
         return
+    if endpoint.also_on and profile.workflow is Workflow.DELIVERY:
+        complain((*path, "also_on"), "is for what is installed, not for deliveries")
+    if endpoint.also_on and profile.key.location == "host":
+        complain(
+            (*path, "also_on"),
+            f"the key stays on its machine by the profile {profile.name}, so it can be only one",
+        )
+    for index, place in enumerate(endpoint.also_on):
+        where = (*path, "also_on", index)
+        fits = _expect((*where, "target"), place.target, allowed, kinds, complain)
+        if fits and kinds[place.target] == _HOST and profile.workflow is Workflow.WEB_SERVER:
+            further = endpoint.model_copy(update={"server": place.server or endpoint.server})
+            _check_server(where, further, profile, complain)
     on_host = kinds[endpoint.target] == _HOST
     if profile.validation and profile.validation.webroot and not on_host:
         complain(

@@ -134,7 +134,7 @@ def order_rollback(which: str, *, actor: str, force: bool = False) -> Request:
     changes: dict[str, Any] = {"names": way.before.names or prepared.plan.names}
     # What clients refuse is refused by every installation: only the target may bring it back.
     by_target = way.before.key_id is None or not way.before.usable(datetime.now(UTC))
-    if by_target and way.staged is not None:
+    if by_target and way.staged is not None and not prepared.plan.also_on:
         changes["takes_back"] = way.staged.to_json()
     return requests.create(
         prepared.endpoint_id,

@@ -95,9 +95,7 @@ def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Sta
             staged = target.stage(site, bundle, present)
             effect.record(
                 {"summary": staged.summary},
-                lambda connection: requests.keep_staged(
-                    connection, work.request.id, staged.to_json()
-                ),
+                lambda connection: work.keep_staged(connection, staged.to_json()),
             )
             log.effect(_STAGE, request=work.request.id, site=site.id, what=staged.summary)
             return staged
@@ -167,7 +165,7 @@ def _forget(work: Work, staged: Staged) -> None:
     with transaction() as connection:
         for action in (_STAGE, _ACTIVATE):
             work.journal.forget(connection, action, staged.fingerprint)
-        requests.keep_staged(connection, work.request.id, None)
+        work.keep_staged(connection, None)
 
 
 def _keep_previous(work: Work, fingerprint: Fingerprint) -> None:

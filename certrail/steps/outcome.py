@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
 
 from certrail.configuration import Plan
 from certrail.journal import Journal
+from certrail.store import places, requests
 from certrail.store.requests import Request
 from certrail.tracker import StepStatus
 
@@ -35,11 +39,25 @@ class Work:
 
     request: Request
     journal: Journal = field(compare=False)
+    place: int = 0
 
     @classmethod
     def of(cls, request: Request) -> Work:
         """Build it for the request's present run."""
         return cls(request, Journal(request.id, request.run_count))
+
+    def at(self, number: int, staged: dict[str, Any] | None) -> Work:
+        """Return the work in one of several places; *staged* is what was staged there."""
+        if number == 0:
+            return self
+        request = replace(self.request, plan=self.plan.at(number), staged=staged)
+        return Work(request, Journal(request.id, request.run_count, place=number), number)
+
+    def keep_staged(self, connection: Connection, staged: dict[str, Any] | None) -> None:
+        """Store in the caller's transaction what install and restore need here."""
+        if self.place == 0:
+            requests.keep_staged(connection, self.request.id, staged)
+        places.keep_staged(connection, self.request.id, self.place, staged)
 
     @property
     def plan(self) -> Plan:

@@ -15,7 +15,6 @@ from certrail.errors import ActivationRefused, CertrailError
 from certrail.model import Chain, Site, Staged
 from certrail.steps import observing
 from certrail.steps.outcome import Outcome, Work
-from certrail.store import requests
 from certrail.store.database import transaction
 
 _RESTORE = "install.restore"
@@ -48,9 +47,7 @@ def take_back(
                 raise
             effect.record(
                 {"line": line},
-                lambda connection: requests.keep_staged(
-                    connection, work.request.id, newer.to_json()
-                ),
+                lambda connection: work.keep_staged(connection, newer.to_json()),
             )
             log.effect(_RESTORE, request=work.request.id, site=newer.site, what=line)
     line = str((effect.outcome or {})["line"])
@@ -67,7 +64,7 @@ def again(work: Work, target: InstallTarget, newer: Staged) -> Told:
     """Make *newer* live again after all. The next run goes back anew."""
     with transaction() as connection:
         work.journal.forget(connection, _RESTORE, newer.fingerprint)
-        requests.keep_staged(connection, work.request.id, None)
+        work.keep_staged(connection, None)
     try:
         line = target.activate(newer)
     except CertrailError as exc:

@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, any_, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
-from certrail.configuration import ConnectorRef, Plan, ProfileConfig, split_address
+from certrail.configuration import ConnectorRef, Place, Plan, ProfileConfig, split_address
 from certrail.errors import InvalidRequest
 from certrail.maintenance import Calendar
 from certrail.model import Action
@@ -158,6 +158,11 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
             remedy="Give the endpoint a `target` in the configuration file, then `certrail apply`.",
         )
     profile = read_profile(row.profile_settings)
+    if row.also_on and profile.key.location == "host":
+        raise InvalidRequest(
+            f"{location} is served by several machines, so its key cannot stay on one of them",
+            remedy="Give it a profile with `key: {location: store}`, or make an endpoint of each.",
+        )
     names = tuple(row.names) or _own_names(row)
     dns = profile.validation.dns if profile.validation else None
     try:
@@ -169,6 +174,7 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
             starttls=row.starttls,
             server=row.server,
             target=_reference(row.target, slugs),
+            also_on=_further(row, slugs),
             workflow=profile.workflow,
             profile=profile.name,
             ca=_reference(profile.ca, slugs),
@@ -196,6 +202,17 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
         certificate_id=row.present_id,
         obtained_id=row.obtained_id or row.present_id,
         obtained_names=tuple(row.obtained_names or row.present_names or ()),
+    )
+
+
+def _further(row: Row[Any], slugs: Mapping[str, str]) -> tuple[Place, ...]:
+    return tuple(
+        Place(
+            target=_reference(one["target"], slugs),
+            server=one["server"] or row.server,
+            addresses=tuple(one["address"]),
+        )
+        for one in row.also_on
     )
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from certrail.store import requests, steps
+from certrail.store import places, requests, steps
 from certrail.store.database import transaction
 from certrail.store.requests import Request
 from certrail.store.schema import certificates, jobs
@@ -91,6 +91,8 @@ class RequestView:
             "run_count": request.run_count,
             "cancel_requested": request.cancel_requested,
         }
+        if request.plan.also_on:
+            shown["places"] = [one.to_json() for one in places.of_request(request.id)]
         if self.history is not None:
             shown["history"] = [_attempt(attempt) for attempt in self.history]
         return shown

@@ -64,7 +64,8 @@ def way_back(which: str) -> Way:
             had_before=had_before,
             before=before,
             has_key=before is not None and before.key_id is not None,
-            is_kept_there=staged is not None,
+            # Of several places only the first is on record here.
+            is_kept_there=staged is not None and not found.plan.also_on,
         ),
     )
 

@@ -95,6 +95,13 @@ endpoints = Table(
     Column("profile_id", UUID(as_uuid=True), ForeignKey("profiles.id")),
     Column("target", Text, ForeignKey("connectors.name")),
     Column("server", JSONB, nullable=False, server_default="{}"),
+    Column(
+        "also_on",
+        JSONB,
+        nullable=False,
+        server_default="[]",
+        comment="further places of the same certificate",
+    ),
     Column("starttls", Text),
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
     Column("certificate_id", UUID(as_uuid=True), ForeignKey("certificates.id", use_alter=True)),
@@ -349,6 +356,18 @@ requests = Table(
     Index("uq_requests_latest", "endpoint_id", unique=True, postgresql_where=text("is_latest")),
     Index("ix_requests_latest_status", "status", "ended_at", postgresql_where=text("is_latest")),
     Index("ix_requests_latest_job", "job_id", postgresql_where=text("is_latest")),
+)
+
+request_places = Table(
+    "request_places",
+    metadata,
+    Column("request_id", UUID(as_uuid=True), ForeignKey("requests.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, comment="0: the endpoint's own"),
+    Column("name", Text, nullable=False, comment="connector"),
+    Column("staged", JSONB, comment="as in requests, of the further places"),
+    Column("is_installed", Boolean, nullable=False, server_default="false"),
+    Column("detail", Text, comment="what was done there, or why it was not"),
+    comment="Where the certificate of a request is installed, if that is several places.",
 )
 
 job_members = Table(

@@ -43,6 +43,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "approval": configuration.Approval,
     "notifications": configuration.Notifications,
     "endpoint": configuration.EndpointConfig,
+    "also_on": configuration.FurtherPlace,
     "account_notifications": NotificationSettings,
     "digest": Digest,
     "template": Template,
