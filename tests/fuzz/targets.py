@@ -69,14 +69,19 @@ from certrail.remote.http import json_of, reason_of, retry_after
 from certrail.remote.local import LocalHost
 from certrail.servers.apache import config as apache
 from certrail.servers.apache.tree import Reader as ApacheReader
+from certrail.servers.caddy import config as caddy
 from certrail.servers.dovecot import config as dovecot
+from certrail.servers.exim import config as exim
 from certrail.servers.haproxy import config as haproxy
 from certrail.servers.lighttpd import config as lighttpd
+from certrail.servers.mariadb import config as mariadb
 from certrail.servers.nginx import config as nginx
 from certrail.servers.nginx.listen import parse_wanted
 from certrail.servers.nginx.match import Matcher
 from certrail.servers.nginx.tree import parse
 from certrail.servers.postfix import config as postfix
+from certrail.servers.postgresql import config as postgresql
+from certrail.servers.tomcat import config as tomcat
 from certrail.store.filters import parse as parse_filter
 from certrail.store.inventory_query import ALIASES, FIELDS
 from certrail.tls.addresses import Address, expand
@@ -174,6 +179,38 @@ def _haproxy(data: bytes) -> None:
 def _lighttpd(data: bytes) -> None:
     lighttpd.read_configuration(HERE, _file("lighttpd.conf", data)).with_certificate()
     lighttpd.parse(data, "lighttpd -p")
+
+
+def _exim(data: bytes) -> None:
+    path = _file("exim.conf", data)
+    found = exim.read_configuration(HERE, [path], {"_HAVE_TLS": ""})
+    found.source("tls_certificate")
+    found.text("tls_certificate")
+
+
+def _caddy(data: bytes) -> None:
+    found = caddy.read_configuration(HERE, _file("Caddyfile", data))
+    for site in found.serving("www.example.test", "443"):
+        if site.tls is not None:
+            found.users(site.tls)
+
+
+def _postgresql(data: bytes) -> None:
+    found = postgresql.read_configuration(HERE, _file("postgresql.conf", data))
+    found.file("ssl_cert_file", "server.crt")
+
+
+def _mariadb(data: bytes) -> None:
+    found = mariadb.read_configuration(HERE, _file("my.cnf", data))
+    found.ssl_off  # noqa: B018 - computed on demand
+
+
+def _tomcat(data: bytes) -> None:
+    found = tomcat.Configuration.read("/x/conf/server.xml", data, "")
+    list(found.old_connectors())
+    for host in found.serving("www.example.test", ""):
+        for certificate in host.certificates:
+            found.file(certificate.attributes.get(tomcat.CERTIFICATE))
 
 
 # -- answers of CAs and other services ----------------------------------------------------------
@@ -387,6 +424,49 @@ protocol imap {
 }
 !include_try conf.d/*.conf
 """
+_EXIM = b"""HOST = www.example.test
+A = A.B
+.ifdef HOST
+tls_certificate = \\
+  /etc/HOST.pem
+.elifndef _HAVE_TLS
+hide tls_privatekey = "x"
+.endif
+.include_if_exists /none
+begin acl
+"""
+_CADDY = b"""{
+	https_port 8443
+}
+(common) {
+	tls /c.pem "/k y.pem" {
+		curves x25519
+	}
+}
+import *.caddy
+www.example.test, https://*.test:443/x {
+	import common
+	respond <<END
+		{ `
+		END 200
+}
+"""
+_POSTGRESQL = b"""ssl = on # yes
+ssl_cert_file 'a''b\\'c'
+include_if_exists = 'none'
+"""
+_MARIADB = b"""[client-server]
+[mysqld]
+ssl-cert = "/c # d.pem" # x
+loose_ssl_key=/k
+skip-ssl
+"""
+_TOMCAT = b"""<?xml version='1.0' encoding="utf-8"?>
+<!DOCTYPE Server [ <!-- > --> ]>
+<Server><!-- <Connector/> --><Connector port='443' SSLEnabled="true"><![CDATA[<x>]]>
+<SSLHostConfig hostName="a&#x26;&amp;b"><Certificate certificateFile="${catalina.base}/c"
+  type='EC'/></SSLHostConfig><SSLHostConfig certificateKeystoreFile="k" /></Connector></Server>
+"""
 _HAPROXY = b"""global
   crt-base /etc/ssl
 frontend f
@@ -443,6 +523,11 @@ TARGETS = (
     Target("dovecot", _dovecot, (_DOVECOT,)),
     Target("haproxy", _haproxy, (_HAPROXY, b"\x88\x92 x\n")),
     Target("lighttpd", _lighttpd, (_LIGHTTPD,)),
+    Target("exim", _exim, (_EXIM,)),
+    Target("caddy", _caddy, (_CADDY,)),
+    Target("postgresql", _postgresql, (_POSTGRESQL,)),
+    Target("mariadb", _mariadb, (_MARIADB,)),
+    Target("tomcat", _tomcat, (_TOMCAT,)),
     Target("acme order", _acme_order, (_json_seed(_ORDER), _DEEP)),
     Target(
         "acme authorization",

@@ -11,6 +11,7 @@ and the folder of the Caddyfile; ``@dir@/old.pem`` has key and chain.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -76,8 +77,9 @@ class Caddyfile:
 
     def fill(self, sites: str, files: Mapping[str, str] | None = None) -> None:
         """Write the Caddyfile with *sites*, *files* beside, and a new certificate."""
-        for path in (*self.folder.glob("*.caddy"), *(self.folder / "certrail").rglob("*")):
-            path.unlink() if path.is_symlink() or path.is_file() else None
+        for path in self.folder.glob("*.caddy"):
+            path.unlink()
+        shutil.rmtree(self.folder / "certrail", ignore_errors=True)
         self.old = self.ca.bundle(NAME)
         write_pem(self.folder / "old.pem", self.old, "root")
         values = {"port": self.port, "other": self.other, "admin": self.admin, "dir": self.folder}

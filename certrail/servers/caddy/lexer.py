@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from certrail.errors import InvalidRequest
 
-_BLANK = re.compile(rb"(?:[ \t\r]+|\\\r?\n|(?:(?<=[ \t\r\n])|(?<![^\n]))#[^\n]*)+")
+_BLANK = re.compile(rb"(?:[ \t\r\v\f]+|\\\r?\n|(?:(?<=[ \t\r\v\f\n])|(?<![^\n]))#[^\n]*)+")
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"|`[^`]*`', re.DOTALL)
 _HEREDOC = re.compile(rb"<<([A-Za-z0-9_-]+)\r?\n")
 _WORD = re.compile(rb"[^\s]+")

@@ -71,6 +71,8 @@ def problem(data: bytes) -> str:
         parser.Parse(data, True)
     except expat.ExpatError as exc:
         return f"line {exc.lineno}: {expat.errors.messages[exc.code]}"
+    except (LookupError, ValueError):
+        return "line 1: an encoding that is not known"
     return ""
 
 
