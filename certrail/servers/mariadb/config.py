@@ -15,7 +15,8 @@ from certrail.connectors import Host
 from certrail.errors import InvalidRequest
 from certrail.servers.pair import Value
 
-_GROUPS = re.compile(r"(server|galera|client-server|(mysqld|mariadb|mariadbd)(-[\d.]+)?)\Z")
+_GROUPS = re.compile(r"(server|galera|client-server|mysqld|mariadb|mariadbd)(?:-([\d.]+))?\Z")
+_OWN_GROUPS = ("mysqld", "mariadbd", "mariadb", "server")
 _GROUP = re.compile(rb"[ \t]*\[([^\]\n]*)\]")
 _INCLUDE = re.compile(rb"[ \t]*!(include|includedir)[ \t]+([^\n]*?)\s*\Z")
 _OPTION = re.compile(rb"[ \t]*([^\s=\[#;!][^\s=]*)[ \t]*(?:=[ \t]*)?")
@@ -28,13 +29,20 @@ class Configuration:
     """What is set for the server; of each name what counts.
 
     Attributes:
-        gap: file and offset behind the last option of the server.
+        version: of the server, ``10.11``; groups for other versions do not count.
+        gaps: by group, file and offset behind the last option of the server.
     """
 
     root: str
     files: dict[str, bytes] = field(default_factory=dict)
     settings: dict[str, Value] = field(default_factory=dict)
-    gap: tuple[str, int] | None = None
+    version: str = ""
+    gaps: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def gap(self) -> tuple[str, int] | None:
+        """File and offset where a missing option belongs, None if there is no such group."""
+        return next((self.gaps[name] for name in _OWN_GROUPS if name in self.gaps), None)
 
     def text(self, name: str, default: str = "") -> str:
         """Return the value of *name*, written with ``_``."""
@@ -51,14 +59,14 @@ class Configuration:
         return next((one for one in off if one is not None and one.text.lower() not in _OFF), None)
 
 
-def read_configuration(host: Host, path: str) -> Configuration:
-    """Read *path* and what it includes.
+def read_configuration(host: Host, path: str, version: str = "") -> Configuration:
+    """Read *path* and what it includes, as a server of *version* (``10.11``) does.
 
     Raises:
         NotFound: it, or a file that it includes, is not there.
         InvalidRequest: it includes itself.
     """
-    configuration = Configuration(path)
+    configuration = Configuration(path, version=version)
     _read(host, path, configuration, ())
     return configuration
 
@@ -69,16 +77,18 @@ def _read(host: Host, path: str, configuration: Configuration, trail: tuple[str,
             f"{path} includes itself", remedy="Remove one of the two; nothing was changed."
         )
     data = configuration.files[path] = host.read_file(path)
-    at, ours = 0, False
+    at, ours, plain = 0, False, ""
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         if found := _INCLUDE.match(line):
             wanted = found[2].decode(errors="surrogateescape")
             for one in _included(host, wanted, folder=found[1] == b"includedir"):
                 _read(host, one, configuration, (*trail, path))
         elif group := _GROUP.match(line):
-            ours = bool(_GROUPS.match(group[1].decode(errors="replace").strip().lower()))
-            if ours and group[1].strip() != b"client-server":
-                configuration.gap = (path, at + len(line))
+            match = _GROUPS.match(group[1].decode(errors="replace").strip().lower())
+            ours = match is not None and match[2] in (None, configuration.version)
+            plain = match[1] if match and not match[2] else ""
+            if plain:
+                configuration.gaps[plain] = (path, at + len(line))
         elif ours and (option := _OPTION.match(line)):
             name = option[1].decode(errors="surrogateescape").lower().replace("-", "_")
             start, end = option.end(), _end_of_value(line, option.end())
@@ -87,8 +97,8 @@ def _read(host: Host, path: str, configuration: Configuration, trail: tuple[str,
                 text = text[1:-1]
             value = Value(path, at + start, at + end, number, text)
             configuration.settings[name.removeprefix("loose_")] = value
-            if configuration.gap is not None and configuration.gap[0] == path:
-                configuration.gap = (path, at + len(line))
+            if plain:
+                configuration.gaps[plain] = (path, at + len(line))
         at += len(line)
 
 

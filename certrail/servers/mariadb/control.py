@@ -25,6 +25,7 @@ class MariadbControl(ProgramControl):
         self._host = host
         self._settings = settings
         self._config = settings.config
+        self._version = ""
 
     @property
     def config(self) -> str:
@@ -40,7 +41,10 @@ class MariadbControl(ProgramControl):
             NotFound: there are none.
             InvalidRequest: they cannot be read.
         """
-        return read_configuration(self._host, self.config)
+        if not self._version:
+            found = re.match(r"MariaDB (\d+\.\d+)", self.version())
+            self._version = found[1] if found else "unknown"
+        return read_configuration(self._host, self.config, self._version)
 
     def version(self) -> str:
         """Return name and version, ``MariaDB 10.11.14``."""

@@ -61,7 +61,8 @@ LAYOUTS = {
     },
     "underlines, quotes, twice": {
         "my.cnf": "[mysqld]\nssl_cert=/none\n[mariadb-10.11]\n"
-        "loose-ssl_cert = '/old # x.pem' # y\nssl_key\t=\t\"/old.key\"\r\n",
+        "loose-ssl_cert = '/old # x.pem' # y\nssl_key\t=\t\"/old.key\"\r\n"
+        "[mariadb-5.5]\nssl_key=/none\n",
     },
     "only one of two, no final newline": {"my.cnf": "; x\n[mysqld]\nport=1\nssl-cert = /old.pem"},
 }
@@ -90,7 +91,7 @@ def test_the_lines_that_count_are_changed(layout: str, tmp_path: Path) -> None:
     before = Path(path).read_bytes()
     Path(path).write_bytes(after)
     live = f"{tmp_path}/certrail/{NAME}/live"
-    found = read_configuration(LocalHost("here"), config)
+    found = read_configuration(LocalHost("here"), config, "10.11")
     assert found.text("ssl_cert") == f"{live}/fullchain.pem"
     assert found.text("ssl_key") == f"{live}/privkey.pem"
     kept = [line for line in before.splitlines() if b"/old" not in line]
@@ -119,7 +120,7 @@ def test_what_is_refused_says_where(text: str, told: str, tmp_path: Path) -> Non
 
 def test_tls_is_switched_on_in_the_group_of_the_server(tmp_path: Path) -> None:
     """Behind its last option, not at the end of the file."""
-    config = written(tmp_path, {"my.cnf": "[mysqld]\nport=1\n# end\n[client]\nport=2\n"})
+    config = written(tmp_path, {"my.cnf": "[mysqld]\nport=1\n# end\n[client]\nport=2\n[galera]\n"})
     server = {"kind": "mariadb", "config": config, "enable_tls": True}
     opened = open_target(LocalHost("here"), server)
     assert isinstance(opened, MariadbTarget)
@@ -128,4 +129,4 @@ def test_tls_is_switched_on_in_the_group_of_the_server(tmp_path: Path) -> None:
 
     live = f"{tmp_path}/certrail/{NAME}/live"
     lines = f"ssl-cert = {live}/fullchain.pem\nssl-key = {live}/privkey.pem\n"
-    assert after.decode() == f"[mysqld]\nport=1\n{lines}# end\n[client]\nport=2\n"
+    assert after.decode() == f"[mysqld]\nport=1\n{lines}# end\n[client]\nport=2\n[galera]\n"
