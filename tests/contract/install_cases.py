@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from certrail.connectors import InstallTarget, Traits
 from certrail.errors import ActivationRefused, Conflict
@@ -212,11 +212,19 @@ class ApacheWorld(World):
         return self._apache.download(SITE)
 
 
+@runtime_checkable
+class Connects(Protocol):
+    """A server that lets connections live while it changes its certificate."""
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]: ...
+
+
 class Served(Protocol):
     """A server whose settings name a certificate, as tests start it."""
 
     ca: TestCa
     old: Bundle
+    port: int
 
     @property
     def server(self) -> dict[str, object]: ...
@@ -227,23 +235,23 @@ class Served(Protocol):
 class SettingsWorld(World):
     """A real server on this machine; *keys* is the name of the files with its keys."""
 
-    def __init__(self, mail: Served, keys: str) -> None:
-        self._mail = mail
-        self.port = mail.port
-        self.starttls = "smtp" if isinstance(mail, Postfix) else "imap"
+    def __init__(self, real: Served, keys: str, starttls: str = "") -> None:
+        self._real = real
+        self.port = real.port
+        self.starttls = starttls
         self._keys = keys
-        self._server = {**mail.server, "site": SITE}
-        self._config = Path(str(mail.server["config"]))
+        self._server = {**real.server, "site": SITE}
+        self._config = Path(str(real.server["config"]))
         self._kept = self._config.parent / "certrail"
-        self.ca = mail.ca
+        self.ca = real.ca
         self.site = site_of(self._server)
-        self.old = mail.old.chain.fingerprint
+        self.old = real.old.chain.fingerprint
 
     def open(self) -> InstallTarget:
         return open_target(LocalHost("here"), self._server)
 
     def served(self) -> Fingerprint:
-        return self._mail.served()
+        return self._real.served()
 
     def snapshot(self) -> dict[str, bytes]:
         files = self._config.glob("*.cf") if self._config.is_dir() else [self._config]
@@ -271,6 +279,10 @@ class SettingsWorld(World):
     def key_modes(self) -> list[int]:
         found = self._kept.rglob(self._keys)
         return [path.stat().st_mode & 0o7777 for path in found]
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        assert isinstance(self._real, Connects), "declare that connections are lacking"
+        return self._real.connection()
 
 
 # nginx -s returns at once; a reload command is done when the old workers take no more clients.
@@ -387,13 +399,13 @@ def _command(directory: Path) -> Iterator[World]:
 @contextmanager
 def _postfix(directory: Path) -> Iterator[World]:
     with Postfix.started() as postfix:
-        yield SettingsWorld(postfix, "combined.pem")
+        yield SettingsWorld(postfix, "combined.pem", "smtp")
 
 
 @contextmanager
 def _dovecot(directory: Path) -> Iterator[World]:
     with Dovecot.started() as dovecot:
-        yield SettingsWorld(dovecot, "privkey.pem")
+        yield SettingsWorld(dovecot, "privkey.pem", "imap")
 
 
 @contextmanager
@@ -404,12 +416,12 @@ def _lighttpd(directory: Path) -> Iterator[World]:
 
 @contextmanager
 def _mariadb(directory: Path) -> Iterator[World]:
-    yield SettingsWorld(fresh_mariadb(), "privkey.pem")
+    yield SettingsWorld(fresh_mariadb(), "privkey.pem", "mysql")
 
 
 @contextmanager
 def _postgresql(directory: Path) -> Iterator[World]:
-    yield SettingsWorld(fresh_postgres(), "privkey.pem")
+    yield SettingsWorld(fresh_postgres(), "privkey.pem", "postgres")
 
 
 @contextmanager
@@ -420,7 +432,7 @@ def _caddy(directory: Path) -> Iterator[World]:
 @contextmanager
 def _exim(directory: Path) -> Iterator[World]:
     with Exim.started() as exim:
-        yield SettingsWorld(exim, "combined.pem")
+        yield SettingsWorld(exim, "combined.pem", "smtp")
 
 
 @contextmanager
@@ -435,9 +447,9 @@ CASES = (
     Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
     Case("caddy", "caddy", _caddy, frozenset({"connections"})),
     Case("exim", "exim", _exim, frozenset({"connections"})),
-    Case("mariadb", "mariadb", _mariadb, frozenset({"connections"})),
-    Case("postgresql", "postgresql", _postgresql, frozenset({"connections"})),
-    Case("tomcat", "tomcat", _tomcat, frozenset({"connections"})),
+    Case("mariadb", "mariadb", _mariadb),
+    Case("postgresql", "postgresql", _postgresql),
+    Case("tomcat", "tomcat", _tomcat),
     Case("nginx", "nginx", _nginx),
     Case("haproxy", "haproxy", _haproxy),
     Case("command", "command", _command),

@@ -16,8 +16,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,30 @@ def write_pem(path: Path, bundle: Bundle, owner: str) -> None:
     path.touch(mode=0o600)
     path.write_bytes(bundle.key.reveal() + bundle.chain.text.encode())
     shutil.chown(path, owner)
+
+
+@contextmanager
+def session(argv: Sequence[str]) -> Iterator[Callable[[], bool]]:
+    """Open a session with a database's own client; the value says whether it still answers."""
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=die_with_parent
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+
+        def answers() -> bool:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            try:
+                client.stdin.write(b"SELECT 4711;\n")
+                client.stdin.flush()
+            except BrokenPipeError:
+                return False
+            return b"4711" in client.stdout.readline()
+
+        assert answers()
+        yield answers
+        client.stdin.close()
 
 
 class _Prepared:
@@ -130,6 +154,11 @@ class MariaDb:
         argv = [binary("mariadb", "mariadb-client"), f"--defaults-file={self.config}"]
         done = subprocess.run([*argv, "-BNe", statement], capture_output=True, check=False)
         return done.stdout.decode() if done.returncode == 0 else ""
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Open a session over TLS; the value says whether it still answers."""
+        argv = [binary("mariadb", "mariadb-client"), f"--defaults-file={self.config}"]
+        return session([*argv, "--ssl", "--batch", "--skip-column-names", "--unbuffered"])
 
     def renew(self, bundle: Bundle) -> None:
         """Serve *bundle* from old.pem."""
@@ -237,6 +266,11 @@ class Postgres:
     def reload(self) -> None:
         """Make it read its configuration."""
         os.kill(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]), 1)
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Open a session over TLS; the value says whether it still answers."""
+        place = f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres sslmode=require"
+        return session([binary("psql", "postgresql-client"), "-XAtq", place])
 
     def renew(self, bundle: Bundle) -> None:
         """Serve *bundle* from old.pem after the next reload."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from certrail.model import Bundle, Fingerprint
 from certrail.remote.local import LocalHost
 from certrail.servers.versions import Versions
 from tests.support.databases import NAME
-from tests.support.handshake import fingerprint_at
+from tests.support.handshake import fingerprint_at, tls_connection
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, binary, free_port, running
 from tests.support.shared import Shared
@@ -109,6 +109,19 @@ class Tomcat:
     def served(self) -> Fingerprint:
         """Return the fingerprint that a client sees."""
         return fingerprint_at(self.port, NAME)
+
+    @contextmanager
+    def connection(self) -> Iterator[Callable[[], bool]]:
+        """Open a connection that stays; the value says whether it still answers."""
+        with tls_connection(self.port, NAME) as connection:
+            connection.settimeout(20)
+
+            def answers() -> bool:
+                connection.sendall(f"HEAD / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+                return connection.recv(4096).startswith(b"HTTP/1.1 404 ")
+
+            assert answers()
+            yield answers
 
     def write(self, certificate: str) -> None:
         """Write ``server.xml`` with *certificate* in its TLS host."""
