@@ -18,6 +18,7 @@ from certrail.servers.apache.settings import CONFIGS, ApacheSettings
 from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
 from certrail.servers.haproxy import HaproxySettings
+from certrail.servers.lighttpd import LighttpdSettings
 from certrail.servers.nginx import NginxSettings
 from certrail.servers.postfix import PostfixSettings
 
@@ -111,6 +112,16 @@ def _haproxy(server: Mapping[str, object], host: Host) -> list[tuple[list[str], 
     return [(test, settings.test_timeout), (reload, settings.reload_timeout)]
 
 
+def _lighttpd(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
+    settings = LighttpdSettings.parse(server)
+    if settings.reload == "signal":
+        raise _signals("lighttpd", "Set `reload: systemd`, or a command as a list of words.")
+    systemd = settings.reload == "systemd"
+    restart = ["systemctl", "restart", "lighttpd"] if systemd else list(settings.reload)
+    test = [settings.binary, "-tt", "-f", settings.config]
+    return [(test, settings.test_timeout), (restart, settings.reload_timeout)]
+
+
 def _postfix(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
     settings = PostfixSettings.parse(server)
     own = [settings.binary, "-c", settings.config]
@@ -147,6 +158,7 @@ _KINDS: Mapping[str, Callable[[Mapping[str, object], Host], list[tuple[list[str]
     "command": _command,
     "dovecot": _dovecot,
     "haproxy": _haproxy,
+    "lighttpd": _lighttpd,
     "nginx": _nginx,
     "postfix": _postfix,
 }

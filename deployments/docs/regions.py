@@ -128,6 +128,7 @@ def _sudoers(account: str) -> str:
         {"kind": "haproxy", "reload": "systemd"},
         {"kind": "postfix"},
         {"kind": "dovecot"},
+        {"kind": "lighttpd"},
     ):
         needed = sudoers.commands(server, LocalHost("here"))
         told += [f"# {server['kind']}", *sudoers.lines(account, needed)]

@@ -445,7 +445,7 @@ CASES = (
     Case("postfix", "postfix", _postfix, frozenset({"connections"})),
     Case("dovecot", "dovecot", _dovecot, frozenset({"connections"})),
     Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
-    Case("caddy", "caddy", _caddy, frozenset({"connections"})),
+    Case("caddyfile", "caddy", _caddy, frozenset({"connections"})),
     Case("exim", "exim", _exim, frozenset({"connections"})),
     Case("mariadb", "mariadb", _mariadb),
     Case("postgresql", "postgresql", _postgresql),

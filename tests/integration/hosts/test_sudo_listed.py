@@ -143,7 +143,8 @@ def test_lines_name_whole_commands() -> None:
     [
         {"kind": "haproxy"},
         {"kind": "nginx", "pid_file": "/run/nginx.pid"},
-        {"kind": "lighttpd"},
+        {"kind": "lighttpd", "reload": "signal"},
+        {"kind": "tomcat"},
     ],
 )
 def test_what_cannot_be_listed_is_told(server: dict[str, object]) -> None:
@@ -154,7 +155,9 @@ def test_what_cannot_be_listed_is_told(server: dict[str, object]) -> None:
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("kind", ["nginx", "apache", "postfix", "dovecot", "haproxy", "command"])
+@pytest.mark.parametrize(
+    "kind", ["nginx", "apache", "postfix", "dovecot", "haproxy", "lighttpd", "command"]
+)
 def test_the_lines_are_what_is_run(kind: str, tmp_path: Path) -> None:
     """Told by the programs themselves: each test and reload leaves its own command line behind."""
     log, stub = tmp_path / "log", tmp_path / "server"
@@ -164,7 +167,7 @@ def test_the_lines_are_what_is_run(kind: str, tmp_path: Path) -> None:
     own: dict[str, object] = {"binary": str(stub), "config": str(tmp_path / "conf")}
     if kind == "command":
         own = {"test": [str(stub), "-t"], "reload": [str(stub), "reload"]}
-    if kind == "haproxy":
+    if kind in ("haproxy", "lighttpd"):
         own["reload"] = [str(stub), "reload"]
     settings = {"kind": kind, "site": NAME, **own}
     target = open_target(LocalHost("here"), settings)
