@@ -6,7 +6,7 @@ import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import bulk, inventory, web_server
+from benchmarks import bulk, inventory, results, web_server
 from benchmarks.measure import machine
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -19,17 +19,6 @@ CHAPTERS = {
 # An hour or more: only when asked for.
 LONG = ("bulk-large",)
 
-_HEAD = """# Benchmarks
-
-Written by `make bench`; every figure below comes from that one run. Read the ratios: absolute
-figures vary with the machine and with what else it does.
-
-- command: `make bench`{only}
-- machine: {machine}
-- date: {date}
-
-"""
-
 
 def main() -> None:
     """Run the chapters asked for, all by default."""
@@ -37,13 +26,12 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(CHAPTERS), action="append")
     only = parser.parse_args().only
     chosen = only or [name for name in CHAPTERS if name not in LONG]
-    text = "\n".join(CHAPTERS[name]() for name in chosen)
-    head = _HEAD.format(
-        only=f" (only {', '.join(only)})" if only else "",
-        machine=machine(),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
-    RESULTS.write_text(head + text)
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    for name in chosen:
+        made = results.chapter(name, CHAPTERS[name](), machine=machine(), day=day)
+        # After each, so that a chapter that fails does not take the others with it.
+        before = RESULTS.read_text() if RESULTS.exists() else ""
+        RESULTS.write_text(results.merged(before, {name: made}, list(CHAPTERS)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,18 @@ from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, and_, any_, func, literal, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Subquery,
+    and_,
+    any_,
+    func,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
@@ -22,13 +33,16 @@ from certrail.errors import InvalidRequest, NotFound
 from certrail.risk import Check, Risk, RiskFacts, assess
 from certrail.store.database import transaction
 from certrail.store.filters import Clause, parse
-from certrail.store.inventory_conditions import condition
-from certrail.store.inventory_order import Place, parts
+from certrail.store.inventory_conditions import condition, is_derived
+from certrail.store.inventory_order import Part, Place, near, parts
 from certrail.store.inventory_query import ALIASES, FIELDS, KEY_REUSED, rows
 from certrail.store.schema import certificates, endpoints, profiles
 from certrail.tracker import Status
 
 _CHUNK = 1000
+# A page whose conditions no index answers is looked for among so many rows first.
+_NEAR = 2000
+_MOST_NEAR = 200
 _AT_ONCE = 60
 
 _ADDED = ("risks", "step", "ca", "lifetime_days")
@@ -168,21 +182,41 @@ def _page(
     for number, part in enumerate(parts(relation, sort)):
         if place is not None and number < place.part:
             continue
-        key = literal(None) if part.key is None else part.key
-        query = select(relation.c.id, relation.c.location, key.label("sort_key")).where(*wanted)
-        if part.of is not None:
-            query = query.where(part.of)
-        if place is not None and number == place.part:
-            query = query.where(part.behind(place, relation.c.location))
+        start = place if place is not None and number == place.part else None
         left = None if limit is None else limit - len(places)
-        query = query.order_by(*part.order(relation.c.location)).limit(left)
-        for row in connection.execute(query):
+        if left is not None and left <= _MOST_NEAR and (part.is_derived or is_derived(filters)):
+            nearby = [near(relation, sort, number, start, _NEAR)]
+            near_ones = [condition(relation, clause, few=True) for clause in filters]
+            found_near = _rows_in(connection, relation, part, start, left, near_ones + nearby)
+        else:
+            found_near = []
+        if left is None or len(found_near) < left:
+            found_near = _rows_in(connection, relation, part, start, left, wanted)
+        for row in found_near:
             places[row.id] = Place(number, row.sort_key, row.location)
         if limit is not None and len(places) >= limit:
             break
     found = {row.id: row for row in _rows_of(connection, list(places))}
     # What was deleted meanwhile is not there any more.
     return [(found[id_], place) for id_, place in places.items() if id_ in found]
+
+
+def _rows_in(
+    connection: Connection,
+    relation: Subquery,
+    part: Part,
+    start: Place | None,
+    limit: int | None,
+    wanted: Sequence[ColumnElement[bool]],
+) -> Sequence[Row[Any]]:
+    """Return the first rows of a part behind *start* that all of *wanted* hold for."""
+    key = literal(None) if part.key is None else part.key
+    query = select(relation.c.id, relation.c.location, key.label("sort_key")).where(*wanted)
+    if part.of is not None:
+        query = query.where(part.of)
+    if start is not None:
+        query = query.where(part.behind(start, relation.c.location))
+    return connection.execute(query.order_by(*part.order(relation.c.location)).limit(limit)).all()
 
 
 def _rows_of(connection: Connection, ids: list[UUID]) -> Iterator[Endpoint]:

@@ -35,18 +35,36 @@ from certrail.tracker import ACTIVE, FAILED, RESULT_SHOWN_FOR, SUCCESSFUL, Statu
 
 _NEGATED = (Operator.NOT_EQUAL, Operator.CONTAINS_NOT)
 _BRIEF = (*SUCCESSFUL, Status.CANCELLED)
+DERIVED = (Status.AUTOMATION_AT_RISK, Status.READY, Status.AUTO_RENEW_SCHEDULED)
+"""Statuses that many facts together make; no index finds them."""
 _DAY = 86400
 
 
-def condition(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
-    """Return *clause* over *relation*, which is :func:`certrail.store.inventory_query.rows`."""
+def is_derived(clauses: Sequence[Clause]) -> bool:
+    """Return whether some clause is about what no index answers."""
+    slugs = {status.value for status in DERIVED}
+    return any(
+        clause.field == "risks"
+        or (
+            clause.field == "automation_status"
+            and (clause.operator is not Operator.EQUAL or slugs.intersection(_slugs(clause.values)))
+        )
+        for clause in clauses
+    )
+
+
+def condition(relation: Subquery, clause: Clause, *, few: bool = False) -> ColumnElement[bool]:
+    """Return *clause* over *relation*, which is :func:`certrail.store.inventory_query.rows`.
+
+    With *few* it is asked of few rows, one by one.
+    """
     match clause.field:
         case "security_findings":
             return _findings(relation, clause)
         case "risks":
             return _risks(relation, clause)
         case "automation_status" if clause.values and clause.operator is Operator.EQUAL:
-            return _status(relation, clause.values)
+            return _status(relation, clause.values, few=few)
         case "days_left" if clause.values:
             return _negatable(
                 clause, [_days(relation, clause, v) for v in clause.values if isinstance(v, float)]
@@ -166,13 +184,17 @@ def _parent(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
     return ~func.coalesce(found, false()) if clause.operator in _NEGATED else found
 
 
-def _status(relation: Subquery, values: Sequence[Any]) -> ColumnElement[bool]:
-    wanted = [str(value).lower().replace(" ", "-") for value in values]
+def _slugs(values: Sequence[Any]) -> list[str]:
+    return [str(value).lower().replace(" ", "-") for value in values]
+
+
+def _status(relation: Subquery, values: Sequence[Any], *, few: bool) -> ColumnElement[bool]:
+    wanted = _slugs(values)
     parts = [status_is(relation, status) for status in Status if status.value in wanted]
     if not parts:
         return false()
-    if len(parts) == 1:
-        return or_(*(test for test in parts[0] if test is not None))
+    if few or len(parts) == 1:
+        return or_(*(test for part in parts for test in part if test is not None))
     # Those that the last request decides are found by one index, the rest by others.
     inner = rows("with_status")
     by_request, by_rest = [], []
@@ -241,7 +263,7 @@ def _known(relation: Subquery) -> list[RiskCode]:
 
 def _findings(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
     codes = relation.c.finding_codes
-    reused = relation.c.shown_key_hash.in_(reused_keys())
+    reused = relation.c.shown_key_hash == any_(reused_keys())
     negated = clause.operator in _NEGATED
     if not clause.values:
         none = and_(func.cardinality(codes) == 0, not_(func.coalesce(reused, false())))
@@ -255,6 +277,6 @@ def _findings(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
         tests = [text.icontains(value, autoescape=True) for value in values]
         also = any(value in KEY_REUSED for value in values)
     if also:
-        tests.append(func.coalesce(reused, false()))
+        tests.append(reused)
     found = or_(*tests)
-    return ~found if negated else found
+    return ~func.coalesce(found, false()) if negated else found

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Subquery, func, literal, or_, tuple_
+from sqlalchemy import ColumnElement, Subquery, any_, func, literal, or_, select, tuple_
 
 from certrail.errors import InvalidRequest
-from certrail.store.inventory_conditions import status_is
-from certrail.store.inventory_query import ALIASES, FIELDS, UNSORTED
+from certrail.store.inventory_conditions import DERIVED, status_is
+from certrail.store.inventory_query import ALIASES, FIELDS, UNSORTED, rows
 from certrail.tracker import Status
 
 
@@ -27,11 +27,13 @@ class Part:
         of: which rows.
         key: what they are ordered by before their location; None for the location alone.
         descending: the other way round, locations too: an index is read backwards.
+        is_derived: no index says which rows these are.
     """
 
     of: ColumnElement[bool] | None
     key: ColumnElement[Any] | None
     descending: bool = False
+    is_derived: bool = False
 
     def order(self, location: ColumnElement[Any]) -> list[Any]:
         """Return what the database orders by."""
@@ -56,6 +58,25 @@ class Place:
     location: str
 
 
+def near(
+    relation: Subquery, sort: str, number: int, start: Place | None, count: int
+) -> ColumnElement[bool]:
+    """Return the condition for being among the first *count* rows of part *number* of a list.
+
+    The database cannot know how many rows a derived condition holds for, and
+    may compute it for all of them although the page is right at the beginning.
+    """
+    inner = rows("near")
+    here = parts(inner, sort)[number]
+    query = select(inner.c.id).order_by(*here.order(inner.c.location)).limit(count)
+    if here.of is not None and not here.is_derived:
+        query = query.where(here.of)
+    if start is not None:
+        query = query.where(here.behind(start, inner.c.location))
+    found: ColumnElement[bool] = relation.c.id == any_(func.array(query.scalar_subquery()))
+    return found
+
+
 def parts(relation: Subquery, sort: str) -> list[Part]:
     """Return the parts of the list that is sorted by column *sort* (``-`` for descending).
 
@@ -75,7 +96,12 @@ def parts(relation: Subquery, sort: str) -> list[Part]:
     if name == "automation_status":
         listed = sorted(Status, key=lambda status: status.value, reverse=descending)
         return [
-            Part(or_(*(t for t in status_is(relation, status) if t is not None)), None, descending)
+            Part(
+                or_(*(t for t in status_is(relation, status) if t is not None)),
+                None,
+                descending,
+                is_derived=status in DERIVED,
+            )
             for status in listed
         ]
     if name in _TEXTS:
@@ -100,8 +126,10 @@ _TEXTS: dict[str, Callable[[Subquery], tuple[ColumnElement[Any], ColumnElement[b
         func.left(relation.c.shown_words, 300),
         relation.c.shown_words != "",
     ),
-    "tags": lambda relation: (
-        func.array_to_string(relation.c.tags, " "),
-        func.cardinality(relation.c.tags) > 0,
+    "tags": lambda relation: (relation.c.sort_tags, relation.c.sort_tags != ""),
+    "workflow": lambda relation: (
+        relation.c.sort_workflow,
+        relation.c.sort_workflow.is_not(None),
     ),
+    "ca": lambda relation: (relation.c.sort_ca, relation.c.sort_ca.is_not(None)),
 }

@@ -35,6 +35,7 @@ from certrail.store.schema import (
     jobs,
     profiles,
     requests,
+    shared_keys,
     steps,
 )
 from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, FAILED, RESULT_SHOWN_FOR, Status, StepStatus
@@ -132,9 +133,6 @@ def rows(name: str = "inventory") -> Subquery:
     """
     latest = requests.alias("latest")
     ours = certificates.alias("ours")
-    shown = certificates.alias("shown")
-    # Both ends count (RFC 5280 section 4.1.2.5), hence the second.
-    lasts = extract("epoch", shown.c.not_after - shown.c.not_before) + 1
     ca = connectors.alias("ca")
     dns = connectors.alias("dns")
     target = connectors.alias("target")
@@ -189,7 +187,7 @@ def rows(name: str = "inventory") -> Subquery:
             _key_reused().label("key_reused"),
             risk_query.codes(risks).label("risks"),
             _step(latest).label("step"),
-            cast(func.round(lasts / 86400), Integer).label("lifetime_days"),
+            endpoints.c.sort_lifetime.label("lifetime_days"),
             latest.c.flow_run_id,
             # For conditions.
             endpoints.c.profile_id,
@@ -197,6 +195,9 @@ def rows(name: str = "inventory") -> Subquery:
             endpoints.c.shown_id,
             endpoints.c.shown_words,
             endpoints.c.shown_key_hash,
+            endpoints.c.sort_tags,
+            endpoints.c.sort_workflow,
+            endpoints.c.sort_ca,
             latest.c.job_id,
             latest.c.status.label("request_status"),
             latest.c.ended_at.label("request_ended_at"),
@@ -225,7 +226,6 @@ def rows(name: str = "inventory") -> Subquery:
             endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id)
             .outerjoin(latest, and_(latest.c.endpoint_id == endpoints.c.id, latest.c.is_latest))
             .outerjoin(jobs, jobs.c.id == latest.c.job_id)
-            .outerjoin(shown, shown.c.id == endpoints.c.shown_id)
             .outerjoin(ours, ours.c.id == endpoints.c.certificate_id)
             .outerjoin(ca, ca.c.name == profiles.c.ca)
             .outerjoin(dns, dns.c.name == profiles.c.settings["validation"]["dns"].astext)
@@ -241,21 +241,12 @@ def risk_name(code: str) -> str:
 
 
 def reused_keys() -> Any:
-    """Select the hashes of keys that serve several hosts."""
-    hashes = endpoints.c.shown_key_hash
-    return (
-        select(hashes)
-        .where(hashes.is_not(None))
-        .group_by(hashes)
-        .having(func.min(endpoints.c.host) < func.max(endpoints.c.host))
-    )
+    """Select the hashes of keys that serve several hosts, as an array."""
+    return func.array(select(shared_keys.c.key_hash).scalar_subquery())
 
 
 def _key_reused() -> ColumnElement[bool]:
-    other = endpoints.alias("other")
-    return exists().where(
-        other.c.shown_key_hash == endpoints.c.shown_key_hash, other.c.host != endpoints.c.host
-    )
+    return exists().where(shared_keys.c.key_hash == endpoints.c.shown_key_hash)
 
 
 def _step(latest: Any) -> ColumnElement[Any]:

@@ -129,6 +129,10 @@ endpoints = Table(
     Column("shown_key_hash", Text, comment="SHA-256 of the public key, hex"),
     Column("host", Text, comment="the location without its port"),
     _at("shown_not_after"),
+    Column("sort_tags", Text, nullable=False, server_default=""),
+    Column("sort_workflow", Text),
+    Column("sort_ca", Text),
+    Column("sort_lifetime", Integer, comment="days"),
     _created(),
     _at("updated_at"),
     CheckConstraint("criticality in ('critical', 'high', 'normal', 'low')", name="criticality"),
@@ -157,6 +161,12 @@ endpoints = Table(
     ),
     Index("ix_endpoints_last_success", "last_success_at", "location"),
     Index("ix_endpoints_next_renewal", "next_renewal_at", "location"),
+    Index(
+        "ix_endpoints_sort_tags", "sort_tags", "location", postgresql_where=text("sort_tags <> ''")
+    ),
+    Index("ix_endpoints_sort_workflow", "sort_workflow", "location"),
+    Index("ix_endpoints_sort_ca", "sort_ca", "location"),
+    Index("ix_endpoints_sort_lifetime", "sort_lifetime", "location"),
     Index("ix_endpoints_words_location", text("left(shown_words, 300)"), "location"),
     Index("ix_endpoints_drifted", "location", postgresql_where=text("shown_id <> certificate_id")),
     Index("ix_endpoints_names", "shown_names", postgresql_using="gin"),
@@ -173,6 +183,13 @@ endpoints = Table(
         postgresql_using="gin",
         postgresql_ops={"shown_words": "gin_trgm_ops"},
     ),
+)
+
+shared_keys = Table(
+    "shared_keys",
+    metadata,
+    Column("key_hash", Text, primary_key=True),
+    comment="Public keys that several hosts serve, kept by a trigger.",
 )
 
 certificates = Table(
