@@ -23,18 +23,24 @@ from certrail.store.schema import connectors, endpoints, journal
 from certrail.store.schema import requests as request_table
 
 KEY = ec.generate_private_key(ec.SECP256R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 
 Issue = Callable[..., Chain]
 
 
-def issue(*names: str, days: float = 60, issuer: str = "Test CA") -> Chain:
+def issue(
+    *names: str,
+    days: float = 60,
+    issuer: str = "Test CA",
+    key: ec.EllipticCurvePrivateKey = KEY,
+) -> Chain:
     """Return a certificate that ends in *days*."""
     now = datetime.now(UTC)
     end = now + timedelta(days=days)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     by = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)])
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(by)
-    builder = builder.public_key(KEY.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(min(now, end) - timedelta(days=30)).not_valid_after(end)
     alternative = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
     return Chain.of([builder.add_extension(alternative, False).sign(KEY, hashes.SHA256())])

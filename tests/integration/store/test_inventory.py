@@ -14,7 +14,7 @@ from certrail.store.database import transaction
 from certrail.store.inventory_query import UNSORTED, status_column
 from certrail.store.views import SYSTEM_VIEWS
 from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status, endpoint_status
-from tests.integration.store.conftest import Inventory, issue
+from tests.integration.store.conftest import OTHER_KEY, Inventory, issue
 
 NOW = datetime.now(UTC)
 
@@ -285,6 +285,51 @@ def test_sorting_puts_what_is_empty_last(inventory: Inventory) -> None:
     assert [row.location for row in query.find(after="b.test:443")] == ["c.test:443", "d.test:443"]
     with pytest.raises(InvalidRequest, match="cannot be sorted"):
         order("location; drop table endpoints")
+
+
+@pytest.mark.parametrize("near", [3, 2000])
+def test_a_page_of_a_derived_status_is_the_beginning_of_the_whole_list(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    """Found among the first rows of the order or among all: nobody may notice which."""
+    monkeypatch.setattr(query, "_NEAR", near)
+    for n in range(9):
+        inventory.endpoint(f"e{n}.test:443", profile="p", target="web")
+        if n % 3 == 0:
+            inventory.certificate(f"e{n}.test:443", issue(f"e{n}.test", days=n - 5))
+
+    for text in ("status=ready", "status!=ready", "status=ready,automation-at-risk", "risks="):
+        for sort in ("location", "-location", "days_left", "-days_left", "status", "-status"):
+            whole = locations(text, sort=sort)
+            paged: list[str] = []
+            while page := query.find(
+                query.parse_filter(text), sort=sort, limit=2, after=paged[-1] if paged else ""
+            ):
+                paged += [row.location for row in page]
+            assert paged == whole, (text, sort)
+
+
+def test_what_lists_sort_by_follows_what_it_is_taken_from(inventory: Inventory) -> None:
+    """A column that is kept for its index must not tell what was true once."""
+    inventory.connector("other", "ca-vault")
+    for name, profile in (("a", "p"), ("b", "q")):
+        inventory.profile("q", ca="other")
+        inventory.endpoint(f"{name}.test:443", profile=profile, target="web", tags=[f"{name}s"])
+        inventory.certificate(f"{name}.test:443", issue(f"{name}.test"))
+    reused = locations("findings=key-reused")
+    before = locations(sort="ca"), locations(sort="tags"), locations(sort="lifetime_days")
+
+    inventory.profile("p", ca="other", workflow="delivery")
+    inventory.profile("q", ca="ca")
+    inventory.endpoint("a.test:443", profile="p", target="web", tags=["z"])
+    inventory.certificate("b.test:443", issue("b.test", days=5, key=OTHER_KEY))
+
+    a_first, b_first = ["a.test:443", "b.test:443"], ["b.test:443", "a.test:443"]
+    assert (reused, before) == (a_first, (a_first,) * 3)
+    assert locations("findings=key-reused") == []
+    assert only("a.test:443").security_findings == ()
+    for sort in ("ca", "tags", "lifetime_days", "-workflow"):
+        assert locations(sort=sort) == b_first, sort
 
 
 def test_every_column_can_be_filtered_and_sorted(inventory: Inventory) -> None:
