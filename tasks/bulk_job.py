@@ -12,11 +12,6 @@ from uuid import UUID, uuid4
 
 import httpx
 from prefect import State, get_run_logger
-from prefect.artifacts import (
-    acreate_progress_artifact,
-    acreate_table_artifact,
-    aupdate_progress_artifact,
-)
 from prefect.client.orchestration import PrefectClient
 from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -35,16 +30,17 @@ from certrail.settings import silent_after
 from certrail.store import executors, job_runs, jobs, plans
 from certrail.store.executors import DEFAULT_QUEUE
 from certrail.store.job_runs import ShardState, Wishes
-from certrail.store.jobs import Job, Member
+from certrail.store.jobs import Job
 from tasks import _children
+from tasks._job_page import JobPage
 from tasks._outbox import nudge
 from tasks._threads import in_lease_thread, in_thread
 from tasks.bulk_shard import LEASE, new_owner, patiently, taken
 
 _LOOK_SECONDS = 0.5
-_SHOWN_EVERY = 3.0
 _WORKERS_EVERY = 10.0
 _MOST_TRIES = 8
+_MOST_CAUSES = 10
 # So long a cancelled job waits for its endpoints to end the step in hand.
 _SAFE_POINT_SECONDS = 60.0
 _ABANDONED = timedelta(seconds=max(5.0, LEASE.total_seconds()))
@@ -121,8 +117,7 @@ class _Run:
         self._wishes = Wishes(pause=job.pause_requested, end=job.cancel_requested)
         self._lost = False
         self._stop: Stop | None = None
-        self._progress: UUID | None = None
-        self._shown = 0.0
+        self._page = JobPage(job)
         self._serving: Counter[Route] = Counter()
         self._asked = -_WORKERS_EVERY
         self._tried: dict[int, tuple[int, int]] = {}
@@ -160,7 +155,7 @@ class _Run:
         while True:
             waves = await self._waves()
             shards = await patiently(lambda: job_runs.shards(self._job.id, number))
-            await self._show(waves)
+            await self._page.show(waves)
             await self._judge(waves, number)
             await self._heed_prefect()
             held = [shard for shard in shards if shard.is_held]
@@ -323,10 +318,15 @@ class _Run:
         counts = (await patiently(lambda: jobs.counts([job.id])))[job.id]
         present = await patiently(lambda: jobs.by_id(job.id))
         status, message = _verdict(present, self._stop, counts)
+        for cause in (await patiently(lambda: jobs.causes(job.id)))[:_MOST_CAUSES]:
+            self._log.error(
+                "%d failed in %s, %s for example: %s. %s",
+                *(cause.count, cause.step, cause.example, cause.message, cause.remedy),
+            )
         with suppress(httpx.HTTPError):
             await self._settle()
-            await self._table(message)
-        await self._show(await self._waves(), last=True)
+            await self._page.table(message)
+        await self._page.show(await self._waves(), last=True)
         await patiently(lambda: job_runs.finish(job.id, status, message))
         nudge()
         if status is JobStatus.COMPLETED:
@@ -341,33 +341,6 @@ class _Run:
         if open_:
             ended = await in_thread(job_runs.ended, [run.id for run in open_])
             await _children.settle(self._client, ended)
-
-    async def _show(self, waves: list[Wave], *, last: bool = False) -> None:
-        now = asyncio.get_running_loop().time()
-        if not last and now - self._shown < _SHOWN_EVERY:
-            return
-        self._shown = now
-        eligible = sum(wave.counts.eligible for wave in waves)
-        over = sum(wave.counts.over for wave in waves)
-        failed = sum(wave.counts.failed for wave in waves)
-        percent = 100.0 * over / max(1, eligible)
-        said = f"{over} of {eligible} endpoints are over, {failed} failed"
-        with suppress(httpx.HTTPError):
-            if self._progress is None:
-                made = await acreate_progress_artifact(
-                    progress=percent, key="bulk-job-progress", description=said
-                )
-                self._progress = UUID(str(made))
-            else:
-                await aupdate_progress_artifact(self._progress, progress=percent, description=said)
-
-    async def _table(self, message: str) -> None:
-        listed = await in_thread(jobs.members, self._job.id)
-        await acreate_table_artifact(
-            table=[_row(member) for member in listed],
-            key="bulk-job-endpoints",
-            description=f"Job **{self._job.name}**: {message}",
-        )
 
     async def _beat(self) -> None:
         while True:
@@ -394,15 +367,3 @@ def _verdict(job: Job, stop: Stop | None, counts: Counts) -> tuple[JobStatus, st
     if threshold.verdict(job.threshold, counts):
         return JobStatus.COMPLETED, sums
     return JobStatus.FAILED, sums
-
-
-def _row(member: Member) -> dict[str, Any]:
-    return {
-        "endpoint": member.location,
-        "status": member.status.text if member.status else "Not eligible",
-        "wave": member.wave or "",
-        "seconds": round(member.seconds, 1) if member.seconds is not None else "",
-        "why": member.message or "",
-        "request": str(member.request_id or ""),
-        "flow run": str(member.flow_run_id or ""),
-    }

@@ -341,7 +341,7 @@ class Member:
 def members(job_id: UUID) -> list[Member]:
     """Return every endpoint of a job in its order, with what became of it."""
     failed = (
-        select(func.concat(steps.c.number, ". ", steps.c.title, ": ", steps.c.cause))
+        select(func.concat(steps.c.title, ": ", steps.c.cause))
         .where(steps.c.request_id == requests.c.id, steps.c.status == StepStatus.FAILED)
         .limit(1)
         .scalar_subquery()

@@ -11,6 +11,7 @@ import psycopg
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
+from tests.support.process import wait_for
 
 
 def test_a_job_goes_through_its_waves_and_is_found_everywhere(
@@ -74,15 +75,19 @@ def _waves_waited_for_each_other(shell: Shell, name: str) -> None:
 
 
 def _artifacts_name_every_endpoint(shell: Shell, run: str, endpoints: Estate) -> None:
+    by_type = _artifacts(shell, run)
+    assert by_type["progress"] == 100.0
+    assert [row["endpoint"] for row in by_type["table"]] == endpoints.locations()
+    assert {row["status"] for row in by_type["table"]} == {"Automation successful"}
+
+
+def _artifacts(shell: Shell, run: str) -> dict[str, Any]:
     artifacts: list[dict[str, Any]] = shell.api.post(
         "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}
     )
-    by_type = {artifact["type"]: artifact for artifact in artifacts}
-    assert by_type["progress"]["data"] == 100.0
-    table = by_type["table"]["data"]
-    listed = json.loads(table) if isinstance(table, str) else table
-    assert [row["endpoint"] for row in listed] == endpoints.locations()
-    assert {row["status"] for row in listed} == {"Automation successful"}
+    found = {artifact["type"]: artifact["data"] for artifact in artifacts}
+    table = found["table"]
+    return {**found, "table": json.loads(table) if isinstance(table, str) else table}
 
 
 def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
@@ -104,6 +109,16 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     assert told["counts"]["cancelled"] == 6
     assert sum(told["failures_by_cause"].values()) == 1
     assert told["failures"][0]["example"] == f"{first}:443"
+    table = _artifacts(shell, told["flow_run_id"])["table"]
+    # Prefect's table renders Markdown: a number with a dot would be a list, counted anew.
+    assert table[0]["endpoint"] == f"{first}:443"
+    assert table[0]["why"].startswith("Certificate installed: ")
+    assert "/runs/flow-run/" in table[0]["run"]
+    wait_for(
+        lambda: "unknown directive" in shell.api.logs(told["flow_run_id"]),
+        "the cause in the log of the job",
+        within=20,
+    )
     assert "unknown directive" in told["failures"][0]["cause"]
     assert set(endpoints.issued()) == set(endpoints.names[:2])
     shell.api.wait(told["flow_run_id"], "FAILED")

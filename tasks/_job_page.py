@@ -1,0 +1,84 @@
+"""What Prefect's page of a job shows beside its runs: progress, and a table of its endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import (
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.settings import PREFECT_UI_URL
+
+from certrail.jobs.threshold import Wave
+from certrail.store import jobs
+from certrail.store.jobs import Job, Member
+from certrail.store.request_view import run_url
+from certrail.tracker import FAILED, SUCCESSFUL
+from tasks._threads import in_thread
+
+_SHOWN_EVERY = 3.0
+
+
+class JobPage:
+    """The artifacts of one run of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._progress: UUID | None = None
+        self._shown = 0.0
+
+    async def show(self, waves: Sequence[Wave], *, last: bool = False) -> None:
+        """Show how far the job is; now and then, but always when it is the *last* time."""
+        now = asyncio.get_running_loop().time()
+        if not last and now - self._shown < _SHOWN_EVERY:
+            return
+        self._shown = now
+        eligible = sum(wave.counts.eligible for wave in waves)
+        over = sum(wave.counts.over for wave in waves)
+        failed = sum(wave.counts.failed for wave in waves)
+        percent = 100.0 * over / max(1, eligible)
+        said = f"{over} of {eligible} endpoints are over, {failed} failed"
+        with suppress(httpx.HTTPError):
+            if self._progress is None:
+                made = await acreate_progress_artifact(
+                    progress=percent, key="bulk-job-progress", description=said
+                )
+                self._progress = UUID(str(made))
+            else:
+                await aupdate_progress_artifact(self._progress, progress=percent, description=said)
+
+    async def table(self, message: str) -> None:
+        """Write the table of all endpoints: those that somebody has to look at come first."""
+        listed = await in_thread(jobs.members, self._job.id)
+        await acreate_table_artifact(
+            table=[row(member) for member in sorted(listed, key=_urgency)],
+            key="bulk-job-endpoints",
+            description=f"Job **{self._job.name}**: {message}",
+        )
+
+
+def row(member: Member) -> dict[str, Any]:
+    """Return the table's row of an endpoint. Prefect renders texts as Markdown."""
+    page = run_url(PREFECT_UI_URL.value() or "", member.flow_run_id)
+    return {
+        "endpoint": member.location,
+        "status": member.status.text if member.status else "Not eligible",
+        "run": f"[open]({page})" if page else str(member.flow_run_id or ""),
+        "why": member.message or "",
+        "wave": member.wave or "",
+        "seconds": round(member.seconds, 1) if member.seconds is not None else "",
+        "request": str(member.request_id or ""),
+    }
+
+
+def _urgency(member: Member) -> tuple[int, int]:
+    if member.status in FAILED:
+        return 0, member.position
+    return (2 if member.status in SUCCESSFUL else 1), member.position
