@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-from prefect import State, get_run_logger
+from prefect import State, get_client, get_run_logger
 from prefect.client.orchestration import PrefectClient
 from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -100,6 +100,19 @@ async def _cancel(job_id: UUID) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
         await in_lease_thread(job_runs.drop, job_id)
     await in_lease_thread(job_runs.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
+    if job.flow_run_id is not None:
+        # Runs that were made ahead are nobody's to end, once their shard is cancelled too.
+        with suppress(httpx.HTTPError):
+            async with get_client() as client:
+                await _settle(client, job.flow_run_id)
+
+
+async def _settle(client: PrefectClient, run_id: UUID) -> None:
+    """Let no run of the job stay unfinished in Prefect whose request is over."""
+    open_ = await _children.unfinished(client, run_id)
+    if open_:
+        ended = await in_thread(job_runs.ended, [run.id for run in open_])
+        await _children.settle(client, ended)
 
 
 class _Run:
@@ -324,7 +337,7 @@ class _Run:
                 *(cause.count, cause.step, cause.example, cause.message, cause.remedy),
             )
         with suppress(httpx.HTTPError):
-            await self._settle()
+            await _settle(self._client, self._run_id)
             await self._page.table(message)
         await self._page.show(await self._waves(), last=True)
         await patiently(lambda: job_runs.finish(job.id, status, message))
@@ -334,13 +347,6 @@ class _Run:
         return (
             Cancelled(message=message) if status is JobStatus.CANCELLED else Failed(message=message)
         )
-
-    async def _settle(self) -> None:
-        """Let no run of the job stay unfinished in Prefect whose request is over."""
-        open_ = await _children.unfinished(self._client, self._run_id)
-        if open_:
-            ended = await in_thread(job_runs.ended, [run.id for run in open_])
-            await _children.settle(self._client, ended)
 
     async def _beat(self) -> None:
         while True:
