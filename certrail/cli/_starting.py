@@ -10,7 +10,7 @@ from certrail.configuration import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.model import Action, Workflow
 from certrail.rollback import refusal
-from certrail.store import approvals, audit, orders, plans, request_runs, requests, rollbacks
+from certrail.store import approvals, audit, jobs, orders, plans, request_runs, requests, rollbacks
 from certrail.store.requests import Reason, Request
 
 
@@ -225,6 +225,8 @@ def approve(text: str, note: str) -> Request:
         Unreachable: it is approved, but Prefect could not be told.
     """
     request = approvals.approve(requests.find(text).id, audit.local_actor(), note)
+    if request.job_id is not None and not jobs.by_id(request.job_id).status.is_over:
+        return request  # its job begins it, as one of its own runs
     try:
         run_id = _prefect.approve_run(request)
     except CertrailError as exc:

@@ -28,6 +28,7 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from certrail.risk import RiskCode
+from certrail.store import risk_query
 from certrail.store.filters import Clause, Kind, Operator
 from certrail.store.inventory_query import FIELDS, KEY_REUSED, reused_keys, risk_name, rows
 from certrail.store.schema import endpoints, jobs, profiles
@@ -62,7 +63,7 @@ def condition(relation: Subquery, clause: Clause, *, few: bool = False) -> Colum
         case "security_findings":
             return _findings(relation, clause)
         case "risks":
-            return _risks(relation, clause)
+            return _risks(relation, clause, few=few)
         case "automation_status" if clause.values and clause.operator is Operator.EQUAL:
             return _status(relation, clause.values, few=few)
         case "days_left" if clause.values:
@@ -190,7 +191,7 @@ def _slugs(values: Sequence[Any]) -> list[str]:
 
 def _status(relation: Subquery, values: Sequence[Any], *, few: bool) -> ColumnElement[bool]:
     wanted = _slugs(values)
-    parts = [status_is(relation, status) for status in Status if status.value in wanted]
+    parts = [_limited(relation, status, few=few) for status in Status if status.value in wanted]
     if not parts:
         return false()
     if few or len(parts) == 1:
@@ -200,7 +201,7 @@ def _status(relation: Subquery, values: Sequence[Any], *, few: bool) -> ColumnEl
     by_request, by_rest = [], []
     for status in Status:
         if status.value in wanted:
-            request, rest = status_is(inner, status)
+            request, rest = _limited(inner, status, few=few)
             by_request += [request] if request is not None else []
             by_rest += [rest] if rest is not None else []
     selects = [select(inner.c.id).where(or_(*tests)) for tests in (by_request, by_rest) if tests]
@@ -208,6 +209,15 @@ def _status(relation: Subquery, values: Sequence[Any], *, few: bool) -> ColumnEl
         whole = [test for part in parts for test in part if test is not None]
         return or_(*whole)
     return relation.c.id.in_(union_all(*selects))
+
+
+def _limited(
+    relation: Subquery, status: Status, *, few: bool
+) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
+    request, rest = status_is(relation, status)
+    if status is Status.AUTOMATION_AT_RISK and rest is not None and not few:
+        rest = and_(rest, relation.c.id == any_(risk_query.candidates(_known(relation))))
+    return request, rest
 
 
 def status_is(
@@ -240,10 +250,22 @@ def status_is(
     return and_(last == Status.AUTOMATION_SCHEDULED, relation.c.automatic), and_(calm, planned)
 
 
-def _risks(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
-    any_risk = or_(*(relation.c[risk_name(code)] for code in _known(relation)))
+def _has_risk(relation: Subquery, codes: Sequence[RiskCode], *, few: bool) -> ColumnElement[bool]:
+    """Return the condition for having one of these reasons.
+
+    Unless it is asked of few rows, indexes say first who may have one.
+    """
+    found = or_(false(), *(relation.c[risk_name(code)] for code in codes))
+    if few or not codes:
+        return found
+    return and_(relation.c.id == any_(risk_query.candidates(codes)), found)
+
+
+def _risks(relation: Subquery, clause: Clause, *, few: bool) -> ColumnElement[bool]:
     if not clause.values:
-        return ~any_risk if clause.operator is Operator.EQUAL else any_risk
+        none = clause.operator is Operator.EQUAL
+        found = _has_risk(relation, _known(relation), few=few or none)
+        return ~found if none else found
     contains = clause.operator in (Operator.CONTAINS, Operator.CONTAINS_NOT)
     wanted = [
         code
@@ -253,8 +275,9 @@ def _risks(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
             for value in clause.values
         )
     ]
-    found = or_(false(), *(relation.c[risk_name(code)] for code in wanted))
-    return ~found if clause.operator in _NEGATED else found
+    negated = clause.operator in _NEGATED
+    found = _has_risk(relation, wanted, few=few or negated)
+    return ~found if negated else found
 
 
 def _known(relation: Subquery) -> list[RiskCode]:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, false, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    any_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from certrail.risk import KEY_TEXTS, OVERDUE_AFTER, RiskCode
-from certrail.store.schema import endpoints, executors, profiles
+from certrail.store.schema import connectors, endpoints, executors, profiles
 
 _ENDPOINT = endpoints.c
 HELD = "held"
@@ -65,6 +80,53 @@ def conditions(
     }
     managed = _ENDPOINT.profile_id.is_not(None)
     return {code: and_(managed, func.coalesce(test, false())) for code, test in tests.items()}
+
+
+def candidates(codes: Collection[RiskCode]) -> ColumnElement[Any]:
+    """Return the ids of all endpoints that may have one of the reasons, as an array.
+
+    Each part is found by an index; who is not among them has none of these
+    reasons in :func:`conditions`.
+    """
+    silent = select(executors.c.name).where(executors.c.silent_since.is_not(None))
+    broken = select(connectors.c.name).where(
+        ~connectors.c.check_ok, connectors.c.checked_at.is_not(None)
+    )
+    reached = select(connectors.c.name).where(connectors.c.executor.in_(silent))
+    by_ca = select(profiles.c.id).where(profiles.c.ca.in_(broken))
+    by_dns = select(profiles.c.id).where(
+        profiles.c.settings["validation"]["dns"].astext.in_(broken)
+    )
+    wanted = profiles.c.ca + "/" + wanted_key()
+    # Two ranges of an index, where `<>` would read all of it.
+    changed = select(_ENDPOINT.id).where(
+        _ENDPOINT.profile_id == profiles.c.id,
+        or_(_ENDPOINT.own_kind < wanted, _ENDPOINT.own_kind > wanted),
+    )
+    due = _ENDPOINT.next_renewal_at
+    tests: Mapping[RiskCode, Sequence[ColumnElement[bool]]] = {
+        RiskCode.CERTIFICATE_EXPIRED: (_ENDPOINT.shown_not_after < func.now(),),
+        RiskCode.RENEWAL_OVERDUE: (due < func.now() - OVERDUE_AFTER,),
+        RiskCode.RENEWAL_TOO_LATE: (_ENDPOINT.renewal_too_late,),
+        RiskCode.RENEWAL_HELD: (_ENDPOINT.renewal["code"].astext == literal_column(f"'{HELD}'"),),
+        RiskCode.EXECUTOR_SILENT: (
+            _ENDPOINT.executor == any_(_names(silent)),
+            _ENDPOINT.target == any_(_names(reached)),
+        ),
+        RiskCode.SERVED_DIFFERS: (_ENDPOINT.differs,),
+        RiskCode.CA_CHECK_FAILING: (_ENDPOINT.profile_id == any_(_names(by_ca)),),
+        RiskCode.DNS_CHECK_FAILING: (_ENDPOINT.profile_id == any_(_names(by_dns)),),
+        RiskCode.TARGET_CHECK_FAILING: (_ENDPOINT.target == any_(_names(broken)),),
+        RiskCode.PROFILE_CHANGED: (_ENDPOINT.own_lacks,),
+    }
+    parts = [select(_ENDPOINT.id).where(test) for code in codes for test in tests[code]]
+    if RiskCode.PROFILE_CHANGED in codes:
+        parts.append(changed)
+    return func.array(union_all(*parts).scalar_subquery())
+
+
+def _names(query: Select[Any]) -> Any:
+    return func.array(query.scalar_subquery())
 
 
 def silent_since(executor: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -24,6 +24,11 @@ begin
     select round((extract(epoch from not_after - not_before) + 1) / 86400)
     from certificates where id = new.shown_id
   );
+  new.own_kind := null;
+  new.own_lacks := false;
+  select ca || '/' || key_kind, not (new.names <@ names) into new.own_kind, new.own_lacks
+    from certificates where id = new.certificate_id and ca is not null;
+  new.own_lacks := coalesce(new.own_lacks, false);
   return new;
 end $$;
 
@@ -31,7 +36,8 @@ end $$;
 create trigger endpoint_sorts_at_first before insert on endpoints
   for each row execute function certrail_endpoint_sorts();
 create trigger endpoint_sorts
-  before update of tags, profile_id, observed, observed_at, certificate_id, last_success_at
+  before update of
+    names, tags, profile_id, observed, observed_at, certificate_id, last_success_at
   on endpoints
   for each row execute function certrail_endpoint_sorts();
 
@@ -44,6 +50,16 @@ end $$;
 create trigger profile_sorts after update of workflow, ca on profiles
   for each row when (old.workflow <> new.workflow or old.ca <> new.ca)
   execute function certrail_profile_sorts();
+
+-- What was only seen at first may turn out to be ours.
+create function certrail_certificate_ours() returns trigger language plpgsql as $$
+begin
+  update endpoints set observed_at = observed_at where certificate_id = new.id;
+  return null;
+end $$;
+create trigger certificate_ours after update of ca on certificates
+  for each row when (old.ca is distinct from new.ca)
+  execute function certrail_certificate_ours();
 
 create function certrail_key_shared(wanted text) returns void language plpgsql as $$
 begin
@@ -81,6 +97,13 @@ create index ix_endpoints_sort_tags on endpoints (sort_tags, location) where sor
 create index ix_endpoints_sort_workflow on endpoints (sort_workflow, location);
 create index ix_endpoints_sort_ca on endpoints (sort_ca, location);
 create index ix_endpoints_sort_lifetime on endpoints (sort_lifetime, location);
+create index ix_endpoints_own_kind on endpoints (profile_id, own_kind);
+create index ix_endpoints_own_lacks on endpoints (location) where own_lacks;
+create index ix_endpoints_differs on endpoints (location) where differs;
+create index ix_endpoints_renewal_too_late on endpoints (location) where renewal_too_late;
+drop index ix_endpoints_drifted;
+create index ix_endpoints_renewal_held on endpoints (location) where renewal->>'code' = 'held';
+create index ix_endpoints_executor on endpoints (executor) where executor is not null;
 """
 
 
@@ -89,6 +112,26 @@ def upgrade() -> None:
     op.add_column("endpoints", sa.Column("sort_workflow", sa.Text()))
     op.add_column("endpoints", sa.Column("sort_ca", sa.Text()))
     op.add_column("endpoints", sa.Column("sort_lifetime", sa.Integer(), comment="days"))
+    op.add_column("endpoints", sa.Column("own_kind", sa.Text(), comment="CA and key of what it got from us"))
+    op.add_column(
+        "endpoints",
+        sa.Column(
+            "own_lacks",
+            sa.Boolean(),
+            server_default="false",
+            nullable=False,
+            comment="a name is configured that the certificate does not have",
+        ),
+    )
+    # As columns, for their statistics: of a comparison of two columns nothing is known.
+    for name, expression in (
+        ("differs", "coalesce(shown_id <> certificate_id, false)"),
+        ("renewal_too_late", "coalesce(next_renewal_at >= shown_not_after, false)"),
+    ):
+        op.add_column(
+            "endpoints",
+            sa.Column(name, sa.Boolean(), sa.Computed(expression, persisted=True), nullable=False),
+        )
     op.create_table(
         "shared_keys",
         sa.Column("key_hash", sa.Text(), nullable=False),

@@ -1,0 +1,84 @@
+"""Members of a job that wait for somebody: for an approval, or for their maintenance window."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.integration.jobs.conftest import Shell
+from tests.support.agreement import must_agree
+from tests.support.bulk import Estate
+
+ALWAYS = [
+    {"start": "00:00", "end": "12:00", "timezone": "UTC"},
+    {"start": "12:00", "end": "00:00", "timezone": "UTC"},
+]
+
+
+def test_a_job_asks_for_approvals_and_goes_on_with_each_answer(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """Who must be asked is asked for each endpoint; the others do not wait for that."""
+    whole = endpoints.configuration()
+    whole["endpoints"] = whole["endpoints"][:4]
+    asked = {
+        **whole["profiles"][0],
+        "name": f"{endpoints.prefix}-asked",
+        "approval": {"by": "anyone"},
+    }
+    whole["profiles"].append(asked)
+    for endpoint in whole["endpoints"][:2]:
+        endpoint["profile"] = asked["name"]
+    shell("apply", "-f", str(endpoints.write(whole)))
+    name = f"asks-{endpoints.prefix}"
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}")
+    shell.wait_until(name, "successful endpoints", "successful", 2)
+    first, second = endpoints.locations()[:2]
+    before = shell.json("job", "show", name)
+    assert before["status"] == "running"
+    assert before["counts"]["pending"] == 2
+    assert shell.json("request", "show", first)["status"] == "approval-pending"
+
+    shell("request", "approve", first)
+    shell("request", "deny", second)
+    told = shell.wait_for_status(name, "completed")
+
+    assert told["counts"]["successful"] == 3
+    assert told["counts"]["cancelled"] == 1
+    assert set(endpoints.issued()) == {n for n in endpoints.names[:4] if n != endpoints.names[1]}
+    members = shell.members(name, "COMPLETED")
+    assert {run["name"] for run in members} >= {f"enroll {first}"}
+    must_agree(shell.stack, job=name)
+
+
+def test_each_endpoint_waits_for_the_window_of_its_profile(shell: Shell, endpoints: Estate) -> None:
+    """Shops are changed at night, the intranet at noon, by one job."""
+
+    def configured(*, opens: bool) -> dict[str, Any]:
+        whole = endpoints.configuration()
+        whole["endpoints"] = whole["endpoints"][:3]
+        whole["profiles"][0]["maintenance_window"] = ALWAYS
+        late = {**whole["profiles"][0], "name": f"{endpoints.prefix}-late"}
+        if not opens:
+            today = datetime.now(UTC).date()
+            days = f"{today - timedelta(days=2)}/{today + timedelta(days=2)}"
+            late["blackout"] = {"dates": [days], "timezone": "UTC"}
+        whole["profiles"].append(late)
+        whole["endpoints"][0]["profile"] = late["name"]
+        return whole
+
+    shell("apply", "-f", str(endpoints.write(configured(opens=False))))
+    name = f"window-{endpoints.prefix}"
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--window")
+    shell.wait_until(name, "successful endpoints", "successful", 2)
+    before = shell.json("job", "show", name)
+    issued = set(endpoints.issued())
+
+    shell("apply", "-f", str(endpoints.write(configured(opens=True))))
+    told = shell.wait_for_status(name, "completed")
+
+    assert before["status"] == "running"
+    assert before["counts"]["pending"] == 1
+    assert issued == set(endpoints.names[1:3])
+    assert told["counts"]["successful"] == 3
+    must_agree(shell.stack, job=name)
