@@ -41,7 +41,7 @@ from certrail.tracker import Status
 
 _CHUNK = 1000
 # A page whose conditions no index answers is looked for among so many rows first.
-_NEAR = 1000
+_NEAR = 2000
 _MOST_NEAR = 200
 _AT_ONCE = 60
 
