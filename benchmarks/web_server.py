@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import yaml
 
 from benchmarks.measure import Run, in_process, median_rate
@@ -62,6 +63,11 @@ def _world() -> Iterator[tuple[Mapping[str, str], Path]]:
         exits.enter_context(running(argv, log=folder / "tls.log", port=port))
         installation = exits.enter_context(stack())
         _apply(installation, folder, ca.directory_url, ca.ca_bundle, ca.roots()[0], port)
+        # What is measured is not how long requests wait for each other.
+        with httpx.Client(base_url=installation.api_url, timeout=30) as api:
+            for name in ("ca:pebble", "device:here", "domain:example.test"):
+                body = {"name": name, "limit": 1000}
+                api.post("/v2/concurrency_limits/", json=body).raise_for_status()
         yield (
             {
                 **installation.env,

@@ -34,7 +34,8 @@ from tasks._run import StepTask, run_steps
 from tasks._threads import in_lease_thread
 from tasks._waiting import leave_until
 
-_PATIENCE_SECONDS = 5.0
+# Less than a repair waits until it takes a run without a lease for dead (certrail/policy.py).
+_PATIENCE_SECONDS = 15.0
 _LOOK_SECONDS = 0.2
 _RENEW_SECONDS = 1.0
 
@@ -83,9 +84,13 @@ async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) ->
     """Take a place of every budget; False if there is none within a few seconds.
 
     Longer it would keep others from the worker, and look dead: who waits holds no lease.
+    A run without a deployment could not come back.
     """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    patience = _PATIENCE_SECONDS if run is not None and run.deployment_id else None
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(patience):
             await keeper.take(names)
     except TimeoutError:
         return False
@@ -104,7 +109,7 @@ def _later(names: Sequence[str]) -> State[Any]:
     """Return the state of a run that comes back; one that has waited long asks less often."""
     context = FlowRunContext.get()
     count = context.flow_run.run_count if context and context.flow_run else 1
-    seconds = random.uniform(10, 20) * min(4, max(1, count))  # noqa: S311 - no secret
+    seconds = random.uniform(3, 6) * min(8, max(1, count))  # noqa: S311 - no secret
     return Scheduled(
         name=AWAITING_PLACE,
         scheduled_time=datetime.now(UTC) + timedelta(seconds=seconds),
