@@ -1,6 +1,6 @@
 """Every order of the inventory has an index; keys that serve several hosts are known beforehand.
 
-Revision: 0010
+Revision: 0011
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
