@@ -13,6 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
+    Select,
     Subquery,
     Text,
     and_,
@@ -31,7 +33,7 @@ from certrail.risk import RiskCode
 from certrail.store import risk_query
 from certrail.store.filters import Clause, Kind, Operator
 from certrail.store.inventory_query import FIELDS, KEY_REUSED, reused_keys, risk_name, rows
-from certrail.store.schema import endpoints, jobs, profiles
+from certrail.store.schema import endpoints, jobs, profiles, requests
 from certrail.tracker import ACTIVE, FAILED, RESULT_SHOWN_FOR, SUCCESSFUL, Status
 
 _NEGATED = (Operator.NOT_EQUAL, Operator.CONTAINS_NOT)
@@ -46,7 +48,7 @@ def is_derived(clauses: Sequence[Clause]) -> bool:
     slugs = {status.value for status in DERIVED}
     return any(
         clause.field == "risks"
-        or (clause.field == "names" and clause.operator is Operator.CONTAINS)
+        or _is_sought(clause)
         or (
             clause.field == "automation_status"
             and (clause.operator is not Operator.EQUAL or slugs.intersection(_slugs(clause.values)))
@@ -67,10 +69,8 @@ def condition(relation: Subquery, clause: Clause, *, few: bool = False) -> Colum
             return _risks(relation, clause, few=few)
         case "automation_status" if clause.values and clause.operator is Operator.EQUAL:
             return _status(relation, clause.values, few=few)
-        case "days_left" if clause.values:
-            return _negatable(
-                clause, [_days(relation, clause, v) for v in clause.values if isinstance(v, float)]
-            )
+        case "days_left" if clause.values and (few or not _is_sought(clause)):
+            return _negatable(clause, _days_of(relation, clause))
         case "profile" | "workflow" | "ca" | "job_name":
             return _parent(relation, clause)
     column: ColumnElement[Any] = relation.c[
@@ -80,13 +80,44 @@ def condition(relation: Subquery, clause: Clause, *, few: bool = False) -> Colum
     if not clause.values:
         empty = func.cardinality(column) == 0 if kind is Kind.LIST else column.is_(None)
         return empty if clause.operator is Operator.EQUAL else ~empty
-    if clause.field == "names" and clause.operator is Operator.CONTAINS and not few:
-        # By the index of its trigrams, or the planner walks through all in their order.
-        words = endpoints.c.shown_words
-        tests = [words.icontains(str(value), autoescape=True) for value in clause.values]
-        found = select(endpoints.c.id).where(or_(*tests))
-        return relation.c.id == any_(func.array(found.scalar_subquery()))
+    if _is_sought(clause) and not few:
+        return _sought(relation, clause)
     return _negatable(clause, [_test(relation, kind, clause, value) for value in clause.values])
+
+
+def _is_sought(clause: Clause) -> bool:
+    """Return whether few endpoints are meant, and an index has them in another order."""
+    if clause.operator is Operator.CONTAINS:
+        return clause.field in ("names", "location", "common_name")
+    return clause.operator in (Operator.LESS, Operator.AT_MOST) and clause.field in (
+        "not_after",
+        "days_left",
+        "next_renewal_at",
+    )
+
+
+def _sought(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
+    """Return *clause* asked before anything else.
+
+    Otherwise the planner walks through all endpoints in the order of the list.
+    """
+    inner = rows("sought")
+    tests = (
+        _days_of(inner, clause)
+        if clause.field == "days_left"
+        else [_test(inner, FIELDS[clause.field], clause, value) for value in clause.values]
+    )
+    found = select(inner.c.id).where(or_(*tests))
+    return _among(relation, found)
+
+
+def _among(relation: Subquery, query: Select[Any] | CompoundSelect[Any]) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = relation.c.id == any_(func.array(query.scalar_subquery()))
+    return found
+
+
+def _days_of(relation: Subquery, clause: Clause) -> list[Any]:
+    return [_days(relation, clause, v) for v in clause.values if isinstance(v, float)]
 
 
 def _negatable(clause: Clause, tests: Sequence[Any]) -> ColumnElement[bool]:
@@ -112,7 +143,7 @@ def _test(relation: Subquery, kind: Kind, clause: Clause, value: Any) -> Any:
     if clause.field == "names" and clause.operator is Operator.EQUAL:
         # Few endpoints have a name; asked first, or the planner walks through all of them.
         own = select(endpoints.c.id).where(endpoints.c.shown_names.contains([str(value)]))
-        return relation.c.id == any_(func.array(own.scalar_subquery()))
+        return _among(relation, own)
     if kind is Kind.LIST:
         return column.contains([str(value)])
     if kind is Kind.TEXT:
@@ -222,8 +253,11 @@ def _limited(
     relation: Subquery, status: Status, *, few: bool
 ) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
     request, rest = status_is(relation, status)
+    if status in (*ACTIVE, *FAILED) and request is not None and not few:
+        latest = select(requests.c.endpoint_id).where(requests.c.is_latest)
+        request = and_(_among(relation, latest.where(requests.c.status == status)), request)
     if status is Status.AUTOMATION_AT_RISK and rest is not None and not few:
-        rest = and_(rest, relation.c.id == any_(risk_query.candidates(_known(relation))))
+        rest = and_(_among(relation, risk_query.candidates(_known(relation))), rest)
     return request, rest
 
 
@@ -265,7 +299,7 @@ def _has_risk(relation: Subquery, codes: Sequence[RiskCode], *, few: bool) -> Co
     found = or_(false(), *(relation.c[risk_name(code)] for code in codes))
     if few or not codes:
         return found
-    return and_(relation.c.id == any_(risk_query.candidates(codes)), found)
+    return and_(_among(relation, risk_query.candidates(codes)), found)
 
 
 def _risks(relation: Subquery, clause: Clause, *, few: bool) -> ColumnElement[bool]:

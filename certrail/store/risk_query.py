@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Select,
     Text,
     and_,
@@ -82,8 +83,8 @@ def conditions(
     return {code: and_(managed, func.coalesce(test, false())) for code, test in tests.items()}
 
 
-def candidates(codes: Collection[RiskCode]) -> ColumnElement[Any]:
-    """Return the ids of all endpoints that may have one of the reasons, as an array.
+def candidates(codes: Collection[RiskCode]) -> CompoundSelect[Any]:
+    """Select the ids of all endpoints that may have one of the reasons.
 
     Each part is found by an index; who is not among them has none of these
     reasons in :func:`conditions`.
@@ -122,7 +123,7 @@ def candidates(codes: Collection[RiskCode]) -> ColumnElement[Any]:
     parts = [select(_ENDPOINT.id).where(test) for code in codes for test in tests[code]]
     if RiskCode.PROFILE_CHANGED in codes:
         parts.append(changed)
-    return func.array(union_all(*parts).scalar_subquery())
+    return union_all(*parts)
 
 
 def _names(query: Select[Any]) -> Any:

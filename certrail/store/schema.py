@@ -212,6 +212,12 @@ endpoints = Table(
         postgresql_ops={"location": "gin_trgm_ops"},
     ),
     Index(
+        "ix_endpoints_common_name_text",
+        "shown_common_name",
+        postgresql_using="gin",
+        postgresql_ops={"shown_common_name": "gin_trgm_ops"},
+    ),
+    Index(
         "ix_endpoints_words_text",
         "shown_words",
         postgresql_using="gin",

@@ -1,6 +1,6 @@
 """Every order of the inventory has an index; keys that serve several hosts are known beforehand.
 
-Revision: 0011
+Revision: 0012
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
@@ -103,6 +103,8 @@ create index ix_endpoints_differs on endpoints (location) where differs;
 create index ix_endpoints_renewal_too_late on endpoints (location) where renewal_too_late;
 drop index ix_endpoints_drifted;
 create index ix_endpoints_renewal_held on endpoints (location) where renewal->>'code' = 'held';
+create index ix_endpoints_common_name_text on endpoints
+  using gin (shown_common_name gin_trgm_ops);
 create index ix_endpoints_executor on endpoints (executor) where executor is not null;
 """
 
