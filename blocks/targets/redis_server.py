@@ -30,6 +30,7 @@ from certrail.errors import (
     InvalidRequest,
     NotFound,
     PermissionRefused,
+    Rejected,
     UnexpectedReply,
     Unreachable,
 )
@@ -318,7 +319,7 @@ class RedisTarget(InstallTarget):
     def _point_at(self, files: tuple[str, str]) -> None:
         try:
             self._ask("CONFIG SET", _CERT, files[0], _KEY, files[1])
-        except _Refused as exc:
+        except Rejected as exc:
             raise ActivationRefused(
                 f"Redis refused the certificate: {exc}",
                 remedy="Look into the server's log: most often its account cannot read "
@@ -330,7 +331,7 @@ class RedisTarget(InstallTarget):
             return
         try:
             self._ask("CONFIG REWRITE")
-        except _Refused as exc:
+        except Rejected as exc:
             raise PermissionRefused(
                 f"{self._label}: the certificate is live, but not saved: {exc}",
                 remedy="Let the server's account write its configuration file and directory, "
@@ -372,11 +373,7 @@ class RedisTarget(InstallTarget):
                 ) from exc
             raise Unreachable(f"{what}: {plain(exc)}", connector=self._label) from exc
         except errors.ResponseError as exc:
-            raise _Refused(plain(exc)) from exc
-
-
-class _Refused(Exception):
-    """An error in Redis's own words, turned into one of ours where its meaning is known."""
+            raise Rejected(f"{what}: {plain(exc)}", connector=self._label) from exc
 
 
 def _must_be(site: str) -> None:

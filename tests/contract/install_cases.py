@@ -494,6 +494,8 @@ class Reference(InstallTarget):
     def activate(self, staged: Staged) -> str:
         if staged.fingerprint in self.memory.refused:
             raise ActivationRefused("the reference says no")
+        if self.memory.live[-1] not in (staged.fingerprint, staged.replaces):
+            raise Conflict("somebody else was quicker")
         if self.memory.live[-1] != staged.fingerprint:
             self.memory.live.append(staged.fingerprint)
             self.memory.reloads += 1
@@ -539,6 +541,14 @@ class Blind(Reference):
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         return super().stage(site, bundle, None)
+
+
+class Tramples(Reference):
+    """Broken: does not look again at what it replaces."""
+
+    def activate(self, staged: Staged) -> str:
+        self.memory.live.append(staged.fingerprint)
+        return "switched"
 
 
 class PilesUp(Reference):

@@ -34,6 +34,7 @@ from tests.contract.install_cases import (
     Reference,
     TakesAnything,
     Touchy,
+    Tramples,
     Unlocked,
     World,
     key_digest,
@@ -136,6 +137,17 @@ def the_wrong_predecessor_is_a_conflict(world: World) -> None:
         world.open().stage(world.site, world.bundle(), world.bundle().chain.fingerprint)
 
     assert before == world.snapshot()
+
+
+def what_somebody_else_installed_meanwhile_stays(world: World) -> None:
+    """Between staging and the switch lie days: theirs may be the better one."""
+    ours = world.open().stage(world.site, world.bundle(), world.old)
+    theirs, _ = installed(world)
+
+    with pytest.raises(Conflict):
+        world.open().activate(ours)
+
+    assert theirs.fingerprint == world.served() == world.open().serving(world.site)
 
 
 def a_mismatched_pair_is_refused_before_upload(world: World) -> None:
@@ -267,6 +279,7 @@ EVERYWHERE: tuple[Promise, ...] = (
     restore_without_activation_is_quiet,
     stage_twice_is_one,
     the_wrong_predecessor_is_a_conflict,
+    what_somebody_else_installed_meanwhile_stays,
     activate_twice_is_quiet,
     what_was_staged_survives_json,
     discard_removes_what_was_not_activated,
@@ -287,6 +300,7 @@ BROKEN: tuple[tuple[type[Reference], Promise], ...] = (
     (Overwrites, a_refused_activation_leaves_the_old_certificate),
     (Forgets, restore_brings_back_exactly_what_was_live),
     (Blind, the_wrong_predecessor_is_a_conflict),
+    (Tramples, what_somebody_else_installed_meanwhile_stays),
     (PilesUp, stage_twice_is_one),
     (Hoards, discard_removes_what_was_not_activated),
     (TakesAnything, a_mismatched_pair_is_refused_before_upload),

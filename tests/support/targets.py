@@ -1,6 +1,7 @@
 """Every install target behind an API, opened at the imitation of its vendor's device.
 
-The faults and the installing step are tried with each of them; see
+Caddy, HAProxy and Redis are the real programs, behind a relay that breaks where a
+test wants. The faults and the installing step are tried with each of them; see
 :class:`Target`. A new target adds an entry to :data:`TARGETS`.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,35 @@ from pydantic import SecretStr
 
 from blocks._keyvault import KeyVaultAccess
 from blocks._kubernetes import KubernetesAccess
+from blocks.targets import redis_server
 from blocks.targets.a10 import A10Target, AxapiSession
 from blocks.targets.aws import CloudFrontTarget, ElbTarget
 from blocks.targets.azure_keyvault import KeyVaultTarget
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
+from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from blocks.targets.kubernetes import KubernetesTlsTarget
 from blocks.targets.netscaler import NetScalerTarget, nitro_client
 from certrail.connectors import InstallTarget
-from certrail.model import Site
+from certrail.model import Fingerprint, Site
 from certrail.remote import aws, http
+from certrail.remote.local import LocalHost
 from tests.support import a10_api, bigip_api, key_vault_api, kubernetes_api, netscaler_api
 from tests.support.a10_api import A10
 from tests.support.aws_edge import CLOUDFRONT_REGION, AwsBalancer, AwsDistribution
 from tests.support.bigip_api import BigIp
-from tests.support.device import Device
+from tests.support.caddy import Caddy
+from tests.support.device import SITE, Device, Reply
+from tests.support.haproxy_runtime import HaproxyRuntime, debian
 from tests.support.key_vault_api import VaultGateway
 from tests.support.kubernetes_api import KubernetesIngress
 from tests.support.moto_server import REGION
 from tests.support.netscaler_api import NetScaler
+from tests.support.nginx import TestCa
+from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
+from tests.support.scripted import http_reply
+from tests.support.target_faults import HTTP, RESP, STATS_SOCKET, Speech
+from tests.support.tcp_relay import tcp_relay
 
 WRONG = "hunter2-hunter2"
 LONG, SHORT = timedelta(seconds=20), timedelta(seconds=0.4)
@@ -45,27 +57,82 @@ Opener = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
 
 
 @dataclass(frozen=True)
+class Place:
+    """A running other side, and a target on the way to which a reply can get lost.
+
+    Attributes:
+        port: where clients connect.
+        api: where a real program is administered; 0 for an imitation.
+        opener: opens the target anew.
+        lose: spoils the next switch: before it is done, after, or denied although done.
+        served: what a client sees.
+        names: what a certificate for it has.
+    """
+
+    ca: TestCa
+    port: int
+    api: int
+    opener: Opener
+    lose: Callable[[Loss], None]
+    served: Callable[[], Fingerprint]
+    names: tuple[str, ...] = (SITE,)
+
+
+class Loss(Enum):
+    """How the reply to the switch is lost."""
+
+    BEFORE = "the request never arrives"
+    AFTER = "it is done, the reply is lost"
+    DENIED = "it is done, and an error is said"
+
+
+@dataclass(frozen=True)
 class Target:
     """How one install target is opened and where it is spoilt.
 
     Attributes:
         slug: of its block.
-        at: opens it at an address, with the password :data:`WRONG` and a short deadline.
-        device: starts the imitation; None where real software is tried elsewhere.
+        at: opens it at a port of this machine, with the password :data:`WRONG` (where there
+            is one) and a short deadline.
+        device: starts the imitation; None where the real program is run.
         to: opens it at the imitation, with a password (None: the right one) and a CA.
         site: the place on the imitation.
         switch: method and path of the call that makes a certificate live.
+        speech: faults in the words of its protocol.
+        real: starts the real program, with a relay before it.
+        no_credential: why there is none that could be wrong.
     """
 
     slug: str
-    at: Callable[[str], Opened]
+    at: Callable[[int], Opened]
     device: Callable[[], Device] | None = None
     to: Callable[[Any, str | None, str], Opened] | None = None
     site: Callable[[Any], Site] | None = None
     switch: tuple[str, str] = ("", "")
+    speech: Speech = field(default_factory=lambda: HTTP)
+    real: Callable[[Path], AbstractContextManager[Place]] | None = None
+    no_credential: str = ""
 
     def __str__(self) -> str:
         return self.slug.removeprefix("target-")
+
+    @contextmanager
+    def placed(self, folder: Path) -> Iterator[Place]:
+        """Start the other side; *folder* is for files of a real program."""
+        if self.real:
+            with self.real(folder) as place:
+                yield place
+            return
+        assert self.device
+        with self.device().running() as device:
+
+            def lose(loss: Loss) -> None:
+                if loss is Loss.DENIED:
+                    device.fault(*self.switch, reply=Reply(500, b"{}"), after=True)
+                else:
+                    device.fault(*self.switch, cut=True, after=loss is Loss.AFTER)
+
+            yield Place(device.ca, device.port, 0, self.opener(device), lose, device.served)
 
     def opener(
         self, device: Device
@@ -83,10 +150,90 @@ class Target:
         return opened
 
 
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
 @contextmanager
-def _caddy(url: str) -> Iterator[InstallTarget]:
-    with http.client(url, timeout=SHORT) as client:
+def _caddy(url: str, timeout: timedelta, host: str = "") -> Iterator[InstallTarget]:
+    # Caddy answers to its own name only, and the relay has another.
+    headers = {"Connection": "close", **({"Host": host} if host else {})}
+    with http.client(url, timeout=timeout, headers=headers) as client:
         yield CaddyTarget(client, "target")
+
+
+@contextmanager
+def _real_caddy(folder: Path) -> Iterator[Place]:
+    with Caddy.started(folder) as caddy, tcp_relay(caddy.admin) as between:
+
+        @contextmanager
+        def opened() -> Iterator[tuple[InstallTarget, Site]]:
+            with _caddy(_local(between.port), LONG, f"127.0.0.1:{caddy.admin}") as target:
+                yield target, Site(SITE)
+
+        def lose(loss: Loss) -> None:
+            denied = http_reply(500, {}, b"{}") if loss is Loss.DENIED else b""
+            after = None if loss is Loss.BEFORE else b""
+            between.spoil(b"PATCH /config/apps/tls", after=after, instead=denied)
+
+        yield Place(caddy.ca, caddy.port, between.port, opened, lose, caddy.served)
+
+
+@contextmanager
+def _haproxy(port: int, timeout: timedelta = SHORT) -> Iterator[InstallTarget]:
+    api = RuntimeApi(("127.0.0.1", port), "target", timeout)
+    yield HaproxyRuntimeTarget(api, LocalHost("here"))
+
+
+@contextmanager
+def _real_haproxy(folder: Path) -> Iterator[Place]:
+    with (
+        HaproxyRuntime.running(folder, debian()) as haproxy,
+        tcp_relay(haproxy.other) as between,
+    ):
+
+        @contextmanager
+        def opened() -> Iterator[tuple[InstallTarget, Site]]:
+            with _haproxy(between.port, LONG) as target:
+                yield target, Site(str(haproxy.file))
+
+        def lose(loss: Loss) -> None:
+            denied = b"Can't commit it now!\n" if loss is Loss.DENIED else b""
+            after = None if loss is Loss.BEFORE else b"Success!"
+            between.spoil(b"commit ssl cert", after=after, instead=denied)
+
+        yield Place(
+            haproxy.ca, haproxy.port, between.port, opened, lose, lambda: haproxy.served(SITE)
+        )
+
+
+@contextmanager
+def _redis(
+    port: int, folder: Path = Path("/nonexistent"), password: str = WRONG, timeout: float = 0.4
+) -> Iterator[InstallTarget]:
+    with redis_server.client(
+        "127.0.0.1", port, tls=False, password=password, timeout=timeout
+    ) as connection:
+        yield redis_server.RedisTarget(
+            connection, LocalHost("here"), label="target", directory=str(folder / "certrail")
+        )
+
+
+@contextmanager
+def _real_redis(folder: Path) -> Iterator[Place]:
+    with RedisProcess.started(folder) as server, tcp_relay(server.plain) as between:
+
+        @contextmanager
+        def opened() -> Iterator[tuple[InstallTarget, Site]]:
+            with _redis(between.port, folder, PASSWORD, 20) as target:
+                yield target, Site(redis_server.SITE)
+
+        def lose(loss: Loss) -> None:
+            denied = b"-LOADING Redis is loading\r\n" if loss is Loss.DENIED else b""
+            after = None if loss is Loss.BEFORE else b"\r\n"
+            between.spoil(b"\r\nSET\r\n", after=after, instead=denied)
+
+        yield Place(server.ca, server.port, between.port, opened, lose, server.served, NAMES)
 
 
 @contextmanager
@@ -171,10 +318,23 @@ def _kubernetes(url: str, token: str, ca: str, timeout: timedelta) -> Iterator[I
 
 
 TARGETS = (
-    Target("target-caddy", _caddy),
+    Target(
+        "target-caddy",
+        lambda port: _caddy(_local(port), SHORT),
+        real=_real_caddy,
+        no_credential="Caddy's admin API has no password; it asks where a request comes from",
+    ),
+    Target(
+        "target-haproxy",
+        _haproxy,
+        speech=STATS_SOCKET,
+        real=_real_haproxy,
+        no_credential="the stats socket has no password; its level says what it may be used for",
+    ),
+    Target("target-redis", _redis, speech=RESP, real=_real_redis),
     Target(
         "target-bigip",
-        lambda url: _bigip(url, WRONG, "", SHORT),
+        lambda port: _bigip(_local(port), WRONG, "", SHORT),
         BigIp,
         lambda d, word, ca: _bigip(d.url, word or bigip_api.PASSWORD, ca, LONG),
         lambda d: Site(bigip_api.PROFILE),
@@ -182,7 +342,7 @@ TARGETS = (
     ),
     Target(
         "target-netscaler",
-        lambda url: _netscaler(url, WRONG, "", SHORT),
+        lambda port: _netscaler(_local(port), WRONG, "", SHORT),
         NetScaler,
         lambda d, word, ca: _netscaler(d.url, word or netscaler_api.PASSWORD, ca, LONG),
         lambda d: Site(netscaler_api.PAIR),
@@ -190,7 +350,7 @@ TARGETS = (
     ),
     Target(
         "target-a10",
-        lambda url: _a10(url, WRONG, "", SHORT),
+        lambda port: _a10(_local(port), WRONG, "", SHORT),
         A10,
         lambda d, word, ca: _a10(d.url, word or a10_api.PASSWORD, ca, LONG),
         lambda d: Site(a10_api.TEMPLATE),
@@ -198,7 +358,7 @@ TARGETS = (
     ),
     Target(
         "target-aws-elb",
-        lambda url: _elb(url, ("AKIAWRONGEXAMPLE0000", WRONG), "", SHORT),
+        lambda port: _elb(_local(port), ("AKIAWRONGEXAMPLE0000", WRONG), "", SHORT),
         AwsBalancer,
         lambda d, word, ca: _elb(d.url, _aws_key(d, word), ca, LONG),
         lambda d: Site(f"{d.balancer}:443"),
@@ -206,7 +366,7 @@ TARGETS = (
     ),
     Target(
         "target-aws-cloudfront",
-        lambda url: _cloudfront(url, ("AKIAWRONGEXAMPLE0000", WRONG), "", SHORT),
+        lambda port: _cloudfront(_local(port), ("AKIAWRONGEXAMPLE0000", WRONG), "", SHORT),
         AwsDistribution,
         lambda d, word, ca: _cloudfront(d.url, _aws_key(d, word), ca, LONG),
         lambda d: Site(d.distribution),
@@ -214,7 +374,7 @@ TARGETS = (
     ),
     Target(
         "target-azure-keyvault",
-        lambda url: _key_vault(url, WRONG, "", SHORT),
+        lambda port: _key_vault(_local(port), WRONG, "", SHORT),
         VaultGateway,
         lambda d, word, ca: _key_vault(d.url, word or d.vault.client_secret, ca, LONG),
         lambda d: Site(key_vault_api.NAME),
@@ -222,7 +382,7 @@ TARGETS = (
     ),
     Target(
         "target-kubernetes",
-        lambda url: _kubernetes(url, WRONG, "", SHORT),
+        lambda port: _kubernetes(_local(port), WRONG, "", SHORT),
         KubernetesIngress,
         lambda d, word, ca: _kubernetes(d.url, word or d.cluster.token, ca, LONG),
         lambda d: Site(kubernetes_api.NAME),

@@ -93,8 +93,8 @@ class _Stats(BaseModel):
                 yield from _Stats(**nested).texts(name)
 
 
-# Of `cm/sync-status`: changes that wait for a person, and a synchronisation under way.
-_NOT_SYNCHRONISED = frozenset({"Changes Pending", "Not All Devices Synced"})
+# Of `cm/sync-status`. While a synchronisation is under way it says "Not All Devices Synced".
+_PENDING = "Changes Pending"
 
 
 class BigIpTarget(InstallTarget):
@@ -190,6 +190,8 @@ class BigIpTarget(InstallTarget):
         if missing := self._missing(files):
             self._must_be_synchronised()
             self._create(missing)
+            # Otherwise they would be what the next installation waits for.
+            self._save()
         effect("target.stage", connector=self._label, profile=profile.fullPath, object=stem)
         return Staged(
             site.id,
@@ -282,7 +284,7 @@ class BigIpTarget(InstallTarget):
         if not self._group or self._sync_pending:
             return
         status, advice = self._sync_status()
-        if status in _NOT_SYNCHRONISED:
+        if status == _PENDING:
             raise Busy(
                 f"{self._label}: somebody else's changes are not synchronised to {self._group} "
                 f"yet ({plain(status)})" + (f": {plain(advice).strip(' -')}" if advice else ""),

@@ -91,7 +91,9 @@ class CommandTarget(InstallTarget, MakesKeyFiles):
             )
 
     def serving(self, site: Site) -> Fingerprint | None:
-        versions = self._versions(site)
+        return self._live(self._versions(site))
+
+    def _live(self, versions: Versions) -> Fingerprint | None:
         path = versions.live_combined if self._settings.combined else versions.live_chain
         try:
             return fingerprint(x509.load_pem_x509_certificate(self._host.read_file(path)))
@@ -141,6 +143,13 @@ class CommandTarget(InstallTarget, MakesKeyFiles):
         Transaction.begin_again(self._host, versions, server=_SERVER)
         if versions.live() == version_of(staged.fingerprint):
             return f"{staged.fingerprint[:16]}… was live already, nothing changed"
+        now = self._live(versions)
+        if now != staged.replaces:
+            raise Conflict(
+                f"{staged.site} has {now[:16] if now else 'no certificate'}: another certificate "
+                "was installed since this one was staged",
+                connector=self._host.name,
+            )
         transaction.switch([], self._control)
         effect("site.activate", host=self._host.name, site=staged.site)
         return f"{staged.summary}, {self._told()}"

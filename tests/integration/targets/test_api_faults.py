@@ -2,98 +2,127 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from blocks._base import TargetBlock
-from certrail.errors import CertrailError, ConnectorError, Throttled, UnexpectedReply, Unreachable
+from certrail.connectors import InstallTarget
+from certrail.errors import AuthenticationFailed, CertrailError, Throttled, Unreachable
+from certrail.steps import installation
+from certrail.tracker import StepStatus
+from tests.support.installing import request_for, work_of
 from tests.support.process import free_port
-from tests.support.scripted import http_reply, scripted
-from tests.support.targets import DEVICES, TARGETS, WRONG, Target
-
-# Not HTTP: HAProxy's socket and Redis's protocol, whose faults are in tests of their own.
-OTHER_PROTOCOLS = {"target-haproxy", "target-redis"}
-CUT = http_reply(200, {"Content-Length": "500"}, b"{")
-HTML = b"<html><body>It works!</body></html>"
-LATER = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
+from tests.support.scripted import scripted
+from tests.support.target_faults import FAULTS, Lacks
+from tests.support.targets import DEVICES, TARGETS, WRONG, Loss, Place, Target
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-@pytest.mark.parametrize(
-    ("reply", "stall", "error"),
-    [
-        pytest.param(b"", False, Unreachable, id="closed"),
-        pytest.param(
-            http_reply(200, {"Content-Length": "500"}, b"{"), False, Unreachable, id="cut"
-        ),
-        pytest.param(b"", True, Unreachable, id="stall"),
-        pytest.param(http_reply(429, {"Retry-After": "7"}), False, Throttled, id="429 seconds"),
-        pytest.param(http_reply(429, {"Retry-After": LATER}), False, Throttled, id="429 date"),
-        pytest.param(http_reply(502, {}, HTML), False, Unreachable, id="proxy"),
-        pytest.param(http_reply(200, {}, HTML), False, UnexpectedReply, id="web site"),
-        pytest.param(http_reply(200, {}, b"[]"), False, UnexpectedReply, id="other JSON"),
-        pytest.param(http_reply(200, {}, b'"x"'), False, UnexpectedReply, id="text"),
-        pytest.param(
-            http_reply(301, {"Location": "https://elsewhere.test/"}),
-            False,
-            UnexpectedReply,
-            id="redirect",
-        ),
-    ],
-)
-def test_faults(target: Target, reply: bytes, stall: bool, error: type[ConnectorError]) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(target: Target, fault: str) -> None:
     """Whatever is at the address, the answer is one of ours, in time, and tells no secret."""
-    with (
-        scripted(reply, stall=stall) as server,
-        target.at(f"http://127.0.0.1:{server.port}") as one,
-        pytest.raises(error) as caught,
-    ):
-        one.check()
+    said = target.speech[fault]
+    if isinstance(said, Lacks):
+        assert len(said.reason) > 40
+        return
+    for one in said:
+        with (
+            scripted(one.reply, stall=one.stall) as server,
+            target.at(server.port) as opened,
+            pytest.raises(one.error) as caught,
+        ):
+            opened.check()
 
-    assert caught.value.remedy
-    assert WRONG not in f"{caught.value} {caught.value.remedy}"
-    if isinstance(caught.value, Throttled):
-        assert caught.value.retry_after is not None
-        assert caught.value.retry_after >= timedelta(seconds=7)
+        assert caught.value.remedy
+        assert WRONG not in f"{caught.value} {caught.value.remedy}"
+        if isinstance(caught.value, Throttled):
+            assert caught.value.retry_after is not None
+            assert caught.value.retry_after >= timedelta(seconds=7)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_nothing_listens(target: Target) -> None:
     """Unreachable, and worth a retry."""
-    with target.at(f"http://127.0.0.1:{free_port()}") as one, pytest.raises(Unreachable) as caught:
+    with target.at(free_port()) as one, pytest.raises(Unreachable) as caught:
         one.check()
 
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize("target", DEVICES, ids=str)
-def test_the_right_password(target: Target) -> None:
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_reply_to_the_switch_that_is_lost(
+    database_url: str, target: Target, tmp_path: Path
+) -> None:
+    """Before it was done, after, or denied although it was: the next run finds out and goes on."""
+    with target.placed(tmp_path) as place:
+        for number, loss in enumerate(Loss):
+            bundle = place.ca.bundle(*place.names)
+            request = request_for(place.ca, bundle, place.port, f"lb/{number}")
+            before = place.served()
+            place.lose(loss)
+
+            told = tried(request, place)
+            after = place.served()
+            outcome = installation.install(work_of(request), place.opener)
+
+            # Some look for themselves after an error, and find that it was done.
+            assert (told and told.retryable and told.remedy) or loss is Loss.DENIED, told
+            assert after in (before, bundle.chain.fingerprint)
+            assert outcome.status is StepStatus.COMPLETED
+            assert bundle.chain.fingerprint == place.served()
+            installation.accept(work_of(request), place.opener)
+
+
+def tried(request: UUID, place: Place) -> CertrailError | None:
+    """Run the step once and return what it failed with."""
+    try:
+        installation.install(work_of(request), place.opener)
+    except CertrailError as exc:
+        return exc
+    return None
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_the_right_password(target: Target, tmp_path: Path) -> None:
     """One line for people."""
-    assert target.device
-    with target.device().running() as device, target.opener(device)() as (one, _):
+    with target.placed(tmp_path) as place, place.opener() as (one, _):
         line = one.check()
 
     assert line
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("target", DEVICES, ids=str)
-def test_a_wrong_password(target: Target) -> None:
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_wrong_password(target: Target, tmp_path: Path) -> None:
     """Not worth a retry: accounts get locked."""
-    assert target.device
-    assert target.to
+    if target.no_credential:
+        assert len(target.no_credential) > 40
+        return
     with (
-        target.device().running() as device,
-        target.to(device, WRONG, device.roots) as one,
-        pytest.raises(CertrailError) as caught,
+        with_wrong_password(target, tmp_path) as one,
+        pytest.raises(AuthenticationFailed) as caught,
     ):
         one.check()
 
-    assert type(caught.value).__name__ == "AuthenticationFailed"
     assert not caught.value.retryable
     assert WRONG not in str(caught.value)
+
+
+@contextmanager
+def with_wrong_password(target: Target, folder: Path) -> Iterator[InstallTarget]:
+    """Open *target* at the right place, with the password :data:`WRONG`."""
+    if target.device:
+        assert target.to
+        with target.device().running() as device, target.to(device, WRONG, device.roots) as one:
+            yield one
+        return
+    with target.placed(folder) as place, target.at(place.api) as one:
+        yield one
 
 
 @pytest.mark.parametrize("target", DEVICES, ids=str)
@@ -115,4 +144,5 @@ def test_an_unknown_certificate(target: Target) -> None:
 def test_every_install_target_has_its_faults() -> None:
     """A target that is left out here would be one whose faults nobody tries."""
     slugs = {block.get_block_type_slug() for block in TargetBlock.vendors()}
-    assert slugs == {target.slug for target in TARGETS} | OTHER_PROTOCOLS
+    assert slugs == {target.slug for target in TARGETS}
+    assert all(set(target.speech) == set(FAULTS) for target in TARGETS)

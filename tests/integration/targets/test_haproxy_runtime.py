@@ -13,13 +13,11 @@ from certrail.connectors import Host
 from certrail.errors import (
     ActivationRefused,
     Busy,
-    CertrailError,
     Conflict,
     InvalidRequest,
     NotFound,
     PermissionRefused,
     StorageFull,
-    UnexpectedReply,
     Unreachable,
 )
 from certrail.model import Site
@@ -27,7 +25,6 @@ from certrail.remote.local import LocalHost
 from tests.contract.install_cases import staged_chain
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
 from tests.support.process import free_port
-from tests.support.scripted import scripted
 
 SITE = "www.example.test"
 QUICK = timedelta(seconds=2)
@@ -218,24 +215,6 @@ def test_addresses_that_are_none(address: str) -> None:
     """Told at once, not after a time-out."""
     with pytest.raises(InvalidRequest):
         RuntimeApi.at(address, label="lb", timeout=QUICK)
-
-
-@pytest.mark.parametrize(
-    ("reply", "stall", "error"),
-    [
-        pytest.param(b"", False, Unreachable, id="closed"),
-        pytest.param(b"Name: HAPr", False, Unreachable, id="cut"),
-        pytest.param(b"Name: HAProxy\n", True, Unreachable, id="stall"),
-        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", False, UnexpectedReply, id="not HAProxy"),
-    ],
-)
-def test_faults(reply: bytes, stall: bool, error: type[CertrailError]) -> None:
-    """Whatever is at the address, the answer is one of ours and comes in time."""
-    with scripted(reply, stall=stall) as server:
-        api = RuntimeApi(("127.0.0.1", server.port), "lb", timedelta(seconds=0.3))
-        with pytest.raises(error) as caught:
-            HaproxyRuntimeTarget(api, LocalHost("here")).check()
-    assert caught.value.remedy
 
 
 def test_nothing_listens(tmp_path: Path) -> None:

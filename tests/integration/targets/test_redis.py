@@ -18,15 +18,12 @@ from certrail.errors import (
     Conflict,
     InvalidRequest,
     PermissionRefused,
-    UnexpectedReply,
     Unreachable,
 )
 from certrail.model import Site
 from certrail.remote.local import LocalHost
 from tests.support.nginx import store
-from tests.support.process import free_port
 from tests.support.redis_server import NAMES, PASSWORD, RedisProcess
-from tests.support.scripted import scripted
 
 PLACE = Site(SITE)
 
@@ -165,41 +162,6 @@ def test_an_account_that_may_not_change_anything(server: RedisProcess) -> None:
             one.activate(staged)
 
     assert "+config|set" in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("reply", "stall", "error"),
-    [
-        pytest.param(b"", False, Unreachable, id="closed"),
-        pytest.param(b"$400\r\nredis_ver", False, Unreachable, id="cut"),
-        pytest.param(b"", True, Unreachable, id="stall"),
-        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", False, UnexpectedReply, id="nonsense"),
-        pytest.param(b"+OK\r\n", False, CertrailError, id="not that"),
-    ],
-)
-def test_faults(tmp_path: Path, reply: bytes, stall: bool, error: type[CertrailError]) -> None:
-    """Whatever is at the address, the answer is one of ours and comes in time."""
-    with (
-        scripted(reply, stall=stall) as server,
-        client("127.0.0.1", server.port, tls=False, timeout=0.3) as connection,
-    ):
-        one = RedisTarget(
-            connection, LocalHost("here"), label="cache", directory=str(tmp_path / "certrail")
-        )
-        with pytest.raises(error) as caught:
-            one.check()
-    assert caught.value.remedy
-
-
-def test_nothing_listens(tmp_path: Path) -> None:
-    """Unreachable, and worth a retry."""
-    with client("127.0.0.1", free_port(), tls=False, timeout=1) as connection:
-        one = RedisTarget(
-            connection, LocalHost("here"), label="cache", directory=str(tmp_path / "certrail")
-        )
-        with pytest.raises(Unreachable) as caught:
-            one.check()
-    assert caught.value.retryable
 
 
 def test_there_is_one_site(server: RedisProcess) -> None:

@@ -77,29 +77,6 @@ def test_a_device_that_serves_the_old_one_is_noticed(
 
 
 @pytest.mark.parametrize("target", DEVICES, ids=str)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_reply_that_is_lost_is_made_up_for_by_a_retry(
-    database_url: str,
-    target: Target,
-    after: bool,
-) -> None:
-    """Nobody knows whether it was done; the next run finds out and goes on."""
-    assert target.device
-    with target.device().running() as device:
-        opens = target.opener(device)
-        bundle = device.ca.bundle(SITE)
-        request = request_for(device.ca, bundle, device.port)
-        device.fault(*target.switch, cut=True, after=after, times=1)
-
-        with pytest.raises(Unreachable):
-            installation.install(work_of(request), opens)
-        outcome = installation.install(work_of(request), opens)
-
-        assert outcome.status is StepStatus.COMPLETED
-        assert bundle.chain.fingerprint == device.served()
-
-
-@pytest.mark.parametrize("target", DEVICES, ids=str)
 def test_a_device_that_somebody_else_holds_is_waited_for(database_url: str, target: Target) -> None:
     """Their change has to be committed first: nothing is changed meanwhile, and a retry goes on."""
     assert target.device
