@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import blocks
 from blocks._base import ConnectorBlock
 from blocks.delivery.azure_keyvault import KeyVaultSettings
 from certrail import configuration, maintenance
+from certrail.connectors import InstallTarget
 from certrail.delivery.fields import FieldSettings
 from certrail.delivery.objects import ObjectSettings
 from certrail.delivery.settings import DirectorySettings
@@ -99,7 +102,56 @@ def _connector(what: str) -> str:
     text = (block.__doc__ or "").strip()
     told = "\n".join(line.strip() for line in text.splitlines()).replace("``", "`")
     article = "an" if block.kind[0] in "aeiou" else "a"
-    return f"Type `{what}`, {article} {block.kind}.\n\n{told}\n\n{table(block)}"
+    able = "".join(f"\n\n{capabilities(one)}" for one in targets_of(block))
+    return f"Type `{what}`, {article} {block.kind}.\n\n{told}\n\n{table(block)}{able}"
+
+
+def targets_of(block: type[ConnectorBlock]) -> list[type[InstallTarget]]:
+    """Return what an install target's block opens: the classes for it in its module."""
+    found = vars(sys.modules[block.__module__]).values()
+    return [
+        one
+        for one in found
+        if isinstance(one, type)
+        and issubclass(one, InstallTarget)
+        and not inspect.isabstract(one)
+        and one.__module__.startswith(block.__module__)
+    ]
+
+
+def capabilities(target: type[InstallTarget]) -> str:
+    """Return a table of what *target* can and cannot do."""
+    traits = target.traits
+    keys = ", ".join(f"`{one}`" for one in sorted(traits.key_algorithms))
+    rows = {
+        "private key": "made on it and never given out"
+        if traits.key_on_device
+        else "made by Certrail, sealed, and sent to it",
+        "a change": "happens as a whole or not at all, by its own means"
+        if traits.transactional
+        else "takes several calls; what fails in between is put back",
+        "the certificate before": traits.restores_by,
+        "saving": "is needed after a change, and done"
+        if traits.needs_save
+        else "is not needed: a change stays",
+        "changes at a time": f"{traits.concurrency}; requests wait for each other"
+        if traits.concurrency == 1
+        else str(traits.concurrency),
+        "keys": keys,
+        "longest name": f"{traits.longest_name} characters"
+        if traits.longest_name
+        else "no limit known",
+    }
+    if traits.settles_within:
+        minutes = int(traits.settles_within.total_seconds() // 60)
+        rows["seen by clients"] = f"within {minutes} minutes; as long is waited"
+    if not traits.serves:
+        rows["tested"] = (
+            "where the endpoint has an `address`, by connecting to it; else it is read back"
+        )
+    first = (target.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    lines = [f"| {first} | |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {told} |" for name, told in rows.items())])
 
 
 def _connector_list(_: str) -> str:

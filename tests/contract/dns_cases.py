@@ -48,11 +48,13 @@ class World(ABC):
         block: good settings.
         intruder: the same with a wrong credential.
         secrets: texts that may never be seen.
+        port: where it takes changes.
     """
 
     block: Opens
     intruder: Opens
     secrets: tuple[str, ...]
+    port: int = 0
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.Lock] = {}
@@ -91,6 +93,8 @@ class Case:
         cut: a reply that breaks off.
         throttled: makes a reply with this Retry-After.
         echo: a refusal that quotes the whole request.
+        done: what the reply to a change that was made has in it.
+        denied: an error that is said although it was made, b"" for none that could be made up.
         lacks: declared gaps, of :data:`GAPS`.
     """
 
@@ -101,6 +105,8 @@ class Case:
     cut: Script = b""
     throttled: Callable[[str], Script] | None = None
     echo: Script = b""
+    done: bytes = b""
+    denied: bytes = b""
     lacks: frozenset[str] = field(default_factory=frozenset)
 
     def __str__(self) -> str:
@@ -111,6 +117,7 @@ class _BindWorld(World):
     def __init__(self, server: dns_servers.Bind) -> None:
         super().__init__()
         self._server = server
+        self.port = server.port
         self._settings: dict[str, Any] = {
             "server": server.address,
             "port": server.port,
@@ -146,6 +153,7 @@ class _PowerDnsWorld(World):
     def __init__(self, server: dns_servers.PowerDns) -> None:
         super().__init__()
         self._server = server
+        self.port = int(server.url.rpartition(":")[2])
         self._settings: dict[str, Any] = {
             "url": server.url,
             "api_key": server.api_key,
@@ -283,6 +291,8 @@ CASES = (
             lambda got: b"\x00\x0c" + got[2:4] + b"\x84\x00\x00\x01\xff\xff\x00\x00\x00\x00",
         ),
         cut=b"\x00\xffhalf of it",
+        # A response with the opcode UPDATE. An error would have to be signed.
+        done=b"\xa8",
         lacks=frozenset({"throttling"}),
     ),
     Case(
@@ -298,6 +308,8 @@ CASES = (
         cut=http_reply(200, {"Content-Length": "500"}, "[{"),
         throttled=lambda wait: http_reply(429, {"Retry-After": wait}, "slow down"),
         echo=_echo,
+        done=b" 204 ",
+        denied=http_reply(502),
     ),
 )
 

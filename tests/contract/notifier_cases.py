@@ -17,8 +17,12 @@ from tests.support.hook_server import HookServer, hook_server
 from tests.support.mail_server import PASSWORD, USER, MailServer, mail_server
 from tests.support.scripted import Script, http_reply
 
-GAPS = frozenset({"credential", "html", "identity"})
-"""What a case may lack: a credential of its own, markup, an id that the receiver sees."""
+GAPS = frozenset({"credential", "html", "identity", "throttling"})
+"""What a case may lack.
+
+A credential of its own, markup, an id that the receiver sees, and a way to say for how
+long to stay away: SMTP has none, and Apprise does not hand on what the service said.
+"""
 
 GOOD_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 WRONG_SECRET = "whsec_d3Jvbmctc2VjcmV0LW9mLW5vYm9keS13cm9uZy1zZWM="
@@ -186,17 +190,18 @@ def _apprise() -> Iterator[World]:
 
 _NOT_HTTP = b"220 I am a mail server\r\n"
 _NOT_SMTP = http_reply(200, body="I am a web server")
+_NO_WAIT = frozenset({"throttling"})
 
 CASES = (
-    Case("smtp starttls", SmtpMail, _mail("starttls"), _NOT_SMTP),
-    Case("smtp tls", SmtpMail, _mail("tls"), _NOT_SMTP),
-    Case("smtp in the clear", SmtpMail, _mail("none"), _NOT_SMTP),
+    Case("smtp starttls", SmtpMail, _mail("starttls"), _NOT_SMTP, _NO_WAIT),
+    Case("smtp tls", SmtpMail, _mail("tls"), _NOT_SMTP, _NO_WAIT),
+    Case("smtp in the clear", SmtpMail, _mail("none"), _NOT_SMTP, _NO_WAIT),
     Case("webhook", Webhook, _hook, _NOT_HTTP, frozenset({"html"})),
     Case(
         "apprise",
         AppriseUrl,
         _apprise,
         _NOT_HTTP,
-        frozenset({"html", "identity", "credential"}),
+        frozenset({"html", "identity", "credential"}) | _NO_WAIT,
     ),
 )

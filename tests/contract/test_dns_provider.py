@@ -21,6 +21,7 @@ from blocks._base import DnsBlock
 from certrail.connectors import DnsProvider
 from certrail.errors import (
     AuthenticationFailed,
+    Busy,
     CertrailError,
     NotFound,
     NotPropagated,
@@ -42,6 +43,7 @@ from tests.contract.dns_cases import (
 )
 from tests.support.process import free_port
 from tests.support.scripted import scripted
+from tests.support.tcp_relay import tcp_relay
 
 _fresh = itertools.count()
 
@@ -322,6 +324,27 @@ def test_a_cut_reply_is_unreachable(case: Case, world: World) -> None:
                 dns.check()
 
             _must_be_fit_for_people(caught.value, world)
+
+
+def test_a_lost_answer_is_made_good_by_a_retry(case: Case, world: World, name: str) -> None:
+    """Whether the record is there is not known; to add it again is quiet."""
+    if "network" in case.lacks:
+        return
+    with tcp_relay(world.port) as between, world.at(between.port).connect() as dns:
+        wanted = [TxtRecord(name, "lost-and-found-1"), TxtRecord(name, "lost-and-found-2")]
+        for record, instead in zip(wanted, (b"", case.denied), strict=True):
+            between.spoil(record.value.encode(), after=case.done, instead=instead)
+            with pytest.raises((Unreachable, Busy)) as caught:
+                dns.append_txt(record)
+
+            assert caught.value.retryable
+            dns.append_txt(record)
+        between.spoil(b"lost-and-found", after=case.done)
+        with pytest.raises(Unreachable):
+            dns.delete_txt(wanted[0])
+        dns.delete_txt(wanted[0])
+
+        assert dns.find_txt(name) == {"lost-and-found-2"}
 
 
 def test_nonsense_is_called_unexpected(case: Case, world: World, name: str) -> None:

@@ -340,6 +340,7 @@ def test_a_broken_target_does_not_pass(
 def at_once(world: World, patience: timedelta) -> tuple[AtOnce, list[tuple[Site, Bundle]]]:
     """Two requests come to the same machine at the same moment; return what they did and wanted."""
     wanted = list(world.two())
+    assert world.port or not world.open().traits.serves, "say where clients of the world connect"
 
     def way(number: int, site: Site, bundle: Bundle) -> tuple[UUID, Opener]:
         @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from pydantic import ValidationError
@@ -17,6 +19,7 @@ from certrail.errors import (
     ConnectorError,
     InvalidRequest,
     Rejected,
+    Throttled,
     Unreachable,
 )
 from certrail.events import Severity
@@ -24,7 +27,7 @@ from certrail.message import Message
 from tests.contract.notifier_cases import CASES, GAPS, Case, World
 from tests.support.mail_server import mail_server
 from tests.support.process import free_port
-from tests.support.scripted import scripted
+from tests.support.scripted import http_reply, scripted
 
 NAME = "Zürich – 東京 “x” <b>&amp; 😀"
 
@@ -149,6 +152,23 @@ def test_a_cut_connection_is_unreachable(world: World) -> None:
         notifier.send(message(world.recipient))
 
     assert caught.value.retryable
+
+
+def test_throttling_carries_the_wait(case: Case, world: World) -> None:
+    """In seconds or as a date: the message waits as long, and others go before it."""
+    if "throttling" in case.lacks:
+        return
+    later = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
+    for wait, least in (("7", timedelta(seconds=7)), (later, timedelta(minutes=20))):
+        with (
+            scripted(http_reply(429, {"Retry-After": wait})) as server,
+            world.at(server.port).connect() as notifier,
+            pytest.raises(Throttled) as caught,
+        ):
+            notifier.send(message(world.recipient))
+
+        assert caught.value.retry_after is not None
+        assert caught.value.retry_after >= least
 
 
 def test_another_kind_of_server_is_a_clear_error(case: Case, world: World) -> None:

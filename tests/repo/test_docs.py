@@ -11,6 +11,7 @@ import click
 import pytest
 import yaml
 
+from blocks._base import TargetBlock
 from certrail import errors
 from certrail.cli.main import cli
 from certrail.configuration import EndpointConfig, ProfileConfig
@@ -18,7 +19,7 @@ from certrail.servers.registry import kinds
 from certrail.tracker import STEPS, Status
 from deployments.docs.commands import commands
 from deployments.docs.pages import CONNECTORS, ROOT, SECTIONS, pages, regions, stale
-from deployments.docs.regions import MODELS, SERVERS, connectors
+from deployments.docs.regions import MODELS, SERVERS, capabilities, connectors, targets_of
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -55,6 +56,16 @@ def typed_commands() -> list[tuple[str, str]]:
 def test_generated_parts_are_what_the_code_says() -> None:
     """`python -m deployments.docs` brings them up to date."""
     assert [str(path.relative_to(ROOT)) for path in stale()] == []
+
+
+def test_every_install_target_states_what_it_can_do() -> None:
+    """Whether it can put back, has to be saved, makes its own key is read before it is bought."""
+    for block in TargetBlock.vendors():
+        assert targets_of(block), block
+        page = (CONNECTORS / f"{block.get_block_type_slug()}.md").read_text()
+        for one in targets_of(block):
+            assert "traits" in vars(one), f"{one.__name__} leaves its traits to the default"
+            assert capabilities(one) in page
 
 
 def test_every_connector_has_a_page() -> None:
