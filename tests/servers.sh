@@ -14,11 +14,33 @@ missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
 done
+if [ "${#missing[@]}" -gt 0 ]; then
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "The tests drive real servers, and these Debian packages are missing:" >&2
+    echo "  apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+
+  # The packages must not start their services: the tests start their own, on free ports.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q
+  apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
 # Debian's Exim and Postfix cannot be installed together: Exim is unpacked beside.
 exim=/var/tmp/certrail-test-exim-$(id -u)
 if [ ! -x "$exim/usr/sbin/exim4" ]; then
   folder=$(mktemp -d)
-  (cd "$folder" && apt-get -q download exim4-daemon-light exim4-config)
+  cd "$folder"
+  apt-get -q download exim4-daemon-light exim4-config ||
+    { apt-get update -q && apt-get -q download exim4-daemon-light exim4-config; }
+  cd - >/dev/null
   for file in "$folder"/*.deb; do dpkg -x "$file" "$folder/root"; done
   chmod 755 "$folder/root"
   rm -rf "$exim"
@@ -32,22 +54,3 @@ if ! getent passwd Debian-exim >/dev/null; then
   fi
   useradd --system --user-group --no-create-home --shell /usr/sbin/nologin Debian-exim
 fi
-
-[ "${#missing[@]}" -eq 0 ] && exit 0
-
-if [ "$(id -u)" -ne 0 ]; then
-  echo "The tests drive real servers, and these Debian packages are missing:" >&2
-  echo "  apt-get install ${missing[*]}" >&2
-  exit 1
-fi
-
-# The packages must not start their services: the tests start their own, on free ports.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod 755 "$policy"
-  trap 'rm -f "$policy"' EXIT
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -q -y --no-install-recommends "${missing[@]}"
