@@ -3,6 +3,7 @@
 # make bench  measures, and writes benchmarks/results.md
 # make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
+# make chaos  breaks connections, servers and processes under requests; writes benchmarks/reliability.md: SECONDS=600
 # make fuzz   feeds spoiled input to everything that reads what others send: SECONDS=600, ONLY=nginx
 # make audit  asks the advisory database about every locked package; needs the internet
 # make docs   writes the generated parts of docs/ anew
@@ -15,7 +16,7 @@ export DO_NOT_TRACK := 1
 
 SECONDS ?= 600
 
-.PHONY: help demo docs fuzz audit setup test check lint types layers format servers unit bench bench-large simulate lock clean
+.PHONY: help demo docs chaos fuzz audit setup test check lint types layers format servers unit bench bench-large simulate lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -75,6 +76,9 @@ format: setup
 
 docs: setup
 	@$(BIN)/python -m deployments.docs
+
+chaos: setup servers
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed 0 $(if $(ONLY),--only "$(ONLY)")

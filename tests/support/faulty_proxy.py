@@ -1,18 +1,22 @@
 """An HTTP proxy before a real service that spoils chosen replies.
 
 For what only happens on the way: the service did its work, and the answer
-got lost, or the request never arrived whole.
+got lost, or the request never arrived whole. With a certificate it is such a
+proxy before an HTTPS service.
 """
 
 from __future__ import annotations
 
 import http.client
 import http.server
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 
 class Fault(Enum):
@@ -22,8 +26,23 @@ class Fault(Enum):
     REFUSED_AFTER = "done, then answered with 502"
     CUT_AFTER = "done, then the connection breaks"
     CUT_BEFORE = "never done, the connection breaks"
+    TRUNCATED = "done, then half of the answer and the connection breaks"
+    STALLED = "done, then a long silence and the connection breaks"
+    DELAYED = "done, then answered late"
+    DOUBLED = "sent twice, the second answer passed on"
+    STALE_NONCE = "never done, refused with badNonce (RFC 8555 section 6.5)"
 
 
+_SILENCE = 1.5
+_LATE = 0.5
+_STALE = b'{"type": "urn:ietf:params:acme:error:badNonce", "detail": "stale", "status": 400}'
+
+
+_TIMES = {Fault.CUT_BEFORE: 0, Fault.STALE_NONCE: 0, Fault.DOUBLED: 2}
+_WAITS = {Fault.STALLED: _SILENCE, Fault.DELAYED: _LATE}
+_ANSWERED = (Fault.NONE, Fault.TRUNCATED, Fault.DELAYED, Fault.DOUBLED)
+
+_Answer = tuple[http.client.HTTPResponse, bytes]
 Choose = Callable[[str, str], Fault]
 Hook = Callable[[str, str], None]
 
@@ -39,8 +58,26 @@ class Proxy:
 
 
 @contextmanager
-def faulty_proxy(upstream: int) -> Iterator[Proxy]:
-    """Pass requests on to the port *upstream* of this machine, and spoil what ``choose`` says."""
+def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterator[Proxy]:
+    """Pass requests on to the port *upstream* of this machine, and spoil what ``choose`` says.
+
+    *tls* is certificate and key for both sides; what the service presents is not looked at.
+    """
+
+    def ask(command: str, path: str, body: bytes, headers: dict[str, str]) -> _Answer:
+        connection = (
+            http.client.HTTPSConnection(
+                "127.0.0.1", upstream, timeout=20, context=ssl._create_unverified_context()
+            )
+            if tls
+            else http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)
+        )
+        try:
+            connection.request(command, path, body, headers)
+            reply = connection.getresponse()
+            return reply, reply.read()
+        finally:
+            connection.close()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -52,20 +89,20 @@ def faulty_proxy(upstream: int) -> Iterator[Proxy]:
             proxy.requests.append((self.command, what))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             fault = proxy.choose(self.command, what)
-            if fault is not Fault.CUT_BEFORE:
+            for _ in range(_TIMES.get(fault, 1)):
                 proxy.before(self.command, what)
-                connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)
-                connection.request(self.command, self.path, body, dict(self.headers))
-                reply = connection.getresponse()
-                content = reply.read()
-                connection.close()
+                reply, content = ask(self.command, self.path, body, dict(self.headers))
             self.close_connection = True
-            if fault is Fault.REFUSED_AFTER:
-                self.send_response(502)
+            time.sleep(_WAITS.get(fault, 0))
+            if fault in (Fault.REFUSED_AFTER, Fault.STALE_NONCE):
+                self.send_response(502 if fault is Fault.REFUSED_AFTER else 400)
+                said = b"" if fault is Fault.REFUSED_AFTER else _STALE
                 self.send_header("Connection", "close")
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Type", "application/problem+json")
+                self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
-            elif fault is Fault.NONE:
+                self.wfile.write(said)
+            elif fault in _ANSWERED:
                 self.send_response(reply.status)
                 # Said, because a client that keeps the connection would lose its next request.
                 self.send_header("Connection", "close")
@@ -79,7 +116,8 @@ def faulty_proxy(upstream: int) -> Iterator[Proxy]:
                     self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(content)
+                    half = len(content) // 2 if fault is Fault.TRUNCATED else len(content)
+                    self.wfile.write(content[:half])
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _pass  # noqa: N815
 
@@ -88,6 +126,13 @@ def faulty_proxy(upstream: int) -> Iterator[Proxy]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            # The handshake belongs to the connection's own thread.
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         proxy = Proxy(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()

@@ -13,9 +13,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from uuid import UUID
 
 from tests.support.process import die_with_parent, wait_for
+
+_RECONCILE = "reconcile"
 
 
 class FlowRunner:
@@ -66,6 +69,10 @@ class FlowRunner:
         """Run the request's flow to its end."""
         self.wait(self.start(request_id))
 
+    def reconcile(self) -> None:
+        """Run the repair that runs every minute, now."""
+        self.run(_RECONCILE)
+
     def _answer(self) -> str:
         assert self._process.stdout
         return self._process.stdout.readline().strip()
@@ -80,9 +87,19 @@ def _is_alive(pid: int) -> bool:
 
 
 def main() -> None:
-    """Fork a run for every request id that comes on standard input."""
+    """Fork a run for every line on standard input: a request id, or the repair."""
+    from certrail.model import Workflow
+    from certrail.store import requests
+    from flows.appliance_request import request_appliance_certificate
+    from flows.delivery_request import request_certificate_delivery
+    from flows.reconcile import reconcile
     from flows.web_server_request import request_web_server_certificate
 
+    flows: dict[Workflow, Any] = {
+        Workflow.WEB_SERVER: request_web_server_certificate,
+        Workflow.APPLIANCE: request_appliance_certificate,
+        Workflow.DELIVERY: request_certificate_delivery,
+    }
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -91,7 +108,12 @@ def main() -> None:
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_with_parent()
-            asyncio.run(request_web_server_certificate(line.strip(), return_state=True))
+            # Only here: what the parent had open would be shared by all.
+            if line.strip() == _RECONCILE:
+                asyncio.run(reconcile(return_state=True))
+            else:
+                flow = flows[requests.get(UUID(line.strip())).workflow]
+                asyncio.run(flow(line.strip(), return_state=True))
             os._exit(0)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()

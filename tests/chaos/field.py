@@ -1,0 +1,265 @@
+"""An installation, real servers around it, and a place on each way where things break.
+
+:meth:`Field.storm` runs requests through chosen faults and then, with the
+faults over, to their end; :mod:`tests.chaos.invariants` says what must hold
+after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from certrail.settings import read_run_file
+from tests.support.fault_link import Break, Link, link
+from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy
+from tests.support.flow_runner import FlowRunner
+from tests.support.nginx import Visits
+from tests.support.process import wait_for
+from tests.support.stack import Stack
+from tests.support.world import World, world
+
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One fault on one of the ways.
+
+    Attributes:
+        way: ``ca``, ``dns``, ``ssh``, ``prefect`` or ``database``.
+        what: what happens.
+        where: for HTTP ``METHOD /part/of/path``; for the others the number of the piece.
+    """
+
+    way: str
+    what: Fault | Break
+    where: str | int
+
+    def __str__(self) -> str:
+        return f"{self.way} {self.where}: {self.what.value}"
+
+
+@dataclass
+class Seen:
+    """What a storm did to some requests.
+
+    Attributes:
+        requests: ids by name.
+        fired: how many faults of each trouble happened.
+        failures: how often a run ended with a failed step before the faults were over.
+        orders, certificates: how many more the CA has than before.
+        visits: what clients met meanwhile, by name.
+        before: what was served, by name.
+    """
+
+    requests: dict[str, str]
+    fired: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    orders: int = 0
+    certificates: int = 0
+    visits: dict[str, Visits] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Field:
+    """Everything that takes part."""
+
+    stack: Stack
+    outside: World
+    ca: Proxy
+    dns: Proxy
+    ssh: Link
+    prefect: Link
+    database: Link
+    runner: FlowRunner
+    log: Path
+    _waiting: list[Trouble] = field(default_factory=list)
+    _fired: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def storm(
+        self, names: Sequence[str], troubles: Sequence[Trouble], *, twice: bool = False
+    ) -> Seen:
+        """Run a request for each of *names* at once while *troubles* happen, then to the end.
+
+        With *twice* each request is started by two processes at the same moment.
+        """
+        seen = Seen({name: self.request(name) for name in names})
+        seen.before = {name: self.outside.nginx.served(name) for name in names}
+        ca = self.outside.ca
+        orders, certificates = ca.order_count(), ca.certificate_count()
+        with ExitStack() as stack:
+            for name in names:
+                seen.visits[name] = stack.enter_context(
+                    self.outside.nginx.visitors(name, threads=1, pause=0.1)
+                )
+            self.arm(troubles)
+            runs = [
+                self.runner.start(request)
+                for request in seen.requests.values()
+                for _ in range(2 if twice else 1)
+            ]
+            for run in runs:
+                self.runner.wait(run, within=120)
+            seen.fired = self.disarm()
+            for request in seen.requests.values():
+                self._to_the_end(request, seen)
+            self.runner.reconcile()
+        seen.orders = ca.order_count() - orders
+        seen.certificates = ca.certificate_count() - certificates
+        return seen
+
+    def request(self, name: str) -> str:
+        """Store a request that no worker knows of."""
+        from certrail.model import Action
+        from certrail.store import plans, requests
+        from certrail.store.requests import Reason
+
+        prepared = plans.for_location(f"{name}:443")
+        made = requests.create(
+            prepared.endpoint_id,
+            action=Action.RENEW,
+            plan=prepared.plan,
+            reason=Reason("requested", "by a test"),
+            actor="test",
+        )
+        return str(made.id)
+
+    def arm(self, troubles: Sequence[Trouble]) -> None:
+        """Let each of *troubles* happen once."""
+        self._fired.clear()
+        self._waiting = [one for one in troubles if isinstance(one.what, Fault)]
+        for one in troubles:
+            if isinstance(one.what, Break):
+                assert isinstance(one.where, int)
+                self.links[one.way].arm(one.what, one.where)
+        for line in self.links.values():
+            line.broken = 0
+
+    def disarm(self) -> Counter[str]:
+        """End all faults; returns how often which way broke."""
+        self._waiting = []
+        for line in self.links.values():
+            line.disarm()
+        fired = Counter(self._fired)
+        for way, line in self.links.items():
+            fired[way] += line.broken
+        return +fired
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """The ways that are no HTTP, or all of whose HTTP breaks alike."""
+        return {"ssh": self.ssh, "prefect": self.prefect, "database": self.database}
+
+    def choose(self, way: str, method: str, path: str) -> Fault:
+        """Return what happens to a call, and that it has happened."""
+        with self._lock:
+            for one in self._waiting:
+                wanted, _, part = str(one.where).partition(" ")
+                if one.way == way and wanted == method and part in path:
+                    self._waiting.remove(one)
+                    self._fired[way] += 1
+                    assert isinstance(one.what, Fault)
+                    return one.what
+        return Fault.NONE
+
+    def row(self, request_id: str) -> dict[str, Any]:
+        """Return the status of a request, who holds it, and what failed in it."""
+        with psycopg.connect(self.stack.database_url) as connection:
+            status, owner = connection.execute(
+                "select status, case when lease_until > now() then lease_owner end"
+                " from requests where id = %s",
+                [request_id],
+            ).fetchone() or ("", None)
+            failed = connection.execute(
+                "select title, cause, remedy, retryable from steps"
+                " where request_id = %s and status = 'failed'",
+                [request_id],
+            ).fetchall()
+        return {"status": status, "owner": owner, "failed": failed}
+
+    def _to_the_end(self, request_id: str, seen: Seen) -> None:
+        from uuid import UUID
+
+        from certrail.cli import _starting
+        from certrail.store import requests
+
+        for _ in range(_TRIES):
+            wait_for(
+                lambda: self.row(request_id)["owner"] is None, "nobody runs the request", within=60
+            )
+            now = self.row(request_id)
+            if now["status"] == "automation-successful":
+                return
+            if now["status"] == "automation-failed":
+                seen.failures.append(now)
+                _starting.reopen(requests.get(UUID(request_id)), "test")
+            self.runner.run(request_id)
+        shown = self.stack.cli("request", "show", request_id, "--history").stdout
+        raise AssertionError(f"lost: {shown}\n{self.log.read_text()[-3000:]}")
+
+
+@contextmanager
+def the_field(stack: Stack, folder: Path, names: Sequence[str]) -> Iterator[Field]:
+    """Put proxies on all ways between *stack* and a world with *names*, and apply it."""
+    running = read_run_file(stack.data_dir)
+    assert running is not None
+    with ExitStack() as on:
+        outside = on.enter_context(world(folder / "world", names))
+        pair = (outside.folder / "ca" / "pebble-tls.pem", outside.folder / "ca" / "pebble-tls.key")
+        ca = on.enter_context(faulty_proxy(urlsplit(outside.ca.directory_url).port or 0, tls=pair))
+        dns = on.enter_context(faulty_proxy(urlsplit(outside.dns.url).port or 0))
+        ssh = on.enter_context(link(outside.ssh.port))
+        prefect = on.enter_context(link(urlsplit(stack.api_url).port or 0))
+        database = on.enter_context(link(urlsplit(stack.database_url).port or 0))
+        found = {
+            **running.environment(),
+            "PREFECT_API_URL": _moved(running.environment()["PREFECT_API_URL"], prefect.port),
+            "CERTRAIL_DATABASE_URL": _moved(stack.database_url, database.port),
+            "CERTRAIL_LEASE_SECONDS": "1",
+            "CERTRAIL_RETRY_SECONDS": "0.2",
+        }
+        log = folder / "runner.log"
+        runner = on.enter_context(FlowRunner(found, log))
+        made = Field(stack, outside, ca, dns, ssh, prefect, database, runner, log)
+        ca.choose = lambda method, path: made.choose("ca", method, path)
+        dns.choose = lambda method, path: made.choose("dns", method, path)
+        file = outside.write("chaos.yaml", _configuration(made))
+        applied = stack.cli("apply", "-f", str(file))
+        assert applied.returncode == 0, applied.stderr
+        yield made
+
+
+def _configuration(field_: Field) -> dict[str, Any]:
+    outside = field_.outside
+    ca, dns, target = outside.connectors()
+    ca |= {"name": "chaos-ca", "directory_url": f"https://127.0.0.1:{field_.ca.port}/dir"}
+    dns |= {"name": "chaos-ns", "url": f"http://127.0.0.1:{field_.dns.port}"}
+    del target["known_hosts_file"]
+    target |= {
+        "name": "chaos-web",
+        "port": field_.ssh.port,
+        "host_key": outside.ssh.host_key,
+    }
+    validation = {"method": "dns-01", "dns": "chaos-ns", "timeout_seconds": 60}
+    profile = outside.profile(name="chaos", ca="chaos-ca", validation=validation)
+    endpoints = [
+        outside.endpoint(name, profile="chaos", target="chaos-web") for name in outside.names
+    ]
+    return {"connectors": [ca, dns, target], "profiles": [profile], "endpoints": endpoints}
+
+
+def _moved(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    head, _, _ = parts.netloc.rpartition(":")
+    return urlunsplit(parts._replace(netloc=f"{head}:{port}"))
