@@ -91,12 +91,16 @@ def _round(there: Field, number: int, chance: random.Random, totals: Totals) -> 
         else [_trouble(chance) for _ in range(chance.randint(2, 6))]
     )
     kills = _kills(there.stack)
-    if number % 4 == 0:
-        what = chance.choice(sorted(kills))
-        kills[what]()
-        totals.injected[f"killed: {what}"] += 1
+    what = chance.choice(sorted(kills)) if number % 4 == 0 else ""
+
+    def meanwhile() -> None:
+        if what:
+            time.sleep(chance.uniform(0.5, 3))
+            kills[what]()
+            totals.injected[f"killed: {what}"] += 1
+
     try:
-        seen = there.storm(names, troubles, twice=number % 5 == 0)
+        seen = there.storm(names, troubles, twice=number % 5 == 0, meanwhile=meanwhile)
     except AssertionError as exc:
         totals.lost.append(str(exc)[:2000])
         return

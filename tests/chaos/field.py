@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import psycopg
 
+from certrail.errors import CertrailError
 from certrail.settings import read_run_file
 from tests.support.fault_link import Break, Link, link
 from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy
@@ -88,11 +90,17 @@ class Field:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def storm(
-        self, names: Sequence[str], troubles: Sequence[Trouble], *, twice: bool = False
+        self,
+        names: Sequence[str],
+        troubles: Sequence[Trouble],
+        *,
+        twice: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> Seen:
         """Run a request for each of *names* at once while *troubles* happen, then to the end.
 
-        With *twice* each request is started by two processes at the same moment.
+        With *twice* each request is started by two processes at the same moment;
+        *meanwhile* is done once they have begun.
         """
         seen = Seen({name: self.request(name) for name in names})
         seen.before = {name: self.outside.nginx.served(name) for name in names}
@@ -109,8 +117,10 @@ class Field:
                 for request in seen.requests.values()
                 for _ in range(2 if twice else 1)
             ]
+            meanwhile()
             for run in runs:
                 self.runner.wait(run, within=120)
+            wait_for(self._is_up, "the installation is there again", within=60)
             seen.fired = self.disarm()
             for request in seen.requests.values():
                 self._to_the_end(request, seen)
@@ -187,6 +197,15 @@ class Field:
                 [request_id],
             ).fetchall()
         return {"status": status, "owner": owner, "failed": failed}
+
+    def _is_up(self) -> bool:
+        from certrail.store import requests
+
+        try:
+            requests.newest(limit=1)
+            return httpx.get(f"{self.stack.api_url}/health", timeout=10).is_success
+        except (CertrailError, httpx.HTTPError):
+            return False
 
     def _to_the_end(self, request_id: str, seen: Seen) -> None:
         from uuid import UUID
