@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg
 
 from benchmarks.measure import machine
+from certrail.errors import CertrailError
 from certrail.settings import read_run_file
 from tests.chaos.field import Field, Seen, Trouble, the_field
 from tests.chaos.invariants import must_hold, must_not_leak
@@ -101,14 +103,14 @@ def _round(there: Field, number: int, chance: random.Random, totals: Totals) -> 
 
     try:
         seen = there.storm(names, troubles, twice=number % 5 == 0, meanwhile=meanwhile)
-    except AssertionError as exc:
+    except (AssertionError, CertrailError) as exc:
         totals.lost.append(str(exc)[:2000])
         return
     _count(totals, seen, troubles)
     try:
         must_hold(there, seen)
         must_not_leak(there, seen.requests.values())
-    except AssertionError as exc:
+    except (AssertionError, CertrailError, psycopg.Error) as exc:
         totals.violations.append(str(exc)[:2000])
     worker = _process(there.stack, "deployments.worker")
     if worker is not None:
