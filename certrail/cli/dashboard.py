@@ -79,6 +79,10 @@ def dashboard(as_json: bool, path: Path | None, everything: bool) -> None:
                 for row in board.urgent[:_ROWS]
             ]
             echo_table([(key, key) for key in rows[0]], rows)
+        if name == "calendar":
+            for hour in board.busiest:
+                over = "; the rest is put off" if hour.is_over else ""
+                click.echo(f"{hour.figure.count:>7,}  fullest hour: {plain(hour.label)}{over}")
         if name == "calendar" and board.collisions:
             click.echo("  several of one target in the same hour:")
             for collision in board.collisions:
@@ -88,11 +92,18 @@ def dashboard(as_json: bool, path: Path | None, everything: bool) -> None:
     click.echo(f"{len(board.executors):>7}  known, {len(silent)} silent")
     for row in silent:
         click.echo(f"         {row['pool']}/{row['name']} silent since {row['silent_since']}")
+        click.echo(f"         {row['figure'].count} endpoints: {row['figure'].command}")
     failing = [row for row in board.connectors if row["ok"] is False]
     _heading("Connectors")
     click.echo(f"{len(board.connectors):>7}  known, {len(failing)} failed their last check")
     for row in failing:
         click.echo(f"         {plain(row['name'])}: {plain(row['message'] or '')}")
+        click.echo(f"         {row['figure'].count} endpoints: {row['figure'].command}")
+    if board.unknown:
+        _heading("Begun, and nobody knows whether it happened")
+        for one in board.unknown[:_ROWS]:
+            click.echo(f"         {plain(one.location)}: {one.action}, {one.since:%Y-%m-%d %H:%M}")
+            click.echo(f"         {plain(one.remedy)}")
     click.echo("\nOpen the rows of a figure: certrail endpoint list --filter '…'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -51,8 +52,16 @@ def compose(
         because: why they are told together, "" for one that is told by itself.
         attachments: files that go with it.
     """
-    gravest = max(described, key=lambda one: Severity(one["severity"]).rank)
-    data = {**gravest, "events": list(described), "count": len(described), "because": because}
+    # Whoever is woken by it reads the first lines.
+    ordered = sorted(described, key=lambda one: -Severity(one["severity"]).rank)
+    gravest = ordered[0]
+    data = {
+        **gravest,
+        "events": ordered,
+        "count": len(described),
+        "because": because,
+        "summary": _summary(ordered),
+    }
     slug = str(gravest["slug"]) if len(described) == 1 else ""
     parts = {part: _part(part, data, settings, slug) for part in _PARTS}
     return Message(
@@ -66,6 +75,17 @@ def compose(
         events=tuple({key: one.get(key) for key in _FOR_PROGRAMS} for one in described),
         attachments=tuple(attachments),
     )
+
+
+def _summary(ordered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return how many there are of each kind, the gravest first."""
+    counted: Counter[tuple[str, str]] = Counter(
+        (str(one["title"]), str(one["severity"])) for one in ordered
+    )
+    return [
+        {"title": title, "severity": severity, "count": count}
+        for (title, severity), count in counted.items()
+    ]
 
 
 def _part(part: str, data: Mapping[str, Any], settings: NotificationSettings, slug: str) -> str:

@@ -35,5 +35,6 @@ SAMPLE: dict[str, Any] = {
     **EVENT,
     "events": [EVENT],
     "count": 1,
+    "summary": [{"title": EVENT["title"], "severity": EVENT["severity"], "count": 1}],
 }
 """What a template gets."""

@@ -159,7 +159,8 @@ def _span(span: timedelta) -> str:
     hours = int(span.total_seconds() // 3600)
     if hours >= 48:
         return f"{hours // 24} days"
-    return f"{hours} hours" if hours else f"{int(span.total_seconds() // 60)} minutes"
+    number, unit = (hours, "hour") if hours else (int(span.total_seconds() // 60), "minute")
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def _text(value: Any) -> str:

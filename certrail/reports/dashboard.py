@@ -20,13 +20,14 @@ from certrail.reports.figures import (
     counted,
     readiness,
 )
-from certrail.store import intents, inventory
+from certrail.store import intents, inventory, renewals
 from certrail.store.database import transaction
+from certrail.store.filters import Clause, Operator, render
 from certrail.store.intents import OpenIntent
 from certrail.store.inventory import Endpoint, parse_filter
 from certrail.store.request_view import time_text
 from certrail.store.schema import connectors, endpoints, executors, profiles
-from certrail.tracker import ACTIVE, FAILED
+from certrail.tracker import ACTIVE, FAILED, Status
 
 _DAYS = 30
 _WEEK = 7
@@ -37,12 +38,30 @@ _NEEDS = "status=automation-failed,action-required,approval-pending,automation-a
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """Renewals of one target or CA that fall into the same hour."""
+    """Renewals of one target or CA that fall into the same hour.
+
+    Attributes:
+        of: ``target`` or ``ca``.
+        budget: how many may begin in an hour, None where nothing says.
+    """
 
     of: str
     name: str
     hour: datetime
     figure: Figure
+    budget: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is, for people; with the budget where there is one."""
+        if self.budget is None:
+            return self.figure.label
+        return f"{self.figure.label}, of {self.budget} that may begin in an hour"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether some of it will be put off to later hours."""
+        return self.budget is not None and self.figure.count > self.budget
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -50,6 +69,8 @@ class Collision:
             "of": self.of,
             "name": self.name,
             "hour": time_text(self.hour),
+            "budget": self.budget,
+            "over_budget": self.is_over,
             **self.figure.to_json(),
         }
 
@@ -60,6 +81,8 @@ class Dashboard:
 
     Attributes:
         urgent: the endpoints that need a person, the least time left first.
+        collisions: several renewals of one target in one hour.
+        busiest: for each CA the hour with the most renewals, against its budget.
         success_rate: part of the endpoints tried within 30 days whose installation was proven;
             None if none was tried.
         unknown: what was begun, and of which nobody knows whether it happened.
@@ -69,6 +92,7 @@ class Dashboard:
     groups: Mapping[str, Sequence[Figure]]
     urgent: Sequence[Endpoint]
     collisions: Sequence[Collision]
+    busiest: Sequence[Collision]
     success_rate: float | None
     executors: Sequence[Mapping[str, Any]] = field(default=())
     connectors: Sequence[Mapping[str, Any]] = field(default=())
@@ -77,7 +101,8 @@ class Dashboard:
     def figures(self) -> list[Figure]:
         """Return every figure."""
         found = [figure for group in self.groups.values() for figure in group]
-        return found + [collision.figure for collision in self.collisions]
+        hours = [hour.figure for hour in (*self.collisions, *self.busiest)]
+        return found + hours + [row["figure"] for row in (*self.executors, *self.connectors)]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -88,14 +113,15 @@ class Dashboard:
             "renewals_next_7_days": sum(f.count for f in self.groups["calendar"][:_WEEK]),
             "renewals_next_30_days": sum(f.count for f in self.groups["calendar"]),
             "collisions": [collision.to_json() for collision in self.collisions],
+            "busiest_hours": [hour.to_json() for hour in self.busiest],
             "success_rate": self.success_rate,
             **{
                 name: [figure.to_json() for figure in group]
                 for name, group in self.groups.items()
                 if name != "needs_attention"
             },
-            "executors": [dict(row) for row in self.executors],
-            "connectors": [dict(row) for row in self.connectors],
+            "executors": [_plain(row) for row in self.executors],
+            "connectors": [_plain(row) for row in self.connectors],
             "unknown_outcomes": [
                 {
                     "location": one.location,
@@ -157,6 +183,7 @@ def build(now: datetime | None = None) -> Dashboard:
         groups=figures,
         urgent=_urgent(),
         collisions=_collisions(at),
+        busiest=_busiest(at),
         success_rate=round(verified.count / tried, 4) if tried else None,
         executors=_executors(),
         connectors=_connectors(),
@@ -173,6 +200,7 @@ def urgent_row(row: Endpoint) -> dict[str, Any]:
         "not_after": time_text(row.not_after),
         "why": [*_stopped(row), *(risk.message for risk in row.risks)],
         "request_id": str(row.request_id) if row.request_id else None,
+        "command": _command(row),
     }
 
 
@@ -181,7 +209,18 @@ def short_reason(row: Endpoint) -> str:
     return "; ".join([*_stopped(row), *(str(risk.code) for risk in row.risks)])
 
 
+def _command(row: Endpoint) -> str:
+    """Return what to type next about an endpoint that needs a person."""
+    if row.automation_status is Status.APPROVAL_PENDING and row.request_id:
+        return f"certrail request approve {str(row.request_id)[:8]}"
+    if row.automation_status in FAILED:
+        return f"certrail request show {row.location}"
+    return f"certrail endpoint show {row.location}"
+
+
 def _stopped(row: Endpoint) -> list[str]:
+    if row.automation_status is Status.APPROVAL_PENDING:
+        return ["waits for approval"]
     if row.automation_status not in FAILED or row.step is None:
         return []
     return [f"stopped at {row.step}"]
@@ -221,20 +260,62 @@ def _collisions(at: datetime) -> list[Collision]:
     ]
 
 
-def _same_hour(target: str, hour: datetime) -> Asked:
+def _is(field: str, value: str) -> str:
+    return render(Clause(field, Operator.EQUAL, (value,)))
+
+
+def _same_hour(name: str, hour: datetime, field: str = "target") -> Asked:
     end = hour + timedelta(hours=1)
     return Asked(
-        f"{target}@{hour:%Y-%m-%dT%H}",
-        f"{target}, {hour:%a %d %b %H}:00 UTC",
-        f"target={target} and next_renewal_at>={hour.isoformat()} "
+        f"{name}@{hour:%Y-%m-%dT%H}",
+        f"{name}, {hour:%a %d %b %H}:00 UTC",
+        f"{_is(field, name)} and next_renewal_at>={hour.isoformat()} "
         f"and next_renewal_at<{end.isoformat()}",
     )
 
 
-def _executors() -> list[dict[str, Any]]:
-    query = select(executors).order_by(executors.c.pool, executors.c.name)
+def _busiest(at: datetime) -> list[Collision]:
+    """The hour of each CA in which most renewals begin: what is beyond its budget is put off."""
+    hour = func.date_trunc("hour", endpoints.c.next_renewal_at, "UTC").label("hour")
+    query = (
+        select(profiles.c.ca, hour)
+        .select_from(endpoints.join(profiles, endpoints.c.profile_id == profiles.c.id))
+        .where(
+            endpoints.c.next_renewal_at >= at,
+            endpoints.c.next_renewal_at < at + timedelta(days=_DAYS),
+        )
+        .group_by(profiles.c.ca, hour)
+        .distinct(profiles.c.ca)
+        .order_by(profiles.c.ca, func.count().desc(), hour)
+    )
     with transaction() as connection:
-        return [
+        rows = connection.execute(query).all()
+    budgets = renewals.budgets()
+    asked = [_same_hour(row.ca, row.hour.astimezone(UTC), field="ca") for row in rows]
+    return [
+        Collision("ca", row.ca, row.hour, figure, budgets.get(row.ca))
+        for row, figure in zip(rows, counted(asked), strict=True)
+    ]
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its figure spread out, as plain data."""
+    figure = row["figure"]
+    rest = {key: value for key, value in row.items() if key != "figure"}
+    return {**rest, "filter": figure.filter, "count": figure.count, "command": figure.command}
+
+
+def _with_figures(rows: Sequence[dict[str, Any]], filters: Sequence[str]) -> list[dict[str, Any]]:
+    asked = [Asked(row["name"], row["name"], text) for row, text in zip(rows, filters, strict=True)]
+    return [{**row, "figure": figure} for row, figure in zip(rows, counted(asked), strict=True)]
+
+
+def _executors() -> list[dict[str, Any]]:
+    query = select(executors).order_by(
+        executors.c.silent_since.is_(None), executors.c.pool, executors.c.name
+    )
+    with transaction() as connection:
+        rows = [
             {
                 "pool": row.pool,
                 "name": row.name,
@@ -246,22 +327,27 @@ def _executors() -> list[dict[str, Any]]:
             }
             for row in connection.execute(query)
         ]
+    return _with_figures(rows, [_is("executor", row["name"]) for row in rows])
 
 
 def _connectors() -> list[dict[str, Any]]:
-    """Connectors that are in use, those whose check failed first; with the filter of their rows."""
+    """Connectors, those whose check failed first, with the filter that opens their endpoints."""
     query = select(connectors).order_by(connectors.c.check_ok.is_not(False), connectors.c.name)
     with transaction() as connection:
         rows = connection.execute(query).all()
-        cas = set(connection.execute(select(profiles.c.ca)).scalars())
-    return [
+    found = [
         {
             "name": row.name,
             "type": row.slug,
             "ok": row.check_ok,
             "checked_at": time_text(row.checked_at),
             "message": row.check_message,
-            "filter": f"ca={row.name}" if row.name in cas else f"target={row.name}",
         }
         for row in rows
     ]
+    return _with_figures(found, [_is(_used_as(row.slug), row.name) for row in rows])
+
+
+def _used_as(slug: str) -> str:
+    """Return the column of the inventory that names connectors of a type."""
+    return {"ca": "ca", "dns": "dns"}.get(slug.partition("-")[0], "target")

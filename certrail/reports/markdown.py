@@ -44,6 +44,35 @@ def dashboard(board: Dashboard) -> str:
                     for row in board.urgent
                 ),
             )
+        if name == "calendar" and board.busiest:
+            lines += table(
+                ["Fullest hour of each CA", "Endpoints", "Open with"],
+                (
+                    [hour.label, hour.figure.count, _code(hour.figure.command)]
+                    for hour in board.busiest
+                ),
+            )
+    trouble = [
+        *(
+            [f"{row['name']} is silent", row["figure"].count, _code(row["figure"].command)]
+            for row in board.executors
+            if row["silent_since"]
+        ),
+        *(
+            [f"check of {row['name']} failed", row["figure"].count, _code(row["figure"].command)]
+            for row in board.connectors
+            if row["ok"] is False
+        ),
+    ]
+    if trouble:
+        lines += ["## Agents, sensors and connectors in trouble", ""]
+        lines += table(["", "Endpoints", "Open with"], trouble)
+    if board.unknown:
+        lines += ["## Begun, and nobody knows whether it happened", ""]
+        lines += table(
+            ["Location", "What", "What to do"],
+            ([one.location, one.action, one.remedy] for one in board.unknown),
+        )
     return "\n".join(lines)
 
 

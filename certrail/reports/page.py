@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from certrail.log import plain
 from certrail.reports import svg
-from certrail.reports.dashboard import TITLES, Dashboard, urgent_row
+from certrail.reports.dashboard import TITLES, Collision, Dashboard, urgent_row
 from certrail.reports.figures import Figure
 
 _STYLE = """
@@ -20,8 +20,10 @@ h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 2rem 
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: break-word } th { font-weight: 600 }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-code { font-size: .85em; opacity: .75 } tr.bad td.n { color: var(--bad); font-weight: 700 }
-svg { width: 100%; height: auto } svg rect { fill: var(--bar) }
+code { font-size: .85em; opacity: .75; user-select: all; overflow-wrap: anywhere }
+tr.bad td.n, tr.bad td:first-child { color: var(--bad); font-weight: 700 }
+.figures td:first-child { width: 40% } .figures td.n { width: 4rem }
+summary { cursor: pointer } svg { width: 100%; height: auto } svg rect { fill: var(--bar) }
 svg text { font-size: 11px; fill: currentColor }
 @media print { body { margin: 0; max-width: none } }
 """
@@ -47,9 +49,30 @@ def dashboard(board: Dashboard) -> str:
                         row.automation_status.text,
                         row.days_left,
                         "; ".join(urgent_row(row)["why"]),
-                        f"certrail endpoint show {row.location}",
+                        urgent_row(row)["command"],
                     ]
                     for row in board.urgent
+                ),
+            )
+        )
+    if silent := [row for row in board.executors if row["silent_since"]]:
+        body += ["<h2>Agents and sensors that are down</h2>", _executors(silent)]
+    if failing := [row for row in board.connectors if row["ok"] is False]:
+        body += ["<h2>Connectors that failed their check</h2>", _connectors(failing)]
+    if board.unknown:
+        body.append("<h2>Begun, and nobody knows whether it happened</h2>")
+        body.append(
+            table(
+                ["Location", "What", "Since", "Request", "What to do"],
+                (
+                    [
+                        one.location,
+                        one.action,
+                        f"{one.since:%Y-%m-%d %H:%M} UTC",
+                        f"certrail request show {str(one.request_id)[:8]}",
+                        one.remedy,
+                    ]
+                    for one in board.unknown
                 ),
             )
         )
@@ -60,40 +83,18 @@ def dashboard(board: Dashboard) -> str:
         group = board.groups[name]
         if name == "calendar":
             body.append(svg.columns([(figure.label, figure.count) for figure in group]))
-            body.append(figures([figure for figure in group if figure.count]))
-            body.append(_collisions(board))
+            body.append(_hours("The fullest hour of each CA:", board.busiest))
+            body.append(_hours("Several of one target in the same hour:", board.collisions))
+            days = figures([figure for figure in group if figure.count])
+            body.append(f"<details><summary>Day by day</summary>{days}</details>")
         elif not group:
             body.append("<p>Nothing.</p>")
         else:
             if name in ("security", "ca_load", "in_flight"):
                 body.append(svg.bars([(figure.label, figure.count) for figure in group]))
             body.append(figures(group, bad=name == "security"))
-    body.append("<h2>Agents and sensors</h2>")
-    body.append(
-        table(
-            ["Pool", "Name", "Host", "Heard of", "Silent since"],
-            (
-                [row["pool"], row["name"], row["host"], row["last_seen_at"], row["silent_since"]]
-                for row in board.executors
-            ),
-        )
-    )
-    body.append("<h2>Connectors</h2>")
-    body.append(
-        table(
-            ["Name", "Type", "Check", "Said", "Endpoints"],
-            (
-                [
-                    row["name"],
-                    row["type"],
-                    {True: "good", False: "failed", None: "never checked"}[row["ok"]],
-                    row["message"] if row["ok"] is False else "",
-                    f"certrail endpoint list --filter {row['filter']}",
-                ]
-                for row in board.connectors
-            ),
-        )
-    )
+    body += ["<h2>Agents and sensors</h2>", _executors(board.executors)]
+    body += ["<h2>Connectors</h2>", _connectors(board.connectors)]
     return page("Certificates: dashboard", "".join(body))
 
 
@@ -112,27 +113,86 @@ def figures(group: Sequence[Figure], *, bad: bool = False) -> str:
     """Return figures with the call that opens their rows."""
     lines = [
         f"<tr{_class(bad and figure.count > 0)}><td>{_text(figure.label)}</td>"
-        f'<td class="n">{figure.count:,}</td><td><code>{_text(figure.command)}</code></td></tr>'
+        f'<td class="n">{figure.count:,}</td><td>{_code(figure.command)}</td></tr>'
         for figure in group
     ]
-    return f"<table>{''.join(lines)}</table>"
+    return f'<table class="figures">{"".join(lines)}</table>'
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table; every cell is escaped."""
-    lines = ["<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows]
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, bad: Sequence[bool] = ()
+) -> str:
+    """Return a table; every cell is escaped. Rows that are *bad* stand out."""
+    lines = [
+        f"<tr{_class(number < len(bad) and bad[number])}>"
+        + "".join(_cell(value) for value in row)
+        + "</tr>"
+        for number, row in enumerate(rows)
+    ]
     if not lines:
         return "<p>None.</p>"
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
 
 
-def _collisions(board: Dashboard) -> str:
-    if not board.collisions:
+def _hours(title: str, hours: Sequence[Collision]) -> str:
+    if not hours:
         return ""
-    return "<p>Several of one target in the same hour:</p>" + figures(
-        [collision.figure for collision in board.collisions]
+    lines = [
+        f"<tr{_class(hour.is_over)}><td>{_text(hour.label)}</td>"
+        f'<td class="n">{hour.figure.count:,}</td><td>{_code(hour.figure.command)}</td></tr>'
+        for hour in hours
+    ]
+    return f'<p>{escape(title)}</p><table class="figures">{"".join(lines)}</table>'
+
+
+def _executors(rows: Sequence[Mapping[str, Any]]) -> str:
+    return table(
+        ["Pool", "Name", "Host", "Heard of", "State", "Endpoints", "Open"],
+        (
+            [
+                row["pool"],
+                row["name"],
+                row["host"],
+                time_of(row["last_seen_at"]),
+                state_of(row),
+                row["figure"].count,
+                row["figure"].command,
+            ]
+            for row in rows
+        ),
+        bad=[bool(row["silent_since"]) for row in rows],
     )
+
+
+def _connectors(rows: Sequence[Mapping[str, Any]]) -> str:
+    return table(
+        ["Name", "Type", "Check", "Said", "Endpoints", "Open"],
+        (
+            [
+                row["name"],
+                row["type"],
+                {True: "good", False: "failed", None: "never checked"}[row["ok"]],
+                row["message"] if row["ok"] is False else "",
+                row["figure"].count,
+                row["figure"].command,
+            ]
+            for row in rows
+        ),
+        bad=[row["ok"] is False for row in rows],
+    )
+
+
+def time_of(text: str | None) -> str:
+    """Return a time of the JSON as people read it."""
+    return "" if not text else f"{text[:16].replace('T', ' ')} UTC"
+
+
+def state_of(row: Mapping[str, Any]) -> str:
+    """Return in words whether an agent or sensor lives."""
+    if row["silent_since"]:
+        return f"silent since {time_of(row['silent_since'])}"
+    return "stopped" if row["stopped_at"] else "online"
 
 
 def _heading(name: str) -> str:
@@ -145,7 +205,13 @@ def _class(is_bad: bool) -> str:
 
 def _cell(value: Any) -> str:
     kind = ' class="n"' if isinstance(value, int | float) else ""
-    return f"<td{kind}>{_text(value)}</td>"
+    is_command = isinstance(value, str) and value.startswith("certrail ")
+    return f"<td{kind}>{_code(value) if is_command else _text(value)}</td>"
+
+
+def _code(command: str) -> str:
+    # A click selects the whole call, to be copied.
+    return f"<code>{_text(command)}</code>"
 
 
 def _text(value: Any) -> str:

@@ -46,8 +46,9 @@ _MOST_NEAR = 200
 _AT_ONCE = 60
 
 _ADDED = ("risks", "step", "ca", "lifetime_days")
+_ASKED_FOR_ONLY = ("executor", "dns")
 COLUMNS = (
-    *(name for name in FIELDS if name not in _ADDED),
+    *(name for name in FIELDS if name not in (*_ADDED, *_ASKED_FOR_ONLY)),
     "flow_run_url",
     *_ADDED,
 )

@@ -65,10 +65,12 @@ FIELDS: Mapping[str, Kind] = {
     "step": Kind.TEXT,
     "ca": Kind.TEXT,
     "lifetime_days": Kind.NUMBER,
+    "executor": Kind.TEXT,
+    "dns": Kind.TEXT,
 }
 """What can be filtered and, but for a few, sorted by."""
 
-UNSORTED = ("security_findings", "risks", "step", "flow_run_url")
+UNSORTED = ("security_findings", "risks", "step", "flow_run_url", "executor", "dns")
 """Columns without an order."""
 
 ALIASES: Mapping[str, str] = {
@@ -209,6 +211,7 @@ def rows(name: str = "inventory") -> Subquery:
             # For the reasons in words.
             endpoints.c.names.label("own_names"),
             executor.label("executor"),
+            dns.c.name.label("dns"),
             risk_query.silent_since(executor).label("silent_since"),
             (endpoints.c.renewal["code"].astext == risk_query.HELD).label("held"),
             ours.c.fingerprint.label("recorded"),

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from certrail.reports import dashboard, markdown, page
+from certrail.store import executors
 from certrail.store import inventory as query
 from certrail.store.database import transaction
 from certrail.store.schema import certificates
@@ -109,6 +110,47 @@ def test_renewals_to_come_and_those_that_meet(fleet: Inventory) -> None:
     (collision,) = board.collisions
     assert (collision.name, collision.figure.count) == ("web", 3)
     assert shown["ca_load"][0]["label"] == "ca"
+
+
+def test_the_fullest_hour_of_each_ca_against_its_budget(fleet: Inventory) -> None:
+    """What is beyond the budget begins later than the calendar says."""
+    fleet.profile("p", validation={"method": "dns-01", "dns": "ns"}, renew={"max_per_hour": 2})
+
+    board = dashboard.build()
+
+    (busiest,) = board.busiest
+    assert (busiest.of, busiest.name, busiest.figure.count, busiest.budget) == ("ca", "ca", 3, 2)
+    assert busiest.is_over
+    assert board.to_json()["busiest_hours"][0]["over_budget"]
+    for shown in (page.dashboard(board), markdown.dashboard(board)):
+        assert "of 2 that may begin in an hour" in shown
+
+
+def test_agents_and_connectors_open_their_endpoints(fleet: Inventory) -> None:
+    """Which ones wait for the agent that fell silent, and which for the DNS server?"""
+    executors.beat("agents", "branch-1", ["branch-1"], version="1", host="far")
+    fleet.endpoint("far.test:443", profile="p", target="web", executor="branch-1")
+    fleet.connector("far-web", "host-ssh", executor="branch-1", check_ok=False)
+    fleet.endpoint("there.test:443", profile="p", target="far-web")
+
+    board = dashboard.build()
+
+    (agent,) = board.executors
+    assert agent["figure"].filter == "executor=branch-1"
+    found = {row.location for row in query.find(query.parse_filter(agent["figure"].filter))}
+    assert found == {"far.test:443", "there.test:443"}
+    opened = {row["name"]: row["figure"] for row in board.connectors}
+    assert {name: figure.filter for name, figure in opened.items()} == {
+        "ca": "ca=ca",
+        "ns": "dns=ns",
+        "web": "target=web",
+        "far-web": "target=far-web",
+    }
+    assert opened["ns"].count == opened["ca"].count == 13
+    assert board.connectors[0]["name"] == "far-web"
+    shown = board.to_json()
+    assert shown["executors"][0]["command"] == ("certrail endpoint list --filter executor=branch-1")
+    assert shown["connectors"][0]["count"] == 1
 
 
 def test_steps_in_flight_and_the_rate_of_success(fleet: Inventory) -> None:

@@ -11,7 +11,9 @@ from certrail.errors import InvalidRequest
 from certrail.events import KINDS, Severity, check_pattern, kind_of, matches
 from certrail.maintenance import MaintenanceWindow
 from certrail.notify import rules
+from certrail.notify.compose import compose
 from certrail.notify.rules import Target
+from certrail.notify.sample import EVENT
 from certrail.notify.settings import Digest, NotificationSettings
 
 FAILED = kind_of("certrail.request.failed")
@@ -164,3 +166,22 @@ def test_settings_refuse_what_means_nothing() -> None:
     ):
         with pytest.raises(ValueError, match=r"\w"):
             NotificationSettings.model_validate(wrong)
+
+
+def test_a_message_of_several_begins_with_the_gravest() -> None:
+    """Whoever is woken by it reads the first lines."""
+    told = [
+        {**EVENT, "severity": severity, "title": title, "location": location}
+        for severity, title, location in (
+            ("info", "Automation successful", "a.test"),
+            ("critical", "Certificate expired", "b.test"),
+            ("info", "Automation successful", "c.test"),
+        )
+    ]
+
+    message = compose(told, NotificationSettings(), message_id="m", recipient="a@b.test")
+
+    lines = [line for line in message.text.splitlines() if line]
+    assert lines[:3] == ["3 events", "1 x Certificate expired", "2 x Automation successful"]
+    assert message.text.index("b.test") < message.text.index("a.test")
+    assert [one["location"] for one in message.events] == ["a.test", "b.test", "c.test"]
