@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Subquery, any_, func, literal, or_, select
 
 from certrail.errors import InvalidRequest
 from certrail.store.inventory_conditions import DERIVED, status_is
-from certrail.store.inventory_query import ALIASES, FIELDS, UNSORTED, rows
+from certrail.store.inventory_query import ALIASES, FIELDS, JOINED, UNSORTED, endpoint_rows, rows
 from certrail.tracker import Status
 
 
@@ -66,10 +66,16 @@ def near(
     The database cannot know how many rows a derived condition holds for, and
     may compute it for all of them although the page is right at the beginning.
     """
-    inner = rows("near")
-    here = parts(inner, sort)[number]
+    part = parts(relation, sort)[number]
+    name = ALIASES.get(sort.removeprefix("-"), sort.removeprefix("-"))
+    # Without the joins, which would be made for each of these rows.
+    inner = rows("near") if name in JOINED else endpoint_rows("near")
+    if part.of is None or name == "automation_status":
+        here = Part(None, None, part.descending)
+    else:
+        here = parts(inner, sort)[number]
     query = select(inner.c.id).order_by(*here.order(inner.c.location)).limit(count)
-    if here.of is not None and not here.is_derived:
+    if here.of is not None:
         query = query.where(here.of)
     if start is not None:
         query = query.where(here.behind(start, inner.c.location))

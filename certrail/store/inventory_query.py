@@ -73,6 +73,9 @@ FIELDS: Mapping[str, Kind] = {
 UNSORTED = ("security_findings", "risks", "step", "flow_run_url", "executor", "dns")
 """Columns without an order."""
 
+JOINED = ("profile", "job_name", "request_id")
+"""Columns to sort by that are not the endpoint's own."""
+
 ALIASES: Mapping[str, str] = {
     "status": "automation_status",
     "job": "job_name",
@@ -163,43 +166,25 @@ def rows(name: str = "inventory") -> Subquery:
     days = func.floor(extract("epoch", endpoints.c.shown_not_after - func.now()) / 86400)
     return (
         select(
-            endpoints.c.id,
-            endpoints.c.location,
-            endpoints.c.shown_names.label("names"),
-            endpoints.c.shown_common_name.label("common_name"),
+            *_own(),
             profiles.c.name.label("profile"),
             profiles.c.workflow,
             profiles.c.ca,
-            endpoints.c.target,
-            endpoints.c.server["kind"].astext.label("server"),
             status.label("automation_status"),
             jobs.c.name.label("job_name"),
             latest.c.id.label("request_id"),
-            endpoints.c.shown_not_after.label("not_after"),
             cast(days, Integer).label("days_left"),
-            endpoints.c.shown_issuer.label("issuer"),
-            endpoints.c.shown_fingerprint.label("fingerprint"),
-            endpoints.c.shown_serial.label("serial"),
-            endpoints.c.shown_key.label("key"),
-            endpoints.c.tags,
-            endpoints.c.last_success_at,
-            endpoints.c.next_renewal_at,
             endpoints.c.observed,
             endpoints.c.finding_codes,
             _key_reused().label("key_reused"),
             risk_query.codes(risks).label("risks"),
             _step(latest).label("step"),
-            endpoints.c.sort_lifetime.label("lifetime_days"),
             latest.c.flow_run_id,
             # For conditions.
             endpoints.c.profile_id,
             endpoints.c.certificate_id,
             endpoints.c.shown_id,
-            endpoints.c.shown_words,
             endpoints.c.shown_key_hash,
-            endpoints.c.sort_tags,
-            endpoints.c.sort_workflow,
-            endpoints.c.sort_ca,
             latest.c.job_id,
             latest.c.status.label("request_status"),
             latest.c.ended_at.label("request_ended_at"),
@@ -236,6 +221,36 @@ def rows(name: str = "inventory") -> Subquery:
         )
         .subquery(name)
     )
+
+
+@cache
+def endpoint_rows(name: str) -> Subquery:
+    """The columns of :func:`rows` that are the endpoint's own, as a relation without joins."""
+    return select(*_own()).select_from(endpoints).subquery(name)
+
+
+def _own() -> list[ColumnElement[Any]]:
+    return [
+        endpoints.c.id,
+        endpoints.c.location,
+        endpoints.c.shown_names.label("names"),
+        endpoints.c.shown_common_name.label("common_name"),
+        endpoints.c.target,
+        endpoints.c.server["kind"].astext.label("server"),
+        endpoints.c.shown_not_after.label("not_after"),
+        endpoints.c.shown_issuer.label("issuer"),
+        endpoints.c.shown_fingerprint.label("fingerprint"),
+        endpoints.c.shown_serial.label("serial"),
+        endpoints.c.shown_key.label("key"),
+        endpoints.c.tags,
+        endpoints.c.last_success_at,
+        endpoints.c.next_renewal_at,
+        endpoints.c.sort_lifetime.label("lifetime_days"),
+        endpoints.c.sort_tags,
+        endpoints.c.sort_workflow,
+        endpoints.c.sort_ca,
+        endpoints.c.shown_words,
+    ]
 
 
 def risk_name(code: str) -> str:
