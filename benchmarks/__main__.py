@@ -6,7 +6,7 @@ import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import bulk, inventory, results, web_server
+from benchmarks import bulk, inventory, one_host, results, web_server
 from benchmarks.measure import machine
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -14,6 +14,7 @@ CHAPTERS = {
     "web-server": web_server.run,
     "inventory": inventory.run,
     "bulk": bulk.run,
+    "one-host": one_host.run,
     "bulk-large": bulk.large,
 }
 # An hour or more: only when asked for.

@@ -427,6 +427,59 @@ class MakesKeyFiles(ABC):
         """
 
 
+class SwitchesTogether(ABC):
+    """A server whose sites can be switched together, with one test and one reload for all.
+
+    Each site has an object of its own. One of them leads: :meth:`put` for each, then one
+    :meth:`accepts` and one :meth:`reload`, then :meth:`keep` for each, or :meth:`put_back` in
+    the reverse order.
+
+    Attributes:
+        group: what is the same for all sites of one server on one machine, "" for none.
+        is_sound: the configuration was just tested, so that ``stage`` need not.
+    """
+
+    group: str = ""
+    is_sound: bool = False
+
+    @abstractmethod
+    def must_be_sound(self) -> None:
+        """Test the configuration as it is.
+
+        Raises:
+            ActivationRefused: the server refuses it, before anything was changed.
+        """
+
+    @abstractmethod
+    def put(self, staged: Staged) -> bool:
+        """Do all of ``activate`` but test and reload; False if it was live already.
+
+        Raises:
+            CertrailError: it cannot be done; nothing was changed.
+        """
+
+    @abstractmethod
+    def accepts(self) -> str:
+        """Return "" if the server accepts its configuration, else its words."""
+
+    @abstractmethod
+    def reload(self) -> str:
+        """Return "" once the server uses its configuration, else its words."""
+
+    @property
+    @abstractmethod
+    def told(self) -> str:
+        """How test and reload went, for people."""
+
+    @abstractmethod
+    def keep(self, told: str) -> str:
+        """Note that the server uses it; returns one line for people that ends with *told*."""
+
+    @abstractmethod
+    def put_back(self) -> None:
+        """Undo :meth:`put`; the server is not told."""
+
+
 class ChallengeResponder(ABC):
     """Where the proof for one kind of challenge is published and removed again."""
 

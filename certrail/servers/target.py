@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from certrail.connectors import Host, InstallTarget, MakesKeyFiles
+from certrail.connectors import Host, InstallTarget, MakesKeyFiles, SwitchesTogether
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
 from certrail.log import effect
 from certrail.model import (
@@ -33,10 +33,12 @@ from certrail.servers.plan import Plan
 from certrail.servers.program import Program
 from certrail.servers.settings import ServerSettings
 from certrail.servers.splice import Splice, replacements, splice
-from certrail.servers.transaction import Control, FileChange, State, Transaction
+from certrail.servers.transaction import Control, FileChange, Record, Starts, State, Transaction
 from certrail.servers.versions import Form, Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
+SITE_FIELDS = {"site", "listen"}
+"""Settings that differ between the sites of one server."""
 _NO_RIGHT = ("Permission denied", "not permitted")
 
 
@@ -98,7 +100,7 @@ class Survey:
         )
 
 
-class FileTarget(InstallTarget, MakesKeyFiles):
+class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
     """A server program on a host that reads certificates from files."""
 
     server: ClassVar[str]
@@ -115,6 +117,11 @@ class FileTarget(InstallTarget, MakesKeyFiles):
         self.settings = settings
         self.control = control
         self.keeps_keys = self.form is Form.PAIR
+        # One that is started anew for some changes and not for others is asked for each.
+        alone = isinstance(control, Starts)
+        same = settings.model_dump_json(exclude=SITE_FIELDS)
+        self.group = "" if alone else f"{self.server} {same}"
+        self._put: tuple[Transaction, Record, Staged, str] | None = None
 
     @property
     @abstractmethod
@@ -146,7 +153,7 @@ class FileTarget(InstallTarget, MakesKeyFiles):
             InvalidRequest: the configuration cannot be changed safely.
         """
         self._must_be_takable(bundle)
-        self._must_be_sound()
+        self.must_be_sound()
         return self.survey(site, wanted_of(bundle)).plan
 
     def make_csr(self, site: Site, subject: SubjectSpec, reference: str) -> Csr:
@@ -155,7 +162,8 @@ class FileTarget(InstallTarget, MakesKeyFiles):
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         self._must_be_takable(bundle)
-        self._must_be_sound()
+        if not self.is_sound:
+            self.must_be_sound()
         wanted = wanted_of(bundle)
         survey = self.survey(site, wanted)
         new = bundle.chain.fingerprint
@@ -184,6 +192,48 @@ class FileTarget(InstallTarget, MakesKeyFiles):
         )
 
     def activate(self, staged: Staged) -> str:
+        transaction, changes, summary = self._change(staged)
+        if not summary:
+            return f"{self.server}: {staged.fingerprint[:16]}… was live already, nothing changed"
+        try:
+            transaction.switch(changes, self.control)
+        except ActivationRefused:
+            # Said by someone who broke it between staging and now?
+            self.must_be_sound()
+            raise
+        effect("site.activate", host=self.host.name, site=staged.site)
+        return f"{self.server}: {summary}, {self.told}"
+
+    def put(self, staged: Staged) -> bool:
+        transaction, changes, summary = self._change(staged)
+        if summary:
+            self._put = transaction, transaction.put(changes), staged, summary
+        return bool(summary)
+
+    def accepts(self) -> str:
+        return self.control.test()
+
+    def reload(self) -> str:
+        return self.control.reload()
+
+    @property
+    def told(self) -> str:
+        return f"{self._tested}{self.control.program.told}"
+
+    def keep(self, told: str) -> str:
+        assert self._put is not None
+        transaction, record, staged, summary = self._put
+        transaction.keep(record)
+        effect("site.activate", host=self.host.name, site=staged.site)
+        return f"{self.server}: {summary}, {told}"
+
+    def put_back(self) -> None:
+        assert self._put is not None
+        transaction, record, _, _ = self._put
+        transaction.put_back(record)
+
+    def _change(self, staged: Staged) -> tuple[Transaction, list[FileChange], str]:
+        """Return what makes *staged* live, and it for people; "" if it is live already."""
         transaction, versions = self._transaction(staged)
         Transaction.begin_again(self.host, versions, server=self.server)
         site = Site(staged.site, settings=dict(staged.data))
@@ -191,7 +241,7 @@ class FileTarget(InstallTarget, MakesKeyFiles):
         survey = self.survey(site, wanted)
         plan = survey.plan
         if versions.live() == version_of(staged.fingerprint) and not plan.after:
-            return f"{self.server}: {staged.fingerprint[:16]}… was live already, nothing changed"
+            return transaction, [], ""
         expected = {*staged.data["configured"], staged.fingerprint}
         if survey.configured and not set(survey.configured) & expected:
             raise Conflict(
@@ -216,14 +266,7 @@ class FileTarget(InstallTarget, MakesKeyFiles):
             )
             for path, after in plan.after.items()
         ]
-        try:
-            transaction.switch(changes, self.control)
-        except ActivationRefused:
-            # Said by someone who broke it between staging and now?
-            self._must_be_sound()
-            raise
-        effect("site.activate", host=self.host.name, site=staged.site)
-        return f"{self.server}: {plan.summary}, {self._tested}{self.control.program.told}"
+        return transaction, changes, plan.summary
 
     def restore(self, staged: Staged) -> str:
         transaction, _ = self._transaction(staged)
@@ -231,7 +274,7 @@ class FileTarget(InstallTarget, MakesKeyFiles):
             return f"{self.server}: nothing to put back"
         effect("site.restore", host=self.host.name, site=staged.site)
         was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
-        return f"{self.server}: {was} put back, {self._tested}{self.control.program.told}"
+        return f"{self.server}: {was} put back, {self.told}"
 
     def discard(self, staged: Staged) -> None:
         transaction, versions = self._transaction(staged)
@@ -299,7 +342,7 @@ class FileTarget(InstallTarget, MakesKeyFiles):
                 remedy="Let Certrail make the key: choose an algorithm in the profile.",
             )
 
-    def _must_be_sound(self) -> None:
+    def must_be_sound(self) -> None:
         words = self.examine()
         if any(text in words for text in _NO_RIGHT):
             raise PermissionRefused(

@@ -71,15 +71,17 @@ class FileChange:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
+    """What a change was before and is afterwards, as it is noted on the host."""
+
     link_before: str
     link_after: str
-    files: tuple[_FileRecord, ...]
+    files: tuple[FileRecord, ...]
     state: State
 
 
 @dataclass(frozen=True, slots=True)
-class _FileRecord:
+class FileRecord:
     path: str
     mode: int
     before: str
@@ -134,16 +136,9 @@ class Transaction:
             ActivationRefused: the server refused; everything is as it was before.
             Conflict: a file changed since it was read; nothing was changed.
         """
-        try:
-            record = self._prepare(files)
-        except CertrailError:
-            self.forget()
-            raise
+        record = self.put(files)
         reloading = False
         try:
-            self._versions.switch(record.link_after)
-            for change, noted in zip(files, record.files, strict=True):
-                self._write(change, noted)
             words = control.test()
             if words:
                 raise self._refused("refuses the new configuration", words)
@@ -153,10 +148,43 @@ class Transaction:
             if words:
                 raise self._refused("tested the configuration but did not take it over", words)
         except CertrailError as exc:
-            self._put_back(record, exc, control, reload=reloading)
+            self._put_back(record, exc, control if reloading else None)
             raise
+        self.keep(record)
+
+    def put(self, files: Sequence[FileChange]) -> Record:
+        """Point the link at the version and write *files*; the server knows nothing of it yet.
+
+        Raises:
+            Conflict: a file changed since it was read; nothing was changed.
+        """
+        try:
+            record = self._prepare(files)
+        except CertrailError:
+            self.forget()
+            raise
+        try:
+            self._versions.switch(record.link_after)
+            for change, noted in zip(files, record.files, strict=True):
+                self._write(change, noted)
+        except CertrailError as exc:
+            self._put_back(record, exc, None)
+            raise
+        return record
+
+    def keep(self, record: Record) -> None:
+        """Note that the server has taken over what was :meth:`put`."""
         self._versions.remember(self._version)
         self._save(replace(record, state=State.LIVE))
+
+    def put_back(self, record: Record) -> None:
+        """Undo :meth:`put`; the server is not told.
+
+        Raises:
+            Conflict: somebody has changed link or file in a way that cannot be undone.
+        """
+        self._undo(record, self._as_before(record))
+        self.forget()
 
     def restore(self, control: Control) -> bool:
         """Put back link and files and make the server read them; False if there was nothing to do.
@@ -190,7 +218,7 @@ class Transaction:
         if self._host.info(parent) is not None and not self._host.list_directory(parent):
             self._host.remove(parent)
 
-    def _prepare(self, files: Sequence[FileChange]) -> _Record:
+    def _prepare(self, files: Sequence[FileChange]) -> Record:
         noted = []
         self._host.make_directory(posixpath.dirname(self.directory), mode=0o700)
         self._host.make_directory(self.directory, mode=0o700)
@@ -201,11 +229,11 @@ class Transaction:
             self._host.write_file(copy, change.before, mode=mode)
             made = tuple((_to_text(one.old), _to_text(one.new)) for one in change.made)
             noted.append(
-                _FileRecord(
+                FileRecord(
                     change.path, mode, _digest(change.before), _digest(change.after), copy, made
                 )
             )
-        record = _Record(
+        record = Record(
             link_before=self._versions.live_target(),
             link_after=self._versions.target(self._version),
             files=tuple(noted),
@@ -214,7 +242,7 @@ class Transaction:
         self._save(record)
         return record
 
-    def _write(self, change: FileChange, noted: _FileRecord) -> None:
+    def _write(self, change: FileChange, noted: FileRecord) -> None:
         if _digest(self._host.read_file(change.path)) != noted.before:
             raise Conflict(
                 f"{change.path} on {self._host.name} was changed by somebody else meanwhile",
@@ -222,13 +250,14 @@ class Transaction:
             )
         self._host.write_file(change.path, change.after, mode=noted.mode)
 
-    def _put_back(
-        self, record: _Record, cause: CertrailError, control: Control, *, reload: bool
-    ) -> None:
-        """Undo after *cause*; says in a note on *cause* if that did not work."""
+    def _put_back(self, record: Record, cause: CertrailError, reload: Control | None) -> None:
+        """Undo after *cause*; says in a note on *cause* if that did not work.
+
+        *reload* is who has read the new files already.
+        """
         try:
             self._undo(record, self._as_before(record))
-            words = control.reload() if reload else ""
+            words = reload.reload() if reload is not None else ""
             if words:
                 cause.add_note(f"reload after putting everything back: {words}")
             self.forget()
@@ -244,7 +273,7 @@ class Transaction:
             "was put back"
         )
 
-    def _as_before(self, record: _Record) -> list[bytes | None]:
+    def _as_before(self, record: Record) -> list[bytes | None]:
         """Return what to write back into each file, None where it is as it was.
 
         Raises:
@@ -260,7 +289,7 @@ class Transaction:
             )
         return [self._as_it_was(noted) for noted in record.files]
 
-    def _undo(self, record: _Record, contents: Sequence[bytes | None]) -> None:
+    def _undo(self, record: Record, contents: Sequence[bytes | None]) -> None:
         # The reverse of the order of switch: the files may name the link.
         for noted, content in zip(record.files, contents, strict=True):
             if content is not None:
@@ -268,7 +297,7 @@ class Transaction:
         if self._versions.live_target() != record.link_before:
             self._versions.switch(record.link_before)
 
-    def _as_it_was(self, noted: _FileRecord) -> bytes | None:
+    def _as_it_was(self, noted: FileRecord) -> bytes | None:
         """Return what to write back, None if the file is as it was."""
         now = self._host.read_file(noted.path)
         if _digest(now) == noted.before:
@@ -278,22 +307,22 @@ class Transaction:
         made = (Replacement(_to_bytes(old), _to_bytes(new)) for old, new in noted.made)
         return take_back(now, made, noted.path)
 
-    def _save(self, record: _Record) -> None:
+    def _save(self, record: Record) -> None:
         self._host.write_file(self._journal, json.dumps(asdict(record)).encode(), mode=0o600)
 
-    def _read(self) -> _Record | None:
+    def _read(self) -> Record | None:
         try:
             data: dict[str, Any] = json.loads(self._host.read_file(self._journal))
         except NotFound:
             return None
         files = tuple(
-            _FileRecord(**{**one, "made": tuple((old, new) for old, new in one["made"])})
+            FileRecord(**{**one, "made": tuple((old, new) for old, new in one["made"])})
             for one in data["files"]
         )
-        return _Record(data["link_before"], data["link_after"], files, State(data["state"]))
+        return Record(data["link_before"], data["link_after"], files, State(data["state"]))
 
 
-def _tell(control: Control, record: _Record) -> None:
+def _tell(control: Control, record: Record) -> None:
     if isinstance(control, Starts):
         control.edited = bool(record.files)
 

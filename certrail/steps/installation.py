@@ -10,11 +10,13 @@ from uuid import uuid4
 from certrail import log
 from certrail.connectors import DeliveryTarget, HoldsKey, InstallTarget, MakesKeyFiles
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
+from certrail.journal import Effect
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.policy import Undo, undo_installation
 from certrail.steps import observing, serving
 from certrail.steps.outcome import Outcome, Work
 from certrail.steps.rollback import Told, again, take_back
+from certrail.steps.together import Ticket, turn
 from certrail.store import certificates, keys, requests
 from certrail.store.certificates import Certificate
 from certrail.store.database import locked, transaction
@@ -34,19 +36,31 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
             else; what was there before serves again.
     """
     certificate = issued(work)
-    with open_target() as (target, site), locked(lock_name(work, target)):
+    with open_target() as (target, site):
         if (newer := taken_back(work)) is not None:
-            return take_back(work, target, site, newer, certificate.chain)
+            with locked(lock_name(work, target)):
+                return take_back(work, target, site, newer, certificate.chain)
         bundle = bundle_for(certificate, target)
-        staged = _stage(work, target, site, bundle)
-        line = _activate(work, target, staged)
-        wrong = observing.amiss(work, target, site, bundle.chain)
-        if wrong:
-            told = _undo(work, target, staged)
-            raise ActivationRefused(
-                f"{line}, but {wrong.message}; {told.line}",
-                remedy=told.remedy or wrong.remedy,
-            )
+        ticket = Ticket(
+            target, lambda: _stage(work, target, site, bundle), lambda staged: _begin(work, staged)
+        )
+        with turn(lock_name(work, target), ticket):
+            return _switched(work, target, site, bundle, ticket.staged)
+
+
+def _switched(
+    work: Work, target: InstallTarget, site: Site, bundle: Bundle, staged: Staged | None
+) -> Outcome:
+    """Stage and activate unless that is done, and see by a handshake that it is served."""
+    staged = staged or _stage(work, target, site, bundle)
+    line = _activate(work, target, staged)
+    wrong = observing.amiss(work, target, site, bundle.chain)
+    if wrong:
+        told = _undo(work, target, staged)
+        raise ActivationRefused(
+            f"{line}, but {wrong.message}; {told.line}",
+            remedy=told.remedy or wrong.remedy,
+        )
     return Outcome.completed(line)
 
 
@@ -103,6 +117,11 @@ def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Sta
     if stored is None:
         raise InvalidRequest("what was staged is not on record", remedy="Retry the request.")
     return stored
+
+
+def _begin(work: Work, staged: Staged) -> Effect:
+    with work.journal.effect(_ACTIVATE, staged.fingerprint) as effect:
+        return effect
 
 
 def _activate(work: Work, target: InstallTarget, staged: Staged) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from certrail.connectors import Host, InstallTarget, MakesKeyFiles
+from certrail.connectors import Host, InstallTarget, MakesKeyFiles, SwitchesTogether
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
 from certrail.log import effect
 from certrail.model import (
@@ -27,19 +27,21 @@ from certrail.servers.nginx.match import Matcher
 from certrail.servers.nginx.settings import NginxSettings
 from certrail.servers.plan import Plan
 from certrail.servers.splice import replacements
-from certrail.servers.target import kind_of_algorithm, kind_of_key
-from certrail.servers.transaction import FileChange, State, Transaction
+from certrail.servers.target import SITE_FIELDS, kind_of_algorithm, kind_of_key
+from certrail.servers.transaction import FileChange, Record, State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
 
-class NginxTarget(InstallTarget, MakesKeyFiles):
+class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
     """One nginx on one host."""
 
     def __init__(self, host: Host, settings: NginxSettings) -> None:
         self._host = host
         self._settings = settings
         self._control = NginxControl(host, settings)
+        self.group = f"nginx {settings.model_dump_json(exclude=SITE_FIELDS)}"
+        self._put: tuple[Transaction, Record, Staged, str] | None = None
 
     def check(self) -> str:
         version = self._control.version()
@@ -87,7 +89,8 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
         must_be_installable(bundle)
-        self._must_be_sound()
+        if not self.is_sound:
+            self.must_be_sound()
         configuration = self._read()
         block = self._block(configuration, site)
         leaf = bundle.chain.leaf
@@ -119,6 +122,48 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
         )
 
     def activate(self, staged: Staged) -> str:
+        transaction, changes, summary = self._change(staged)
+        if not summary:
+            return f"nginx: {staged.fingerprint[:16]}… was live already, nothing changed"
+        try:
+            transaction.switch(changes, self._control)
+        except ActivationRefused:
+            # Said by someone who broke it between staging and now?
+            self.must_be_sound()
+            raise
+        effect("site.activate", host=self._host.name, site=staged.site)
+        return f"nginx: {summary}, {self.told}"
+
+    def put(self, staged: Staged) -> bool:
+        transaction, changes, summary = self._change(staged)
+        if summary:
+            self._put = transaction, transaction.put(changes), staged, summary
+        return bool(summary)
+
+    def accepts(self) -> str:
+        return self._control.test()
+
+    def reload(self) -> str:
+        return self._control.reload()
+
+    @property
+    def told(self) -> str:
+        return f"configuration tested, reloaded in {self._control.reload_seconds:.1f} s"
+
+    def keep(self, told: str) -> str:
+        assert self._put is not None
+        transaction, record, staged, summary = self._put
+        transaction.keep(record)
+        effect("site.activate", host=self._host.name, site=staged.site)
+        return f"nginx: {summary}, {told}"
+
+    def put_back(self) -> None:
+        assert self._put is not None
+        transaction, record, _, _ = self._put
+        transaction.put_back(record)
+
+    def _change(self, staged: Staged) -> tuple[Transaction, list[FileChange], str]:
+        """Return what makes *staged* live, and it for people; "" if it is live already."""
         transaction, versions = self._transaction(staged)
         Transaction.begin_again(self._host, versions, server="nginx")
         version = version_of(staged.fingerprint)
@@ -127,7 +172,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
         site = Site(staged.site, settings=dict(staged.data))
         plan, edit = self._plan(configuration, block, site, str(staged.data["key_kind"]))
         if versions.live() == version and not plan.after:
-            return f"nginx: {staged.fingerprint[:16]}… was live already, nothing changed"
+            return transaction, [], ""
         configured = self._all_configured(configuration, block)
         expected = {*staged.data["configured"], staged.fingerprint}
         if configured and not set(configured) & expected:
@@ -151,17 +196,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
             )
             for path, after in plan.after.items()
         ]
-        try:
-            transaction.switch(changes, self._control)
-        except ActivationRefused:
-            # Said by someone who broke it between staging and now?
-            self._must_be_sound()
-            raise
-        effect("site.activate", host=self._host.name, site=staged.site, version=version)
-        return (
-            f"nginx: {plan.summary}, configuration tested, "
-            f"reloaded in {self._control.reload_seconds:.1f} s"
-        )
+        return transaction, changes, plan.summary
 
     def restore(self, staged: Staged) -> str:
         transaction, _ = self._transaction(staged)
@@ -169,10 +204,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
             return "nginx: nothing to put back"
         effect("site.restore", host=self._host.name, site=staged.site)
         was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
-        return (
-            f"nginx: {was} put back, configuration tested, "
-            f"reloaded in {self._control.reload_seconds:.1f} s"
-        )
+        return f"nginx: {was} put back, {self.told}"
 
     def discard(self, staged: Staged) -> None:
         transaction, versions = self._transaction(staged)
@@ -189,7 +221,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles):
     def _read(self) -> Configuration:
         return read_configuration(self._host, self._settings.config)
 
-    def _must_be_sound(self) -> None:
+    def must_be_sound(self) -> None:
         words = self._control.test()
         if "Permission denied" in words:
             raise PermissionRefused(
