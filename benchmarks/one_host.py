@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.inventory import filled
+from certrail.keys.seal import new_key
 from tests.support.many_sites import Sites, nginx
 from tests.support.process import let_in
 
@@ -42,6 +43,7 @@ class Measured:
 def run() -> str:
     """Measure and return the chapter for ``benchmarks/results.md``."""
     count = int(os.environ.get("CERTRAIL_BENCH_SITES", SITES))
+    os.environ.setdefault("CERTRAIL_KEY", new_key())
     with tempfile.TemporaryDirectory(prefix="certrail-bench-") as name:
         folder = Path(name)
         let_in(folder)

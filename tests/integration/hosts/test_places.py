@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert
 
+from certrail.cli._starting import order_rollback
 from certrail.configuration import EndpointConfig, Plan, ProfileConfig
 from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest, ProbeFailed
@@ -33,7 +34,7 @@ from certrail.store import places as place_rows
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import connectors
-from certrail.tracker import Title
+from certrail.tracker import Status, Title
 from tests.support.apache import Apache
 from tests.support.nginx import Nginx, TestCa
 
@@ -79,6 +80,11 @@ class Fleet:
             told.append(places.install(work, self.open, Title.CERTIFICATE_INSTALLED).detail)
         told.append(places.test(Work.of(requests.get(request_id)), self.open).detail)
         return told[0], told[-1]
+
+    def served_by(self, made: Request) -> None:
+        """Run *made* to its good end."""
+        self.run(made.id)
+        request_runs.finish(made.id, "run", Status.AUTOMATION_SUCCESSFUL)
 
     def request(self) -> Request:
         """Make a request that has its certificate."""
@@ -226,6 +232,21 @@ def test_only_the_one_that_does_not_pass_is_put_back(fleet: Fleet) -> None:
     assert place_rows.count_installed(made.id) == 2
     assert "applied on 3 of 3" in fleet.run(made.id)[0]
     assert [new] * 3 == fleet.served
+
+
+def test_back_on_all_of_them(fleet: Fleet) -> None:
+    """To one of ours; what each machine had before us is its own, and no one certificate."""
+    fleet.served_by(fleet.request())
+    first = fleet.bundle
+    with pytest.raises(InvalidRequest, match="is not kept"):
+        order_rollback(LOCATION, actor="test")
+    fleet.bundle = fleet.ca.bundle(WWW)
+    fleet.served_by(fleet.request())
+    assert [fleet.bundle.chain.fingerprint] * 3 == fleet.served
+
+    fleet.served_by(order_rollback(LOCATION, actor="test"))
+
+    assert [first.chain.fingerprint] * 3 == fleet.served
 
 
 def test_a_key_cannot_stay_on_several_machines(fleet: Fleet) -> None:
