@@ -32,9 +32,18 @@ _CHANGES = ("stage", "activate", "discard")
 
 
 def request_for(
-    ca: TestCa, bundle: Bundle, port: int, location: str = "lb/www", *, starttls: str = ""
+    ca: TestCa,
+    bundle: Bundle,
+    port: int,
+    location: str = "lb/www",
+    *,
+    starttls: str = "",
+    seconds: int = 60,
 ) -> UUID:
-    """Return a request whose clients connect to *port* of this machine, 0 for nowhere."""
+    """Return a request whose clients connect to *port* of this machine, 0 for nowhere.
+
+    The new certificate may take *seconds* to be served.
+    """
     plan = Plan(
         location=f"127.0.0.1:{port}" if port else "lb/www",
         names=(NAME,),
@@ -46,7 +55,7 @@ def request_for(
         profile="appliances",
         ca=ConnectorRef(name="ca", slug="ca-acme"),
         trust_pem=ca.root.public_bytes(serialization.Encoding.PEM).decode(),
-        install_timeout_seconds=1,
+        install_timeout_seconds=seconds,
     )
     with transaction() as connection:
         endpoint: UUID = connection.execute(

@@ -62,7 +62,7 @@ def test_a_device_that_serves_the_old_one_is_noticed(
             at_once = replace(one.traits, settles_within=timedelta(0))
             monkeypatch.setattr(type(one), "traits", at_once)
         assert device.old.chain.fingerprint == device.served()
-        request = request_for(device.ca, device.ca.bundle(SITE), device.port)
+        request = request_for(device.ca, device.ca.bundle(SITE), device.port, seconds=1)
         device.stuck = True
 
         with pytest.raises(ActivationRefused) as caught:
