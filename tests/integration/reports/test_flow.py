@@ -1,4 +1,4 @@
-"""The report flow in a whole installation: artifact and page."""
+"""What looks around regularly, in a whole installation: the dashboard, and what is served."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import closing
 
 from tasks.report import DASHBOARD_KEY
 from tests.support.prefect_api import PrefectApi
+from tests.support.process import wait_for
 from tests.support.stack import Stack
 
 
@@ -28,3 +29,20 @@ def test_the_flow_shows_the_dashboard_in_prefect_and_as_a_page(installation: Sta
         assert "Needs attention" in artifact["data"]
     page = installation.data_dir / "reports" / "dashboard.html"
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_the_scan_of_the_inventory_says_what_it_found(installation: Stack) -> None:
+    """Once an hour, whatever the endpoints of the inventory do."""
+    with closing(PrefectApi(installation.api_url)) as api:
+        scan = api.get("/deployments/name/inventory-scan/every-hour")["id"]
+        said: list[str] = []
+
+        def completed() -> bool:
+            # Cancelled where the run of this hour is under way.
+            ended = api.wait(api.run(scan), within=300)
+            said.append(ended["state"]["message"] or "")
+            return bool(ended["state_type"] == "COMPLETED")
+
+        wait_for(completed, "a scan of the inventory", within=300)
+
+    assert "endpoints answered" in said[-1]
