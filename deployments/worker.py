@@ -35,6 +35,7 @@ from certrail.wait import Pending, until
 from deployments.engine import install
 from deployments.heartbeat import Heartbeat, make_queues, serving
 from deployments.in_process import InProcessWorker, Watch
+from deployments.logs import simplify
 
 _API = timedelta(seconds=120)
 _FLUSH_SECONDS = 5.0
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
     options = _parser().parse_args(argv)
     setup_logging()
+    simplify()
     logging.getLogger("certrail").setLevel(os.environ.get("CERTRAIL_LOG_LEVEL", "INFO"))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

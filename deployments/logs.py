@@ -1,0 +1,39 @@
+"""The log of a worker: plain lines, and none that says once more what was said.
+
+Prefect's console handler lays out and colours each line for a terminal, which
+took a tenth of a bulk job's processor time; a worker's log goes into a file or
+the journal. Its line ``Finished in state Completed('…')`` for a task repeats
+the line of the step.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from prefect.logging.handlers import PrefectConsoleHandler
+
+_REPEATED = ("Finished in state Completed(", "Finished in state Skipped(")
+
+
+def simplify() -> None:
+    """Apply both to the loggers that Prefect has set up; safe to call again."""
+    known = logging.root.manager.loggerDict.values()
+    for logger in (logging.root, *(one for one in known if isinstance(one, logging.Logger))):
+        for handler in list(logger.handlers):
+            if isinstance(handler, PrefectConsoleHandler):
+                logger.removeHandler(handler)
+                logger.addHandler(_plain(handler))
+    logging.getLogger("prefect.task_runs").addFilter(_says_something_new)
+
+
+def _plain(handler: PrefectConsoleHandler) -> logging.Handler:
+    plain = logging.StreamHandler(handler.console.file)
+    plain.setLevel(handler.level)
+    plain.setFormatter(handler.formatter)
+    for each in handler.filters:
+        plain.addFilter(each)
+    return plain
+
+
+def _says_something_new(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_REPEATED)

@@ -1,0 +1,50 @@
+"""What a worker writes into its log."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+from prefect.logging.handlers import PrefectConsoleHandler
+
+from deployments.logs import simplify
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    """Where the console handler of a logger writes to, set up as Prefect does it."""
+    stream = io.StringIO()
+    logger = logging.getLogger("test.worker.log")
+    handler = PrefectConsoleHandler(stream=stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s | %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    simplify()
+    return stream
+
+
+def test_lines_are_plain_and_whole(log: io.StringIO) -> None:
+    """Neither colours nor line breaks where a terminal would end."""
+    line = "[certificate installed] " + "x" * 300
+
+    logging.getLogger("test.worker.log").info(line)
+
+    assert log.getvalue() == f"INFO | {line}\n"
+
+
+def test_the_end_of_a_step_is_told_once(log: io.StringIO) -> None:
+    """Its own line has the detail already; a failure's line is kept."""
+    steps = logging.getLogger("prefect.task_runs")
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    steps.addHandler(handler)
+    try:
+        for line in ("Finished in state Completed('2 files')", "Finished in state Failed('no')"):
+            steps.warning(line)
+    finally:
+        steps.removeHandler(handler)
+
+    assert said == ["Finished in state Failed('no')"]
