@@ -34,17 +34,16 @@ def test_lines_are_plain_and_whole(log: io.StringIO) -> None:
     assert log.getvalue() == f"INFO | {line}\n"
 
 
-def test_the_end_of_a_step_is_told_once(log: io.StringIO) -> None:
+def test_the_end_of_a_step_is_told_once(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own line has the detail already; a failure's line is kept."""
     steps = logging.getLogger("prefect.task_runs")
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    steps.addHandler(handler)
-    try:
-        for line in ("Finished in state Completed('2 files')", "Finished in state Failed('no')"):
-            steps.warning(line)
-    finally:
-        steps.removeHandler(handler)
+    monkeypatch.setattr(steps, "handlers", [handler])
+    monkeypatch.setattr(steps, "propagate", False)
+
+    for line in ("Finished in state Completed('2 files')", "Finished in state Failed('no')"):
+        steps.warning(line)
 
     assert said == ["Finished in state Failed('no')"]
