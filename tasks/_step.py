@@ -11,6 +11,7 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -20,9 +21,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.states import Cancelled, Completed, Failed
 
-from certrail.errors import CertrailError, ConnectorError, Unreachable
+from certrail.errors import CertrailError, Unreachable
 from certrail.log import plain
 from certrail.model import Workflow
+from certrail.steps import again
+from certrail.steps.again import Verdict
 from certrail.steps.outcome import Outcome, Work
 from certrail.store import requests, steps
 from certrail.store.requests import Request
@@ -36,7 +39,6 @@ _log = logging.getLogger("certrail")
 
 _PAUSE = float(os.environ.get("CERTRAIL_RETRY_SECONDS", "2"))
 _RECORD_TRIES = 6
-_LONGEST_PARK = timedelta(minutes=15)
 
 
 class _Defect(CertrailError):
@@ -83,22 +85,20 @@ class Step:
 
     async def _run(self, request_id: UUID, number: int, task_run_id: UUID | None) -> State[Any]:
         log = get_run_logger()
-        tried = 0
+        tries = _Tries(self._attempts)
         while True:
             if is_cancelled(request_id):
                 return await self._cancel(request_id, number)
-            tried += 1
+            tries.made += 1
             try:
-                found = await in_thread(
-                    self._try, request_id, number, task_run_id, tried, tried >= self._attempts
-                )
+                found = await in_thread(self._try, request_id, number, task_run_id, tries)
             except Unreachable as exc:
                 # Our own database was away around the try. What the try did is in
                 # the journal, so it can be made again.
-                if tried >= _RECORD_TRIES:
+                if tries.made >= _RECORD_TRIES:
                     raise
                 log.warning("%s; trying again", exc)
-                await self._sleep(request_id, _PAUSE * tried)
+                await self._sleep(request_id, _PAUSE * tries.made)
                 continue
             if found is None:
                 return await self._cancel(request_id, number)
@@ -107,15 +107,16 @@ class Step:
                 nudge()
                 name = "Skipped" if found.status is StepStatus.SKIPPED else None
                 return Completed(name=name, message=found.detail)
-            if found.final:
+            if found.verdict.is_final:
                 error = found.error
                 nudge()
                 return Failed(message=f"{number}. {self.title}: {error}. {error.remedy}")
-            log.warning("%s: %s; trying again in %.0f s", self.title, found.error, found.pause)
-            await self._sleep(request_id, found.pause)
+            pause = found.verdict.pause.total_seconds()
+            log.warning("%s: %s; trying again in %.0f s", self.title, found.error, pause)
+            await self._sleep(request_id, pause)
 
     def _try(
-        self, request_id: UUID, number: int, task_run_id: UUID | None, tried: int, last: bool
+        self, request_id: UUID, number: int, task_run_id: UUID | None, tries: _Tries
     ) -> Outcome | _Failure | None:
         """Make one try in a worker thread, with the rows before and after it.
 
@@ -141,9 +142,9 @@ class Step:
         else:
             steps.end(request_id, number, outcome.status, outcome.detail)
             return outcome
-        failure = _Failure.of(error, attempts=tried, last=last)
-        steps.fail(request_id, number, error, final=failure.final)
-        return failure
+        verdict = tries.after(error)
+        steps.fail(request_id, number, error, final=verdict.is_final)
+        return _Failure(error, verdict)
 
     async def _cancel(self, request_id: UUID, number: int) -> State[Any]:
         detail = "cancelled on request"
@@ -158,23 +159,33 @@ class Step:
                 await asyncio.sleep(min(left, 5.0))
 
 
+@dataclass(frozen=True, slots=True)
 class _Failure:
-    """A try that failed: whether it was the last, and how long to wait otherwise."""
+    """A try that failed, and what follows from it."""
 
-    def __init__(self, error: CertrailError, pause: float, final: bool) -> None:
-        self.error = error
-        self.pause = pause
-        self.final = final
+    error: CertrailError
+    verdict: Verdict
 
-    @classmethod
-    def of(cls, error: CertrailError, *, attempts: int, last: bool) -> _Failure:
-        wait = error.retry_after if isinstance(error, ConnectorError) else None
+
+@dataclass(slots=True)
+class _Tries:
+    """What one run of a step has made so far: tries, and waits that the remote asked for."""
+
+    most: int
+    made: int = 0
+    parked: timedelta = timedelta(0)
+
+    def after(self, error: CertrailError) -> Verdict:
         # Jitter, because a bulk job's children fail at the same moment.
-        pause = _PAUSE * 4 ** min(attempts - 1, 3) * random.uniform(0.8, 1.2)  # noqa: S311
-        if wait is not None:
-            pause = max(pause, wait.total_seconds())
-        too_long = wait is not None and wait > _LONGEST_PARK
-        return cls(error, pause, final=last or not error.retryable or too_long)
+        seconds = _PAUSE * 4 ** min(self.made - 1, 3) * random.uniform(0.8, 1.2)  # noqa: S311
+        pause = timedelta(seconds=seconds)
+        verdict = again.after(
+            error, tries=self.made, most=self.most, parked=self.parked, pause=pause
+        )
+        if verdict.code is again.Code.PARKED:
+            self.made -= 1
+            self.parked += verdict.pause
+        return verdict
 
 
 def step(
