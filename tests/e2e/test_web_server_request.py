@@ -167,7 +167,8 @@ def test_what_sudo_has_to_list_is_printed(installation: Stack, outside: World) -
 
     assert done.returncode == 0, done.stderr
     own = f"-p {outside.nginx.directory} -c {outside.nginx.config}"
-    assert done.stdout.splitlines() == [
+    # Sites of other tests may be reached by a connector of that name too.
+    assert [line for line in done.stdout.splitlines() if own in line] == [
         f"deploy ALL=(root) TIMEOUT=70 NOPASSWD: /usr/sbin/nginx {own} -t",
         f"deploy ALL=(root) TIMEOUT=40 NOPASSWD: /usr/sbin/nginx {own} -s reload",
     ]
