@@ -84,6 +84,7 @@ def test_a_host_is_asked_for_what_one_way_of_login_needs(shell: Shell, api: Pref
         terminal.answer("sudo", "maybe")
         terminal.answer("sudo", "no")
         terminal.answer("sudo_password", "env:SUDO_PASSWORD")
+        terminal.answer("sudo_listed", "no")
         assert terminal.ended() == 0
     stored = _stored(api, "host-local", "typed-here")
     assert stored["sudo"] is False
