@@ -67,7 +67,7 @@ def test_optional_secrets_and_choices_can_be_left_out(shell: Shell, api: Prefect
         terminal.answer("contact", "ops@example.test")
         terminal.answer("eab_kid", "kid-1")
         terminal.answer("eab_hmac_key", SECRET)
-        for field in ("ca_bundle", "preferred_chain", "allowed_origins"):
+        for field in ("ca_bundle", "preferred_chain", "allowed_origins", "lifetime_hours"):
             terminal.answer(field, "")
         assert terminal.ended() == 0
         assert SECRET not in terminal.shown
