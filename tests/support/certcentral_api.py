@@ -2,10 +2,11 @@
 
 Modelled on pages of dev.digicert.com as read in November 2026: "List orders",
 "Order info", "Order OV/EV SSL", "Reissue certificate", "Duplicate
-certificate", "Revoke certificate", "Add domain", "Submit for validation",
-"Domain info", "List domains", "Check domain DCV", "OV/EV SSL: Generate DCV
-token", "Rate limits". Invented, since those pages do not say: the codes of most
-errors, and that a wrong key is answered with 401.
+certificate", "Revoke certificate", "Download certificate by format", "Add
+domain", "Submit for validation", "Domain info", "List domains", "Check domain
+DCV", "OV/EV SSL: Generate DCV token", "Rate limits". Invented, since those
+pages do not say: the codes of most errors, and that a wrong key is answered
+with 401.
 
 What it is strict about: unknown or missing fields of an order, names only from
 the body, products and organizations of the account, approval, domains that are
@@ -128,12 +129,14 @@ class CertCentralApi(RestService):
         self.orders[number].dead = "rejected"
 
     def by_serial(self, serial: str) -> tuple[PlacedOrder, Issue]:
-        """Find a certificate."""
+        """Find a certificate by its serial number, or by its id as "Revoke certificate" has it."""
         for order in self.orders.values():
             for each in (*order.issues, *order.duplicates):
-                if each.leaf is not None and each.leaf.serial_number == int(serial, 16):
+                if each.leaf is None:
+                    continue
+                if serial == str(each.id) or each.leaf.serial_number == int(serial, 16):
                     return order, each
-        raise _refuse(404, "not_found", "no certificate with that serial number")
+        raise _refuse(404, "not_found", "no such certificate")
 
     def enter(self, call: Call) -> None:
         key = call.headers.get("x-dc-devkey", "")
@@ -217,8 +220,12 @@ class CertCentralApi(RestService):
         wanted = call.query.get("filters[common_name]")
         found = [o for o in self.orders.values() if wanted in (None, o.issues[-1].names[0])]
         found.sort(key=lambda o: o.id, reverse=call.query.get("sort") == "-date_created")
-        found = found[: int(call.query.get("limit", 1000))]
-        return Answer(200, {"orders": [self._order(each, csr=False) for each in found]})
+        limit, offset = int(call.query.get("limit", 1000)), int(call.query.get("offset", 0))
+        shown = [self._order(each, csr=False) for each in found]
+        status = call.query.get("filters[status]")
+        shown = [each for each in shown if status in (None, each["status"])]
+        page = {"total": len(shown), "limit": limit, "offset": offset}
+        return Answer(200, {"orders": shown[offset : offset + limit], "page": page})
 
     @route("POST", r"/services/v2/order/certificate/([a-z0-9_]+)")
     def place(self, call: Call, product: str) -> Answer:
@@ -281,13 +288,13 @@ class CertCentralApi(RestService):
         listed = order.issues[1:] if kind == "reissue" else order.duplicates
         return Answer(200, {"certificates": [_certificate(each) for each in listed]})
 
-    @route("GET", r"/services/v2/certificate/(\d+)/download/format/pem_noroot")
-    def download(self, call: Call, number: str) -> Answer:
-        """Leaf and intermediate."""
+    @route("GET", r"/services/v2/certificate/(\d+)/download/format/(pem_noroot|pem_all)")
+    def download(self, call: Call, number: str, form: str) -> Answer:
+        """Leaf and intermediate, in the one form; with the root in the other."""
         for order in self.orders.values():
             for each in (*order.issues, *order.duplicates):
                 if each.id == int(number) and each.leaf is not None:
-                    return Answer(200, self.ca.bundle(each.leaf))
+                    return Answer(200, self.ca.bundle(each.leaf, root=form == "pem_all"))
         raise _refuse(404, "not_found", "no such certificate")
 
     @route("PUT", r"/services/v2/certificate/([0-9A-Fa-f]+)/revoke")

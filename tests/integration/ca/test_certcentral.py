@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from certrail.model import AuthorizationStatus, Chain, Order, OrderStatus, Revoc
 from certrail.wait import Pending
 from tests.integration.ca.issuing import collect, csr_for, spec
 from tests.support.certcentral_api import CertCentralApi, certcentral_api
+from tests.support.own_environment import own_environment
 
 NAME = "www.example.test"
 TXT: dict[str, set[str]] = {}
@@ -412,3 +417,28 @@ def test_a_page_of_another_service_is_unexpected(api: CertCentralApi) -> None:
     """The API's address without its path answers, but not as an API."""
     with opened(api, url=api.url) as ca, pytest.raises((NotFound, UnexpectedReply)):
         ca.check()
+
+
+def test_other_peoples_client_orders_and_revokes(api: CertCentralApi) -> None:
+    """The service is an imitation; that ``certmesh`` works with it keeps it true."""
+    python = own_environment("certmesh") / "bin" / "python"
+    program = Path(__file__).parents[2] / "support" / "run_certmesh.py"
+
+    def run(key: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(python), str(program), api.base, str(api.organization)]
+        env = {**os.environ, "CM_DIGICERT_API_KEY": key}
+        return subprocess.run(
+            [*argv, "private_ssl_flex", NAME], env=env, capture_output=True, text=True
+        )
+
+    refused = run("not-a-key")
+    done = run(api.key)
+
+    assert "DigiCertAuthenticationError" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["listed"] == NAME
+    assert "not a valid ZIP archive" in told["download"]
+    assert "already" in told["again"]
+    ((order, issued),) = [(o, i) for o in api.orders.values() for i in o.issues]
+    assert (issued.names, issued.revoked, order.dead) == ([NAME, NAME], "superseded", "revoked")
