@@ -117,9 +117,19 @@ class AtOnce:
         return True
 
     @property
+    def apart(self) -> bool:
+        """Whether no change began while another was under way.
+
+        Enough where requests are taken along: they are staged one after the
+        other, and switched together.
+        """
+        edges = [edge for *_, edge in self.changes]
+        return edges == ["begin", "end"] * (len(edges) // 2)
+
+    @property
     def last(self) -> int:
-        """The number of the request that switched last."""
-        return [number for number, change, _ in self.changes if change == "activate"][-1]
+        """The number of the request that switched last by itself, 0 if both were taken along."""
+        return ([0] + [number for number, change, _ in self.changes if change == "activate"])[-1]
 
     def _one(self, number: int, request: UUID, opener: Opener) -> None:
         @contextmanager
