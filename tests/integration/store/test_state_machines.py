@@ -28,7 +28,7 @@ from sqlalchemy import func, insert, select, update
 from certrail.configuration import ConnectorRef, Plan
 from certrail.errors import CertrailError, Conflict, InvalidRequest, JournalConflict, Unreachable
 from certrail.jobs.status import JobStatus
-from certrail.jobs.waves import Lane, Place, Shard
+from certrail.jobs.waves import Lane, Place, Route, Shard
 from certrail.model import Action, KeyAlgorithm, Workflow
 from certrail.store import job_runs, jobs, orders, request_runs, requests, steps
 from certrail.store.database import transaction
@@ -353,7 +353,7 @@ class Jobs(RuleBasedStateMachine):
             )
             for number, (endpoint, location) in enumerate(places, start=1)
         ]
-        parts = [Shard(1, 1, "default", Lane.MAIN, 2), Shard(2, 1, "default", Lane.MAIN, 1)]
+        parts = [Shard(n, 1, Route("agents"), Lane.MAIN, size) for n, size in ((1, 2), (2, 1))]
         self.job = jobs.create(draft, chosen, [], parts)
         self.members = [one.id for shard in (1, 2) for one in self.of_shard(shard)]
         self.status = JobStatus.SCHEDULED
