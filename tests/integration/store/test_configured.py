@@ -133,8 +133,8 @@ def test_a_scan_of_a_location_is_kept(inventory: Inventory) -> None:
     place = observed.place_of("A.test:443")
     assert place is not None
 
-    observed.keep_for(place, {"fingerprint": chain.fingerprint}, chain)
-    observed.keep_for(place, {"findings": []}, None)
+    observed.keep_for(place, [({"fingerprint": chain.fingerprint}, chain)])
+    observed.keep_for(place, [({"findings": []}, None)])
 
     assert query.find()[0].fingerprint == chain.fingerprint
     assert observed.place_of("b.test:443") is None
