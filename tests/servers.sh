@@ -3,7 +3,8 @@
 set -euo pipefail
 
 packages=(
-  apache2 bind9 bind9-dnsutils curl default-jre-headless dovecot-imapd dovecot-pop3d haproxy libidn12
+  apache2 bind9 bind9-dnsutils curl default-jre-headless dovecot-imapd dovecot-pop3d haproxy
+  libgnutls-dane0 libidn12
   lighttpd lighttpd-mod-openssl mariadb-server nginx
   openssh-client openssh-server openssl pdns-backend-lmdb pdns-backend-sqlite3 pdns-server pebble
   postfix postgresql procps redis-server slapd sudo systemd
