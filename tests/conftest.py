@@ -8,7 +8,7 @@ import tempfile
 import pytest
 from xdist.remote import Producer
 
-from tests.support import distribution
+from tests.support import distribution, needs
 from tests.support.shared import AT_END
 
 pytest_plugins = ["tests.support.database", "tests.support.installation"]
@@ -25,10 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = tempfile.mkdtemp(prefix="ct-")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
     config.add_cleanup(AT_END.close)
+    config.addinivalue_line("markers", needs.MEANING)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; otherwise the order stays random."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a case lacks, and begin with what takes longest; else the order is random."""
+    lacking = [item for item in items if needs.is_lacking(item)]
+    config.hook.pytest_deselected(items=lacking)
+    items[:] = [item for item in items if item not in set(lacking)]
     items.sort(key=lambda item: distribution.rank(item.path))
 
 

@@ -62,7 +62,7 @@ REFUSED = "www.foreign.test"
 GAPS = frozenset(
     {
         *("network", "stall", "throttling", "retry-date", "credential", "refusal", "relay"),
-        *("orders", "remembers"),
+        *("orders", "remembers", "finding", "validation"),
     }
 )
 """What a case may lack.
@@ -78,6 +78,8 @@ GAPS = frozenset(
 * ``orders``: it has no orders that it could forget.
 * ``remembers``: it can be asked for a certificate by serial number only, so one whose
   reply was lost stays unused.
+* ``finding``: it cannot find an order by our reference.
+* ``validation``: it asks for no proof that a name is ours.
 """
 
 _numbers = itertools.count(1)
@@ -641,14 +643,14 @@ CASES = (
         nonsense=JSON_NONSENSE[:-1],
         throttled=too_many,
         # Its lost replies are in tests/integration/acme and tests/e2e.
-        lacks=frozenset({"stall", "relay"}),
+        lacks=frozenset({"stall", "relay", "finding"}),
     ),
     Case(
         "ca-local",
         LocalAuthority,
         _local_world,
         settings={"ca_dir": "/var/lib/ca"},
-        lacks=frozenset({"network", "throttling", "relay"}),
+        lacks=frozenset({"network", "throttling", "relay", "validation"}),
     ),
     Case(
         "ca-vault",
@@ -657,14 +659,14 @@ CASES = (
         settings={"url": "https://vault.example.test", "role": "web", "token": "s.token"},
         nonsense=JSON_NONSENSE,
         throttled=too_many,
-        lacks=frozenset({"orders", "remembers"}),
+        lacks=frozenset({"orders", "remembers", "finding", "validation"}),
     ),
     Case(
         "ca-command",
         CommandCa,
         _command_world,
         settings={"command": ["/usr/local/bin/issue"]},
-        lacks=frozenset({"network", "throttling", "relay", "orders"}),
+        lacks=frozenset({"network", "throttling", "relay", "orders", "finding", "validation"}),
     ),
     Case(
         "ca-certcentral",
@@ -673,6 +675,8 @@ CASES = (
         settings={"api_key": "key", "organization_id": 1},
         nonsense=JSON_NONSENSE,
         throttled=too_many,
+        # It looks for its order by the CSR itself, before it places one.
+        lacks=frozenset({"finding"}),
     ),
     Case(
         "ca-digicert-one",
@@ -681,7 +685,7 @@ CASES = (
         settings={"api_key": "key", "profile_id": "a1b2"},
         nonsense=JSON_NONSENSE,
         throttled=too_many,
-        lacks=frozenset({"orders"}),
+        lacks=frozenset({"orders", "finding", "validation"}),
     ),
     Case(
         "ca-aws-pca",
@@ -691,10 +695,15 @@ CASES = (
         nonsense=JSON_NONSENSE[:-1],
         throttled=_aws_too_many,
         # moto knows no idempotency tokens.
-        lacks=frozenset({"retry-date", "credential", "refusal", "orders", "remembers"}),
+        lacks=frozenset(
+            {"retry-date", "credential", "refusal", "orders", "remembers", "finding", "validation"}
+        ),
     ),
 )
 
 REFERENCE = Case(
-    "reference", None, _reference_world, lacks=frozenset({"network", "throttling", "relay"})
+    "reference",
+    None,
+    _reference_world,
+    lacks=frozenset({"network", "throttling", "relay", "validation"}),
 )

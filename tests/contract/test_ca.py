@@ -154,10 +154,9 @@ def test_finalizing_twice_is_one_order(case: Case, world: World, name: str) -> N
     assert world.issued(name) == before + 1
 
 
+@pytest.mark.needs("refusal")
 def test_a_refused_name_is_rejected_with_the_reason(case: Case, world: World) -> None:
     """People look the CA's own code up; and what is refused is not tried again."""
-    if "refusal" in case.lacks:
-        return
     _, csr = _key_and_csr(REFUSED)
 
     with pytest.raises(Rejected) as caught:
@@ -180,11 +179,11 @@ def test_revoking_twice_is_quiet(world: World, name: str) -> None:
     assert world.is_revoked(chain)
 
 
+@pytest.mark.needs("finding")
 def test_an_order_is_found_by_our_reference(world: World, name: str) -> None:
     """A crash between the CA's answer and our note of it leaves an order nobody has."""
     with world.block.connect() as ca:
-        if not isinstance(ca, FindsOrders):
-            return
+        assert isinstance(ca, FindsOrders)
         order = _open(ca, name)
     with world.block.connect() as ca:
         assert isinstance(ca, FindsOrders)
@@ -198,11 +197,11 @@ def test_an_order_is_found_by_our_reference(world: World, name: str) -> None:
     chain.must_answer(csr, (name,))
 
 
+@pytest.mark.needs("validation")
 def test_the_account_is_made_once(world: World) -> None:
     """A second account would have none of the first one's validations and limits."""
     with world.block.connect() as ca:
-        if not isinstance(ca, ValidatesDomains):
-            return
+        assert isinstance(ca, ValidatesDomains)
         first = ca.ensure_account()
     with world.block.connect() as ca:
         assert isinstance(ca, ValidatesDomains)
@@ -212,13 +211,13 @@ def test_the_account_is_made_once(world: World) -> None:
     assert not second.created
 
 
+@pytest.mark.needs("validation")
 def test_a_name_is_proven_once(world: World, name: str) -> None:
     """Every proof takes minutes of waiting for DNS; a CA that asks for none gets none."""
     _, csr = _key_and_csr(name)
     _obtain(world, csr, name)
     with world.block.connect() as ca:
-        if not isinstance(ca, ValidatesDomains):
-            return
+        assert isinstance(ca, ValidatesDomains)
         order = _open(ca, name)
         states = ca.authorizations(order)
 
@@ -226,11 +225,11 @@ def test_a_name_is_proven_once(world: World, name: str) -> None:
     assert {each.status for each in states} == {AuthorizationStatus.VALID}
 
 
+@pytest.mark.needs("validation")
 def test_a_proof_says_where_it_belongs(world: World, name: str) -> None:
     """The DNS step publishes what is said here, at the place that is said here."""
     with world.block.connect() as ca:
-        if not isinstance(ca, ValidatesDomains):
-            return
+        assert isinstance(ca, ValidatesDomains)
         ca.ensure_account()
         order = _open(ca, name, f"*.{name}")
         states = ca.authorizations(order)
@@ -246,11 +245,11 @@ def test_a_proof_says_where_it_belongs(world: World, name: str) -> None:
         assert proof.authorization == state.url
 
 
+@pytest.mark.needs("validation")
 def test_responding_twice_is_quiet(world: World, name: str) -> None:
     """A crash after telling the CA makes the next run tell it again."""
     with world.block.connect() as ca:
-        if not isinstance(ca, ValidatesDomains):
-            return
+        assert isinstance(ca, ValidatesDomains)
         ca.ensure_account()
         order = _open(ca, name)
         (state,) = ca.authorizations(order)
@@ -263,10 +262,9 @@ def test_responding_twice_is_quiet(world: World, name: str) -> None:
         assert _all_valid(ca, order) is True
 
 
+@pytest.mark.needs("orders")
 def test_an_order_that_is_gone_is_not_found(case: Case, world: World, name: str) -> None:
     """Only this error lets a retry open another order."""
-    if "orders" in case.lacks:
-        return
     with world.block.connect() as ca:
         order = _open(ca, name)
         data = {**order.to_json(), "remote_id": f"{order.remote_id[:-4]}0000"}
@@ -292,10 +290,9 @@ def test_many_at_once_do_not_mix(world: World) -> None:
     assert len({chain.fingerprint for _, _, chain in results}) == len(names)
 
 
+@pytest.mark.needs("credential")
 def test_a_wrong_credential_is_called_that(case: Case, world: World, name: str) -> None:
     """Operators act on the error's type, so a 401 may not look like an outage."""
-    if "credential" in case.lacks:
-        return
     _, csr = _key_and_csr(name)
 
     def obtain() -> object:
@@ -313,20 +310,18 @@ def test_a_wrong_credential_is_called_that(case: Case, world: World, name: str) 
         _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_refused_connection_is_unreachable(case: Case, world: World) -> None:
     """A service that restarts is worth another try."""
-    if "network" in case.lacks:
-        return
     with world.at(free_port()).connect() as ca, pytest.raises(Unreachable) as caught:
         ca.check()
 
     _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network", "stall")
 def test_a_stall_is_unreachable_within_the_timeout(case: Case, world: World, name: str) -> None:
     """A worker that waits for ever is a worker lost."""
-    if case.lacks & {"network", "stall"}:
-        return
     with scripted(stall=True) as server:
         for call in _calls(world.at(server.port), name):
             with pytest.raises(Unreachable) as caught:
@@ -335,10 +330,9 @@ def test_a_stall_is_unreachable_within_the_timeout(case: Case, world: World, nam
             _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_cut_reply_is_unreachable(case: Case, world: World, name: str) -> None:
     """Half an answer says nothing about whether it was done."""
-    if "network" in case.lacks:
-        return
     for reply in (b"", http_reply(200, {"Content-Length": "500"}, "{")):
         with scripted(reply) as server:
             for call in _calls(world.at(server.port), name):
@@ -348,10 +342,9 @@ def test_a_cut_reply_is_unreachable(case: Case, world: World, name: str) -> None
                 _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_nonsense_is_called_unexpected(case: Case, world: World, name: str) -> None:
     """Another service at that address is a mistake in the settings, not an outage."""
-    if "network" in case.lacks:
-        return
     for reply in case.nonsense:
         with scripted(reply) as server:
             for call in _calls(world.at(server.port), name):
@@ -362,10 +355,10 @@ def test_nonsense_is_called_unexpected(case: Case, world: World, name: str) -> N
                 _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("throttled")
 def test_throttling_carries_the_wait(case: Case, world: World, name: str) -> None:
     """The step waits as long as the service asks, whichever way it says so."""
-    if case.throttled is None:
-        return
+    assert case.throttled is not None
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     ways = [("7", 7, 7), (later, 30, 91)][: 1 if "retry-date" in case.lacks else 2]
     for wait, least, most in ways:
@@ -378,12 +371,11 @@ def test_throttling_carries_the_wait(case: Case, world: World, name: str) -> Non
                 assert least <= caught.value.retry_after.total_seconds() <= most
 
 
+@pytest.mark.needs("relay")
 def test_a_certificate_whose_reply_was_lost_is_not_made_twice(
     case: Case, world: World, name: str
 ) -> None:
     """The CA did it and we do not know: public CAs count and bill every certificate."""
-    if "relay" in case.lacks:
-        return
     for reply in (b"", http_reply(502, body="<html>Bad Gateway</html>")):
         name = world.name()
         _, csr = _key_and_csr(name)
@@ -399,10 +391,9 @@ def test_a_certificate_whose_reply_was_lost_is_not_made_twice(
         assert world.issued(name) == (2 if "remembers" in case.lacks else 1)
 
 
+@pytest.mark.needs("network")
 def test_an_echoed_credential_stays_hidden(case: Case, world: World, name: str) -> None:
     """Debugging proxies and careless services send back what they got."""
-    if "network" in case.lacks:
-        return
     with scripted(lambda request: http_reply(400, body=b"cannot do " + request)) as server:
         for call in _calls(world.at(server.port), name):
             with pytest.raises(CertrailError) as caught:
@@ -426,6 +417,13 @@ def test_no_secret_in_the_log(world: World, name: str, caplog: pytest.LogCapture
         _obtain(world, csr, name)
 
     assert not any(secret in caplog.text for secret in world.secrets)
+
+
+def test_what_a_case_lacks_is_what_its_ca_lacks(case: Case, world: World) -> None:
+    """A capability that is declared missing would not be tested."""
+    with world.block.connect() as ca:
+        assert isinstance(ca, FindsOrders) == ("finding" not in case.lacks)
+        assert isinstance(ca, ValidatesDomains) == ("validation" not in case.lacks)
 
 
 @pytest.mark.parametrize("vendor", CASES, ids=str)

@@ -247,10 +247,9 @@ def test_two_workers_do_not_share_state(world: World) -> None:
         _must_be(world.read(site), bundle)
 
 
+@pytest.mark.needs("credential")
 def test_a_wrong_credential_is_called_that(case: Case, world: World, site: Site) -> None:
     """It is the one failure that only a person can correct."""
-    if "credential" in case.lacks:
-        return
     before = world.snapshot()
     with world.intruder() as target:
         for call in (
@@ -267,12 +266,11 @@ def test_a_wrong_credential_is_called_that(case: Case, world: World, site: Site)
 
 
 @pytest.mark.parametrize("fault", [Fault.REFUSED_AFTER, Fault.CUT_AFTER])
+@pytest.mark.needs("network")
 def test_a_lost_answer_is_made_good_by_a_retry(
     case: Case, world: World, site: Site, fault: Fault
 ) -> None:
     """It was stored and nobody told us: the retry finds it and stores nothing twice."""
-    if "network" in case.lacks:
-        return
     bundle = new_bundle(*site.names)
     with faulty_proxy(world.port) as proxy, world.at(proxy.port)() as target:
         proxy.choose = lambda method, path: fault if world.writes(method, path) else Fault.NONE
@@ -288,10 +286,9 @@ def test_a_lost_answer_is_made_good_by_a_retry(
     assert after == world.snapshot()
 
 
+@pytest.mark.needs("network")
 def test_a_cut_request_leaves_the_old_one_whole(case: Case, world: World, site: Site) -> None:
     """Whole or nothing: half a delivery is an outage at the next restart."""
-    if "network" in case.lacks:
-        return
     old, new = new_bundle(*site.names), new_bundle(*site.names)
     with world.open() as target:
         target.deliver(site, old)
@@ -305,10 +302,9 @@ def test_a_cut_request_leaves_the_old_one_whole(case: Case, world: World, site: 
     _must_be(world.read(site), old)
 
 
+@pytest.mark.needs("race")
 def test_a_change_between_look_and_write_is_noticed(case: Case, world: World, site: Site) -> None:
     """Two installations that deliver to one place must not overwrite each other unseen."""
-    if "race" in case.lacks:
-        return
     ours, theirs = new_bundle(*site.names), new_bundle(*site.names)
     with world.open() as target:
         target.deliver(site, new_bundle(*site.names))
@@ -329,10 +325,9 @@ def test_a_change_between_look_and_write_is_noticed(case: Case, world: World, si
     _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_refused_connection_is_unreachable(case: Case, world: World, site: Site) -> None:
     """Being down is the most common fault of all."""
-    if "network" in case.lacks:
-        return
     with world.at(free_port())() as target:
         for call in (target.check, lambda: target.deliver(site, new_bundle(*site.names))):
             with pytest.raises(Unreachable) as caught:
@@ -341,10 +336,9 @@ def test_a_refused_connection_is_unreachable(case: Case, world: World, site: Sit
             _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_stall_is_unreachable_within_the_timeout(case: Case, world: World, site: Site) -> None:
     """A worker that waits for ever is a worker lost."""
-    if "network" in case.lacks:
-        return
     with scripted(stall=True) as server, world.at(server.port)() as target:
         with pytest.raises(Unreachable) as caught:
             target.delivered(site)
@@ -352,10 +346,9 @@ def test_a_stall_is_unreachable_within_the_timeout(case: Case, world: World, sit
         _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_cut_reply_is_unreachable(case: Case, world: World, site: Site) -> None:
     """Half an answer says nothing about whether it was done."""
-    if "network" in case.lacks:
-        return
     for reply in (b"", http_reply(200, {"Content-Length": "500"}, "{")):
         with scripted(reply) as server, world.at(server.port)() as target:
             with pytest.raises(Unreachable) as caught:
@@ -376,10 +369,9 @@ def test_nonsense_is_called_unexpected(case: Case, world: World, site: Site) -> 
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.needs("network")
 def test_throttling_carries_the_wait(case: Case, world: World, site: Site, form: str) -> None:
     """The step waits as long as the service asks, and no longer."""
-    if "network" in case.lacks:
-        return
     reply = case.throttled
     assert isinstance(reply, bytes)
     later = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
@@ -394,10 +386,9 @@ def test_throttling_carries_the_wait(case: Case, world: World, site: Site, form:
         assert wanted - timedelta(minutes=5) <= caught.value.retry_after <= wanted
 
 
+@pytest.mark.needs("echo")
 def test_an_echoed_secret_stays_hidden(case: Case, world: World, site: Site) -> None:
     """Debugging proxies and careless services send back what they got."""
-    if not case.echo:
-        return
     with (
         scripted(case.echo) as server,
         world.at(server.port)() as target,

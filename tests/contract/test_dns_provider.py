@@ -292,20 +292,18 @@ def test_a_wrong_credential_is_called_that(world: World, name: str) -> None:
         _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_refused_connection_is_unreachable(case: Case, world: World) -> None:
     """A service that restarts is worth another try."""
-    if "network" in case.lacks:
-        return
     with world.at(free_port()).connect() as dns, pytest.raises(Unreachable) as caught:
         dns.check()
 
     _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_stall_is_unreachable_within_the_timeout(case: Case, world: World, name: str) -> None:
     """A worker that waits for ever is a worker lost."""
-    if "network" in case.lacks:
-        return
     with scripted(stall=True) as server, world.at(server.port).connect() as dns:
         for call in (dns.check, lambda: dns.append_txt(TxtRecord(name, "one"))):
             with pytest.raises(Unreachable) as caught:
@@ -314,10 +312,9 @@ def test_a_stall_is_unreachable_within_the_timeout(case: Case, world: World, nam
             _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_cut_reply_is_unreachable(case: Case, world: World) -> None:
     """Half an answer says nothing about whether it was done."""
-    if "network" in case.lacks:
-        return
     for reply in (b"", case.cut):
         with scripted(reply) as server, world.at(server.port).connect() as dns:
             with pytest.raises(Unreachable) as caught:
@@ -326,10 +323,9 @@ def test_a_cut_reply_is_unreachable(case: Case, world: World) -> None:
             _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("network")
 def test_a_lost_answer_is_made_good_by_a_retry(case: Case, world: World, name: str) -> None:
     """Whether the record is there is not known; to add it again is quiet."""
-    if "network" in case.lacks:
-        return
     with tcp_relay(world.port) as between, world.at(between.port).connect() as dns:
         wanted = [TxtRecord(name, "lost-and-found-1"), TxtRecord(name, "lost-and-found-2")]
         for record, instead in zip(wanted, (b"", case.denied), strict=True):
@@ -347,10 +343,9 @@ def test_a_lost_answer_is_made_good_by_a_retry(case: Case, world: World, name: s
         assert dns.find_txt(name) == {"lost-and-found-2"}
 
 
+@pytest.mark.needs("network")
 def test_nonsense_is_called_unexpected(case: Case, world: World, name: str) -> None:
     """Another service at that address is a mistake in the settings, not an outage."""
-    if "network" in case.lacks:
-        return
     for reply in case.nonsense:
         with scripted(reply) as server, world.at(server.port).connect() as dns:
             for call in (dns.check, lambda dns=dns: dns.find_txt(name)):
@@ -361,10 +356,10 @@ def test_nonsense_is_called_unexpected(case: Case, world: World, name: str) -> N
                 _must_be_fit_for_people(caught.value, world)
 
 
+@pytest.mark.needs("throttled")
 def test_throttling_carries_the_wait(case: Case, world: World) -> None:
     """The step waits as long as the service asks, whichever way it says so."""
-    if case.throttled is None:
-        return
+    assert case.throttled is not None
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     for wait, least, most in (("7", 7, 7), (later, 30, 91)):
         with scripted(case.throttled(wait)) as server, world.at(server.port).connect() as dns:
@@ -375,10 +370,9 @@ def test_throttling_carries_the_wait(case: Case, world: World) -> None:
             assert least <= caught.value.retry_after.total_seconds() <= most
 
 
+@pytest.mark.needs("echo")
 def test_an_echoed_credential_stays_hidden(case: Case, world: World) -> None:
     """Debugging proxies and careless services send back what they got."""
-    if not case.echo:
-        return
     with scripted(case.echo) as server, world.at(server.port).connect() as dns:
         with pytest.raises(CertrailError) as caught:
             dns.check()

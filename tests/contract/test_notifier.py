@@ -70,10 +70,9 @@ def test_what_is_sent_arrives_once_and_whole(case: Case, world: World) -> None:
     assert ("html" in case.lacks) or "東京" in told.html
 
 
+@pytest.mark.needs("identity")
 def test_the_id_is_the_same_at_each_attempt(case: Case, world: World) -> None:
     """A receiver can tell a repetition from another message."""
-    if "identity" in case.lacks:
-        return
     with world.block.connect() as notifier:
         notifier.send(message(world.recipient, id_="one-7"))
         notifier.send(message(world.recipient, id_="one-7"))
@@ -89,10 +88,9 @@ def test_a_check_sends_nothing(world: World) -> None:
     assert world.told() == []
 
 
+@pytest.mark.needs("credential")
 def test_a_wrong_credential_is_called_that(case: Case, world: World) -> None:
     """Operators act on the error's type, so a refusal may not look like an outage."""
-    if "credential" in case.lacks:
-        return
     with world.intruder.connect() as notifier, pytest.raises(AuthenticationFailed) as caught:
         notifier.send(message(world.recipient))
 
@@ -154,10 +152,9 @@ def test_a_cut_connection_is_unreachable(world: World) -> None:
     assert caught.value.retryable
 
 
+@pytest.mark.needs("throttling")
 def test_throttling_carries_the_wait(case: Case, world: World) -> None:
     """In seconds or as a date: the message waits as long, and others go before it."""
-    if "throttling" in case.lacks:
-        return
     later = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
     for wait, least in (("7", timedelta(seconds=7)), (later, timedelta(minutes=20))):
         with (

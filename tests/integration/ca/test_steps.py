@@ -139,12 +139,11 @@ def test_running_again_issues_nothing_more(database_url: str, world: World) -> N
     assert world.issued(name) == issued
 
 
+@pytest.mark.needs("relay")
 def test_a_lost_reply_is_made_good_by_the_next_run(
     case: Case, database_url: str, world: World
 ) -> None:
     """The CA did it and the connection broke: the retry ends with that very certificate."""
-    if "relay" in case.lacks:
-        return
     name, responder = world.name(), Proving(world)
     work = start(name)
     with world.losing(http_reply(502)) as block, pytest.raises(Unreachable):
@@ -156,12 +155,11 @@ def test_a_lost_reply_is_made_good_by_the_next_run(
     assert world.issued(name) == (2 if "remembers" in case.lacks else 1)
 
 
+@pytest.mark.needs("refusal")
 def test_a_refusal_frees_the_request_for_another_order(
     case: Case, database_url: str, world: World
 ) -> None:
     """What the CA refused for good is not asked for again under the same order."""
-    if "refusal" in case.lacks:
-        return
     work = start(REFUSED)
 
     with pytest.raises(Rejected) as caught:
