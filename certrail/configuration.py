@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -34,6 +36,22 @@ ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$")
 _OBJECT = re.compile(r"^[a-z0-9][a-z0-9-]*/\S+$")
 _LAST_PORT = 65535
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _all_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    for address in value:
+        split_address(address)
+    return value
+
+
+Addresses = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many), AfterValidator(_all_addresses)
+]
+"""``host:port``, one or several."""
 
 
 class _Strict(BaseModel):
@@ -269,7 +287,7 @@ class FurtherPlace(_Strict):
     """Another machine or appliance that serves the same certificate."""
 
     target: str = Field(description="Connector of the machine or appliance.")
-    address: tuple[str, ...] = Field(
+    address: Addresses = Field(
         min_length=1,
         description="Where to connect for testing what it serves, past any load balancer: "
         "host:port or a list.",
@@ -278,18 +296,6 @@ class FurtherPlace(_Strict):
         default_factory=dict,
         description="As of the endpoint; default: what the endpoint says.",
     )
-
-    @field_validator("address", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("address")
-    @classmethod
-    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for address in value:
-            split_address(address)
-        return value
 
     @field_validator("server")
     @classmethod
@@ -314,7 +320,7 @@ class EndpointConfig(_Strict):
     """A place that serves or holds a certificate."""
 
     location: str = Field(description="Unique name: host:port, or connector/object.")
-    address: tuple[str, ...] = Field(
+    address: Addresses = Field(
         default=(),
         description="Where to connect for testing, one host:port or a list; default: the location.",
     )
@@ -356,18 +362,6 @@ class EndpointConfig(_Strict):
     @classmethod
     def _unsaid(cls, value: object) -> object:
         return value or "normal"
-
-    @field_validator("address", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("address")
-    @classmethod
-    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for address in value:
-            split_address(address)
-        return value
 
     @field_validator("location")
     @classmethod

@@ -1,9 +1,9 @@
 """What a task run tells Prefect: that it runs, once it has for a moment, and how it ended.
 
-Each state of a task run is an event, which costs the server 10 ms: to keep
-it, to look for automations, to record the run. A step that is over within
-half a second, shown by pages that look every few seconds, is told of once,
-with its beginning and its end.
+Each state of a task run is an event that the server keeps, compares with its
+automations and makes a record of. A step that is over within half a second,
+shown by pages that look every few seconds, is told of once, with its
+beginning and its end.
 """
 
 from __future__ import annotations

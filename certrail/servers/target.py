@@ -14,9 +14,8 @@ from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from certrail.connectors import Host, InstallTarget, MakesKeyFiles, SwitchesTogether
-from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
-from certrail.log import effect
+from certrail.connectors import Host
+from certrail.errors import ActivationRefused, Conflict, InvalidRequest
 from certrail.model import (
     Bundle,
     Csr,
@@ -33,13 +32,13 @@ from certrail.servers.plan import Plan
 from certrail.servers.program import Program
 from certrail.servers.settings import ServerSettings
 from certrail.servers.splice import Splice, replacements, splice
-from certrail.servers.transaction import Control, FileChange, Record, Starts, State, Transaction
+from certrail.servers.switched import SwitchedTarget
+from certrail.servers.transaction import Control, FileChange, Starts, Transaction
 from certrail.servers.versions import Form, Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
 SITE_FIELDS = {"site", "listen"}
 """Settings that differ between the sites of one server."""
-_NO_RIGHT = ("Permission denied", "not permitted")
 
 
 class ProgramControl(Control):
@@ -100,17 +99,14 @@ class Survey:
         )
 
 
-class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
+class FileTarget(SwitchedTarget):
     """A server program on a host that reads certificates from files."""
 
-    server: ClassVar[str]
-    """Its name, for people."""
     form: ClassVar[Form] = Form.PAIR
     """How chain and key are laid out in files."""
-    test_command: ClassVar[str]
-    """How a person tests the configuration."""
     blind: ClassVar[bool] = False
     """Whether the server's own test does not look at keys and certificates."""
+    control: ProgramControl
 
     def __init__(self, host: Host, settings: ServerSettings, control: ProgramControl) -> None:
         self.host = host
@@ -121,7 +117,6 @@ class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         alone = isinstance(control, Starts)
         same = settings.model_dump_json(exclude=SITE_FIELDS)
         self.group = "" if alone else f"{self.server} {same}"
-        self._put: tuple[Transaction, Record, Staged, str] | None = None
 
     @property
     @abstractmethod
@@ -138,10 +133,6 @@ class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             InvalidRequest: it cannot be found or changed safely; the remedy says which
                 lines a person would change.
         """
-
-    def examine(self) -> str:
-        """Return "" if the configuration is fit to be changed, else what is wrong with it."""
-        return self.control.test()
 
     def serving(self, site: Site) -> Fingerprint | None:
         return next(iter(self.survey(site, None).configured), None)
@@ -191,49 +182,12 @@ class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             },
         )
 
-    def activate(self, staged: Staged) -> str:
-        transaction, changes, summary = self._change(staged)
-        if not summary:
-            return f"{self.server}: {staged.fingerprint[:16]}… was live already, nothing changed"
-        try:
-            transaction.switch(changes, self.control)
-        except ActivationRefused:
-            # Said by someone who broke it between staging and now?
-            self.must_be_sound()
-            raise
-        effect("site.activate", host=self.host.name, site=staged.site)
-        return f"{self.server}: {summary}, {self.told}"
-
-    def put(self, staged: Staged) -> bool:
-        transaction, changes, summary = self._change(staged)
-        if summary:
-            self._put = transaction, transaction.put(changes), staged, summary
-        return bool(summary)
-
-    def accepts(self) -> str:
-        return self.control.test()
-
-    def reload(self) -> str:
-        return self.control.reload()
-
     @property
     def told(self) -> str:
-        return f"{self._tested}{self.control.program.told}"
-
-    def keep(self, told: str) -> str:
-        assert self._put is not None
-        transaction, record, staged, summary = self._put
-        transaction.keep(record)
-        effect("site.activate", host=self.host.name, site=staged.site)
-        return f"{self.server}: {summary}, {told}"
-
-    def put_back(self) -> None:
-        assert self._put is not None
-        transaction, record, _, _ = self._put
-        transaction.put_back(record)
+        tested = "configuration tested, " if self.test_command else ""
+        return f"{tested}{self.control.program.told}"
 
     def _change(self, staged: Staged) -> tuple[Transaction, list[FileChange], str]:
-        """Return what makes *staged* live, and it for people; "" if it is live already."""
         transaction, versions = self._transaction(staged)
         Transaction.begin_again(self.host, versions, server=self.server)
         site = Site(staged.site, settings=dict(staged.data))
@@ -267,26 +221,6 @@ class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             for path, after in plan.after.items()
         ]
         return transaction, changes, plan.summary
-
-    def restore(self, staged: Staged) -> str:
-        transaction, _ = self._transaction(staged)
-        if not transaction.restore(self.control):
-            return f"{self.server}: nothing to put back"
-        effect("site.restore", host=self.host.name, site=staged.site)
-        was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
-        return f"{self.server}: {was} put back, {self.told}"
-
-    def discard(self, staged: Staged) -> None:
-        transaction, versions = self._transaction(staged)
-        if transaction.state() is State.PREPARED:
-            transaction.restore(self.control)
-        version = version_of(staged.fingerprint)
-        if versions.live() == version:
-            for old in versions.prune(self.settings.keep_versions):
-                Transaction(self.host, versions, old, server=self.server).forget()
-            return
-        transaction.forget()
-        versions.remove(version)
 
     def site_name(self, site: Site) -> str:
         """Return the name of *site*.
@@ -330,32 +264,12 @@ class FileTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         """Return where certificates are kept: where it is set, else in a folder beside *config*."""
         return self.settings.directory or posixpath.join(posixpath.dirname(config), "certrail")
 
-    @property
-    def _tested(self) -> str:
-        return "configuration tested, " if self.test_command else ""
-
     def _must_be_takable(self, bundle: Bundle) -> None:
         must_be_installable(bundle)
         if bundle.key is None and self.form is not Form.PAIR:
             raise InvalidRequest(
                 f"{self.server} needs the private key, and this certificate came without one",
                 remedy="Let Certrail make the key: choose an algorithm in the profile.",
-            )
-
-    def must_be_sound(self) -> None:
-        words = self.examine()
-        if any(text in words for text in _NO_RIGHT):
-            raise PermissionRefused(
-                f"{self.server} cannot be tested with this account on {self.host.name}: {words}",
-                remedy="Log in as root, or set `sudo: true` for the host.",
-                connector=self.host.name,
-            )
-        if words:
-            raise ActivationRefused(
-                f"{self.server} on {self.host.name} refuses its configuration as it is, "
-                f"before anything was changed: {words}",
-                remedy=f"Correct the configuration until `{self.test_command}` accepts it, "
-                "then retry.",
             )
 
     def _transaction(self, staged: Staged) -> tuple[Transaction, Versions]:

@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from certrail.remote.posix_host import PosixHost
+from certrail.remote.ssh import ssh_host
+from certrail.remote.ssh_pool import SshPool
+from certrail.remote.ssh_settings import SshSettings
 from tests.support.process import binary, free_port, running, wait_for
 
 
@@ -210,3 +215,32 @@ def _processes_of(name: str) -> list[psutil.Process]:
         for process in psutil.process_iter(["username", "status"])
         if process.info["username"] == name and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
+
+
+@contextmanager
+def over_ssh(
+    server: Sshd, user: Account, name: str, changes: Mapping[str, Any] | None = None, **how: Any
+) -> Iterator[PosixHost]:
+    """Open this machine as *user* sees it behind *server*, with connections of its own.
+
+    Args:
+        server: what to log in to.
+        user: who.
+        name: of the host connector.
+        changes: to the settings of the connection.
+        how: further words of :func:`certrail.remote.ssh.ssh_host`.
+    """
+    settings = SshSettings(
+        host="127.0.0.1",
+        port=server.port,
+        username=user.name,
+        private_key_file=str(server.key_file),
+        known_hosts_file=str(server.known_hosts),
+        **(changes or {}),
+    )
+    pool = SshPool()
+    try:
+        with ssh_host(settings, name=name, pool=pool, **how) as host:
+            yield host
+    finally:
+        pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from functools import cached_property
 
 from certrail.connectors import Host
 from certrail.errors import CertrailError
@@ -36,14 +37,11 @@ class ApacheControl(ProgramControl):
         self._host = host
         self._settings = settings
         self._built_in: frozenset[str] | None = None
-        self._config = settings.config
 
-    @property
+    @cached_property
     def config(self) -> str:
         """The main configuration file."""
-        if not self._config:
-            self._config = first_existing(self._host, CONFIGS) or CONFIGS[0]
-        return self._config
+        return self._settings.config or first_existing(self._host, CONFIGS) or CONFIGS[0]
 
     @property
     def _binary(self) -> str:

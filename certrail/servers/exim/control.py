@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cached_property
 
 from certrail.connectors import Host
 from certrail.errors import NotFound
@@ -35,14 +36,11 @@ class EximControl(ProgramControl):
         self.program = Program(host, "Exim")
         self._host = host
         self._settings = settings
-        self._config = settings.config
 
-    @property
+    @cached_property
     def config(self) -> str:
         """The configuration that the daemon reads."""
-        if not self._config:
-            self._config = self._ask("configure_file")
-        return self._config
+        return self._settings.config or self._ask("configure_file")
 
     @property
     def is_generated(self) -> bool:

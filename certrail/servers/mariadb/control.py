@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 from certrail.connectors import Host
 from certrail.servers.mariadb.config import Configuration, read_configuration
@@ -24,15 +25,12 @@ class MariadbControl(ProgramControl):
         self.program = Program(host, "MariaDB")
         self._host = host
         self._settings = settings
-        self._config = settings.config
         self._version = ""
 
-    @property
+    @cached_property
     def config(self) -> str:
         """The option file."""
-        if not self._config:
-            self._config = first_existing(self._host, CONFIGS) or CONFIGS[0]
-        return self._config
+        return self._settings.config or first_existing(self._host, CONFIGS) or CONFIGS[0]
 
     def read(self) -> Configuration:
         """Read the option files.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from certrail.connectors import Host, InstallTarget, MakesKeyFiles, SwitchesTogether
-from certrail.errors import ActivationRefused, Conflict, InvalidRequest, PermissionRefused
-from certrail.log import effect
+from certrail.connectors import Host
+from certrail.errors import ActivationRefused, Conflict, InvalidRequest
 from certrail.model import (
     Bundle,
     Csr,
@@ -27,26 +26,31 @@ from certrail.servers.nginx.match import Matcher
 from certrail.servers.nginx.settings import NginxSettings
 from certrail.servers.plan import Plan
 from certrail.servers.splice import replacements
+from certrail.servers.switched import SwitchedTarget
 from certrail.servers.target import SITE_FIELDS, kind_of_algorithm, kind_of_key
-from certrail.servers.transaction import FileChange, Record, State, Transaction
+from certrail.servers.transaction import FileChange, Transaction
 from certrail.servers.versions import Versions, slug, version_of
 from certrail.x509.chain import must_be_installable
 
 
-class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
+class NginxTarget(SwitchedTarget):
     """One nginx on one host."""
 
+    server = "nginx"
+    test_command = "nginx -t"
+    settings: NginxSettings
+    control: NginxControl
+
     def __init__(self, host: Host, settings: NginxSettings) -> None:
-        self._host = host
-        self._settings = settings
-        self._control = NginxControl(host, settings)
+        self.host = host
+        self.settings = settings
+        self.control = NginxControl(host, settings)
         self.group = f"nginx {settings.model_dump_json(exclude=SITE_FIELDS)}"
-        self._put: tuple[Transaction, Record, Staged, str] | None = None
 
     def check(self) -> str:
-        version = self._control.version()
+        version = self.control.version()
         blocks = len(self._read().blocks)
-        return f"{version} on {self._host.name}, {self._settings.config}: {blocks} server blocks"
+        return f"{version} on {self.host.name}, {self.settings.config}: {blocks} server blocks"
 
     def sites(self) -> Iterator[Site]:
         configuration = self._read()
@@ -99,7 +103,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         if replaces is not None and not {replaces, new} & set(configured):
             raise Conflict(
                 f"{site.id} is configured with {_short(configured)}, not with {replaces[:16]}…",
-                connector=self._host.name,
+                connector=self.host.name,
             )
         kind = kind_of_key(leaf.public_key())
         plan, _ = self._plan(configuration, block, site, kind)
@@ -121,51 +125,13 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             },
         )
 
-    def activate(self, staged: Staged) -> str:
-        transaction, changes, summary = self._change(staged)
-        if not summary:
-            return f"nginx: {staged.fingerprint[:16]}… was live already, nothing changed"
-        try:
-            transaction.switch(changes, self._control)
-        except ActivationRefused:
-            # Said by someone who broke it between staging and now?
-            self.must_be_sound()
-            raise
-        effect("site.activate", host=self._host.name, site=staged.site)
-        return f"nginx: {summary}, {self.told}"
-
-    def put(self, staged: Staged) -> bool:
-        transaction, changes, summary = self._change(staged)
-        if summary:
-            self._put = transaction, transaction.put(changes), staged, summary
-        return bool(summary)
-
-    def accepts(self) -> str:
-        return self._control.test()
-
-    def reload(self) -> str:
-        return self._control.reload()
-
     @property
     def told(self) -> str:
-        return f"configuration tested, reloaded in {self._control.reload_seconds:.1f} s"
-
-    def keep(self, told: str) -> str:
-        assert self._put is not None
-        transaction, record, staged, summary = self._put
-        transaction.keep(record)
-        effect("site.activate", host=self._host.name, site=staged.site)
-        return f"nginx: {summary}, {told}"
-
-    def put_back(self) -> None:
-        assert self._put is not None
-        transaction, record, _, _ = self._put
-        transaction.put_back(record)
+        return f"configuration tested, reloaded in {self.control.reload_seconds:.1f} s"
 
     def _change(self, staged: Staged) -> tuple[Transaction, list[FileChange], str]:
-        """Return what makes *staged* live, and it for people; "" if it is live already."""
         transaction, versions = self._transaction(staged)
-        Transaction.begin_again(self._host, versions, server="nginx")
+        Transaction.begin_again(self.host, versions, server="nginx")
         version = version_of(staged.fingerprint)
         configuration = self._read()
         block = self._block_of(configuration, staged)
@@ -179,7 +145,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             raise Conflict(
                 f"{staged.site} is configured with {_short(configured)}: another certificate was "
                 "installed since this one was staged",
-                connector=self._host.name,
+                connector=self.host.name,
             )
         if plan.directory != versions.directory:
             raise ActivationRefused(
@@ -189,7 +155,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             )
         changes = [
             FileChange(
-                self._host.real_path(path),
+                self.host.real_path(path),
                 plan.before[path],
                 after,
                 replacements(plan.before[path], edit.splices[path]),
@@ -198,46 +164,11 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         ]
         return transaction, changes, plan.summary
 
-    def restore(self, staged: Staged) -> str:
-        transaction, _ = self._transaction(staged)
-        if not transaction.restore(self._control):
-            return "nginx: nothing to put back"
-        effect("site.restore", host=self._host.name, site=staged.site)
-        was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
-        return f"nginx: {was} put back, {self.told}"
-
-    def discard(self, staged: Staged) -> None:
-        transaction, versions = self._transaction(staged)
-        if transaction.state() is State.PREPARED:
-            transaction.restore(self._control)
-        version = version_of(staged.fingerprint)
-        if versions.live() == version:
-            for old in versions.prune(self._settings.keep_versions):
-                Transaction(self._host, versions, old, server="nginx").forget()
-            return
-        transaction.forget()
-        versions.remove(version)
-
     def _read(self) -> Configuration:
-        return read_configuration(self._host, self._settings.config)
-
-    def must_be_sound(self) -> None:
-        words = self._control.test()
-        if "Permission denied" in words:
-            raise PermissionRefused(
-                f"nginx cannot be tested with this account on {self._host.name}: {words}",
-                remedy="Log in as root, or set `sudo: true` for the host.",
-                connector=self._host.name,
-            )
-        if words:
-            raise ActivationRefused(
-                f"nginx on {self._host.name} refuses its configuration as it is, "
-                f"before anything was changed: {words}",
-                remedy="Correct the configuration until `nginx -t` accepts it, then retry.",
-            )
+        return read_configuration(self.host, self.settings.config)
 
     def _site_name(self, site: Site) -> str:
-        name = str(site.settings.get("site", self._settings.site))
+        name = str(site.settings.get("site", self.settings.site))
         if not name and "site" not in site.settings:
             raise InvalidRequest(
                 "no site given", remedy="Set `site` of the endpoint's server to the server name."
@@ -245,12 +176,12 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         return name
 
     def _site_listen(self, site: Site) -> str:
-        return str(site.settings.get("listen", self._settings.listen))
+        return str(site.settings.get("listen", self.settings.listen))
 
     def _block(self, configuration: Configuration, site: Site) -> ServerBlock:
         name, listen = self._site_name(site), self._site_listen(site)
         matcher = Matcher(configuration)
-        if listen and self._settings.enable_tls:
+        if listen and self.settings.enable_tls:
             # The listener asked for may be the one that is to be added.
             return matcher.named(name, listen) or matcher.match(name)
         return matcher.match(name, listen)
@@ -259,19 +190,19 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         return self._block(configuration, Site(staged.site, settings=dict(staged.data)))
 
     def _versions(self, directory: str) -> Versions:
-        return Versions(self._host, directory, key_file=self._settings.key_file)
+        return Versions(self.host, directory, key_file=self.settings.key_file)
 
     def _transaction(self, staged: Staged) -> tuple[Transaction, Versions]:
         directory = str(staged.data["directory"])
-        inside = posixpath.dirname(directory) == self._settings.base
+        inside = posixpath.dirname(directory) == self.settings.base
         if not inside or posixpath.normpath(directory) != directory:
             raise InvalidRequest(
-                f"{staged.site} was staged in {directory}, outside {self._settings.base}",
+                f"{staged.site} was staged in {directory}, outside {self.settings.base}",
                 remedy="Stage it again: `directory` of the endpoint's server has changed.",
             )
         versions = self._versions(directory)
         version = version_of(staged.fingerprint)
-        return Transaction(self._host, versions, version, server="nginx"), versions
+        return Transaction(self.host, versions, version, server="nginx"), versions
 
     def _plan(
         self, configuration: Configuration, block: ServerBlock, site: Site, kind: str
@@ -281,8 +212,8 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
             versions.live_chain,
             versions.live_key,
             kind,
-            beside=self._settings.key_types == "add",
-            enable_tls=self._settings.enable_tls,
+            beside=self.settings.key_types == "add",
+            enable_tls=self.settings.enable_tls,
             listen=self._site_listen(site),
         )
         edit = plan_edit(configuration, block, wanted)
@@ -297,7 +228,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         """Return where this certificate is kept; of two kinds on one site, each has its own."""
         name, listen = self._site_name(site), self._site_listen(site)
         directory = posixpath.join(
-            self._settings.base, slug(site_id(name, listen).removesuffix("@*"))
+            self.settings.base, slug(site_id(name, listen).removesuffix("@*"))
         )
         beside = f"{directory}.{kind.lower()}"
         full_name = configuration.reader.full_name
@@ -309,7 +240,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         if self._versions(beside).live_chain in present:
             return beside
         others = [path for path, other in present.items() if other != kind]
-        several = len(block.own_pairs) > 1 or (others and self._settings.key_types == "add")
+        several = len(block.own_pairs) > 1 or (others and self.settings.key_types == "add")
         if several and self._versions(directory).live_chain in others:
             return beside
         return directory
@@ -326,7 +257,7 @@ class NginxTarget(InstallTarget, MakesKeyFiles, SwitchesTogether):
         ours = [
             pair
             for pair in block.pairs
-            if full_name(pair.certificate.arguments[0]).startswith(f"{self._settings.base}/")
+            if full_name(pair.certificate.arguments[0]).startswith(f"{self.settings.base}/")
         ]
         for pair in (*ours, *block.pairs):
             found = configuration.fingerprint(pair)

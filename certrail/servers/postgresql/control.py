@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from functools import cached_property
 
 from certrail.connectors import Host
 from certrail.servers.postgresql.config import Configuration, read_configuration
@@ -25,18 +26,15 @@ class PostgresqlControl(ProgramControl):
         self.program = Program(host, "PostgreSQL")
         self._host = host
         self._settings = settings
-        self._config = settings.config
 
-    @property
+    @cached_property
     def config(self) -> str:
         """The main file.
 
         Raises:
             InvalidRequest: there are several, or none.
         """
-        if not self._config:
-            self._config = only_one(self._host, CONFIGS)
-        return self._config
+        return self._settings.config or only_one(self._host, CONFIGS)
 
     def read(self) -> Configuration:
         """Read the configuration.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from functools import cached_property
 
 from certrail.connectors import Host
 from certrail.log import effect
@@ -36,18 +37,15 @@ class TomcatControl(ProgramControl):
         self.program = Program(host, "Tomcat")
         self._host = host
         self._settings = settings
-        self._config = settings.config
 
-    @property
+    @cached_property
     def config(self) -> str:
         """``server.xml``.
 
         Raises:
             InvalidRequest: there are several, or none.
         """
-        if not self._config:
-            self._config = only_one(self._host, CONFIGS)
-        return self._config
+        return self._settings.config or only_one(self._host, CONFIGS)
 
     def read(self) -> Configuration:
         """Read ``server.xml``.

@@ -17,14 +17,11 @@ from blocks.hosts.ssh import SshMachine
 from certrail.errors import InvalidRequest, PermissionRefused, Unreachable
 from certrail.remote.local import LocalHost
 from certrail.remote.posix_host import PosixHost
-from certrail.remote.ssh import ssh_host
-from certrail.remote.ssh_pool import SshPool
-from certrail.remote.ssh_settings import SshSettings
 from certrail.servers.registry import open_target, site_of
 from certrail.servers.sudoers import commands, lines
 from tests.support.nginx import Nginx
 from tests.support.process import let_in, wait_for
-from tests.support.sshd import Account, Sshd, account, sshd
+from tests.support.sshd import Account, Sshd, account, over_ssh, sshd
 
 NAME = "www.example.test"
 
@@ -50,20 +47,8 @@ def listed(user: Account, rules: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def machine(server: Sshd, user: Account, **changes: object) -> Iterator[PosixHost]:
-    settings = SshSettings(
-        host="127.0.0.1",
-        port=server.port,
-        username=user.name,
-        private_key_file=str(server.key_file),
-        known_hosts_file=str(server.known_hosts),
-        **changes,  # type: ignore[arg-type]
-    )
-    pool = SshPool()
-    try:
-        with ssh_host(settings, name="web01", sudo_listed=True, pool=pool) as host:
-            yield host
-    finally:
-        pool.close()
+    with over_ssh(server, user, "web01", changes, sudo_listed=True) as host:
+        yield host
 
 
 def test_these_lines_renew_nginx(server: Sshd, tmp_path: Path) -> None:

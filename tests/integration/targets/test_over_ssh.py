@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 
 from certrail.connectors import Host
-from certrail.remote.ssh import ssh_host
-from certrail.remote.ssh_pool import SshPool
-from certrail.remote.ssh_settings import SshSettings
 from certrail.servers.registry import open_target, site_of
 from tests.contract.install_cases import Served
 from tests.support.caddyfile import fresh_caddy
 from tests.support.databases import NAME, fresh_mariadb, fresh_postgres
 from tests.support.exim import Exim
 from tests.support.lighttpd import Lighttpd
-from tests.support.sshd import account, sshd
+from tests.support.sshd import account, over_ssh, sshd
 from tests.support.tomcat import fresh_tomcat
 
 SERVERS: dict[str, Callable[[Path], AbstractContextManager[Served]]] = {
@@ -35,20 +32,12 @@ SERVERS: dict[str, Callable[[Path], AbstractContextManager[Served]]] = {
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """This machine behind a real sshd."""
     folder = tmp_path_factory.mktemp("sshd")
-    with account(sudo="NOPASSWD: ALL") as user, sshd(folder) as server:
-        settings = SshSettings(
-            host="127.0.0.1",
-            port=server.port,
-            username=user.name,
-            private_key_file=str(server.key_file),
-            known_hosts_file=str(server.known_hosts),
-        )
-        pool = SshPool()
-        try:
-            with ssh_host(settings, name="db01", sudo=True, pool=pool) as opened:
-                yield opened
-        finally:
-            pool.close()
+    with (
+        account(sudo="NOPASSWD: ALL") as user,
+        sshd(folder) as server,
+        over_ssh(server, user, "db01", sudo=True) as opened,
+    ):
+        yield opened
 
 
 @pytest.mark.parametrize("kind", SERVERS)
