@@ -1,8 +1,9 @@
 """The log of a worker: plain lines, and none that says once more what was said.
 
 Prefect's console handler lays out and colours each line for a terminal, at a
-price that a bulk job feels; a worker's log goes into a file or the journal. Its line ``Finished in state Completed('…')`` for a task repeats
-the line of the step.
+price that a bulk job feels; a worker's log goes into a file or the journal.
+Its line ``Finished in state Completed('…')`` for a task repeats the line of
+the step.
 """
 
 from __future__ import annotations
