@@ -24,7 +24,7 @@ from certrail.cli._output import (
 )
 from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest
-from certrail.store import audit, inventory, renewals, request_view
+from certrail.store import audit, inventory, renewal_decisions, request_view
 
 _SWITCH = {"on": True, "off": False, "default": None}
 
@@ -238,7 +238,7 @@ def auto_renew(location: str, wanted: str) -> None:
     renewal that was cancelled or refused. The next sweep acts on it.
     """
     settings.adopt()
-    renewals.hold(location, _SWITCH[wanted], audit.local_actor())
+    renewal_decisions.hold(location, _SWITCH[wanted], audit.local_actor())
     click.echo(f"{location.lower()}: automatic renewal {wanted}")
 
 

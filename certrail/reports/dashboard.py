@@ -20,7 +20,7 @@ from certrail.reports.figures import (
     counted,
     readiness,
 )
-from certrail.store import intents, inventory, renewals
+from certrail.store import intents, inventory, renewal_candidates
 from certrail.store.database import transaction
 from certrail.store.filters import Clause, Operator, render
 from certrail.store.intents import OpenIntent
@@ -290,7 +290,7 @@ def _busiest(at: datetime) -> list[Collision]:
     )
     with transaction() as connection:
         rows = connection.execute(query).all()
-    budgets = renewals.budgets()
+    budgets = renewal_candidates.budgets()
     asked = [_same_hour(row.ca, row.hour.astimezone(UTC), field="ca") for row in rows]
     return [
         Collision("ca", row.ca, row.hour, figure, budgets.get(row.ca))

@@ -14,8 +14,9 @@ from uuid import UUID
 from certrail.errors import InvalidRequest
 from certrail.renewal.budget import Wish, allot, hour_of
 from certrail.renewal.due import Code, Decision, decide
-from certrail.store import renewals
-from certrail.store.renewals import Candidate, Known
+from certrail.store import renewal_candidates, renewal_decisions, renewal_facts, renewals
+from certrail.store.renewal_candidates import Candidate
+from certrail.store.renewal_facts import Known
 
 _TOLERANCE = timedelta(seconds=60)
 
@@ -55,9 +56,9 @@ def turn(now: datetime, *, horizon: timedelta, decisions: int = 2000, most: int 
 
 
 def _decide(done: Turn, now: datetime, limit: int) -> None:
-    versions = renewals.undecided(now, limit)
+    versions = renewal_decisions.undecided(now, limit)
     ids = list(versions)
-    known = renewals.look(ids)
+    known = renewal_facts.look(ids)
     decisions: list[tuple[UUID, Decision]] = []
     anew: list[tuple[Known, Decision]] = []
     for endpoint_id in ids:
@@ -69,16 +70,16 @@ def _decide(done: Turn, now: datetime, limit: int) -> None:
         else:
             decision = Decision(Code.UNCONFIGURED, str(one or "it is gone"))
         decisions.append((endpoint_id, decision))
-    renewals.keep(decisions, now, versions)
+    renewal_decisions.keep(decisions, now, versions)
     done.ended = renewals.refresh(anew)
     done.decided = len(decisions)
 
 
 def _schedule(done: Turn, now: datetime, horizon: timedelta, most: int) -> None:
     by_ca: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in (*renewals.due(now, horizon, most), *renewals.movable()):
+    for candidate in (*renewal_candidates.due(now, horizon, most), *renewal_candidates.movable()):
         by_ca[candidate.ca].append(candidate)
-    taken, budgets = renewals.taken(now), renewals.budgets()
+    taken, budgets = renewal_candidates.taken(now), renewal_candidates.budgets()
     wanted: list[tuple[Candidate, datetime]] = []
     moves: list[tuple[UUID, datetime]] = []
     for ca, candidates in by_ca.items():
@@ -95,7 +96,7 @@ def _schedule(done: Turn, now: datetime, horizon: timedelta, most: int) -> None:
             elif candidate.request_id is not None and _differs(candidate.scheduled_at, at, now):
                 moves.append((candidate.request_id, at))
     done.scheduled, refused = renewals.schedule(wanted, now)
-    renewals.keep([(c.endpoint_id, _refusal(why)) for c, why in refused], now, {})
+    renewal_decisions.keep([(c.endpoint_id, _refusal(why)) for c, why in refused], now, {})
     done.refused = [str(why) for _, why in refused]
     done.moved = renewals.move(sorted(moves, key=lambda one: one[1])[:most])
 

@@ -15,7 +15,15 @@ from certrail.renewal.due import Code, Decision
 from certrail.steps import renewal
 from certrail.store import certificates as certificate_store
 from certrail.store import inventory as rows
-from certrail.store import plans, renewal_info, renewals, request_runs, requests
+from certrail.store import (
+    plans,
+    renewal_decisions,
+    renewal_facts,
+    renewal_info,
+    renewals,
+    request_runs,
+    requests,
+)
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import certificates, endpoints
@@ -122,14 +130,14 @@ def test_a_decision_from_what_is_no_longer_so_is_not_kept(inventory: Inventory) 
     """A request may end while the sweep decides, with a moment before that of the sweep."""
     serving(inventory, "during.test", days=60)
     began = now()
-    versions = renewals.undecided(began, 10)
-    known = renewals.look(list(versions))
+    versions = renewal_decisions.undecided(began, 10)
+    known = renewal_facts.look(list(versions))
     inventory.set("during.test:443", last_success_at=began - HOUR, renewal_decided_at=None)
 
-    renewals.keep([(one, Decision(Code.DUE, "", began)) for one in known], began, versions)
+    renewal_decisions.keep([(one, Decision(Code.DUE, "", began)) for one in known], began, versions)
 
     assert row("during.test").next_renewal_at is None
-    assert list(renewals.undecided(now(), 10)) == list(known)
+    assert list(renewal_decisions.undecided(now(), 10)) == list(known)
 
 
 def test_what_changed_is_decided_anew(inventory: Inventory) -> None:
@@ -241,10 +249,10 @@ def test_a_cancelled_renewal_stays_cancelled(inventory: Inventory) -> None:
     assert decision("held.test")["code"] == "held"
     set_request(requests.get(made), ended_at=now() - timedelta(days=2))
     assert row("held.test").automation_status is Status.AUTOMATION_AT_RISK
-    renewals.hold("HELD.test:443", True, "ann@host")
+    renewal_decisions.hold("HELD.test:443", True, "ann@host")
     assert len(turn().scheduled) == 1
     with pytest.raises(NotFound):
-        renewals.hold("nowhere.test:443", True, "ann@host")
+        renewal_decisions.hold("nowhere.test:443", True, "ann@host")
 
 
 def test_switched_off_nothing_is_scheduled(inventory: Inventory) -> None:
@@ -252,7 +260,7 @@ def test_switched_off_nothing_is_scheduled(inventory: Inventory) -> None:
     serving(inventory, "off.test", days=24)
     (made,) = turn().scheduled
 
-    renewals.hold("off.test:443", False, "ann@host")
+    renewal_decisions.hold("off.test:443", False, "ann@host")
     done = turn()
 
     assert done.ended == [made]
@@ -260,7 +268,7 @@ def test_switched_off_nothing_is_scheduled(inventory: Inventory) -> None:
     assert (ended.status, ended.ended_because) == (Status.CANCELLED, "called-off")
     assert [r.id for r in request_runs.ended_elsewhere(10)] == [made]
     assert turn().scheduled == []
-    renewals.hold("off.test:443", None, "ann@host")
+    renewal_decisions.hold("off.test:443", None, "ann@host")
     assert len(turn().scheduled) == 1
 
 
@@ -445,5 +453,5 @@ def test_what_was_taken_back_does_not_come_again_by_itself(inventory: Inventory)
     assert turn().scheduled == []
     assert decision("back.test")["code"] == "held"
     assert "a rollback" in decision("back.test")["message"]
-    renewals.hold("back.test:443", True, "ann@host")
+    renewal_decisions.hold("back.test:443", True, "ann@host")
     assert len(turn().scheduled) == 1
