@@ -30,7 +30,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending
 from certrail.cli import _prefect
 from certrail.errors import Unreachable
 from certrail.model import Workflow
-from certrail.store.job_runs import Ended
+from certrail.store.job_ends import Ended
 from certrail.store.requests import Request
 from certrail.tracker import SUCCESSFUL, Status
 

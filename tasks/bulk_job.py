@@ -27,9 +27,10 @@ from certrail.jobs.threshold import Stop, Wave
 from certrail.jobs.turns import Standing, turns
 from certrail.jobs.waves import Lane, Route
 from certrail.settings import silent_after
-from certrail.store import executors, job_runs, jobs, plans
+from certrail.store import executors, job_control, job_ends, job_runs, job_shards, jobs, plans
 from certrail.store.executors import DEFAULT_QUEUE
-from certrail.store.job_runs import ShardState, Wishes
+from certrail.store.job_runs import Wishes
+from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
 from tasks import _children
 from tasks._job_page import JobPage
@@ -58,7 +59,7 @@ async def run_job(job_id: UUID) -> State[Any]:
         async with _held(job_id) as (job, owner):
             if job.status is JobStatus.PAUSED:
                 # `certrail job resume` has said so already; this is Prefect's own button.
-                await patiently(lambda: job_runs.resume(job, "Prefect's Resume button"))
+                await patiently(lambda: job_control.resume(job, "Prefect's Resume button"))
             if job.status.is_over:
                 count = await patiently(lambda: _jobs.reopen(job, "Prefect's Retry button"))
                 log.info("%d endpoints run again", count)
@@ -93,13 +94,13 @@ async def _cancel(job_id: UUID) -> None:
     if job.status.is_over:
         return
     with suppress(InvalidRequest):
-        await in_lease_thread(job_runs.ask_to_cancel, job, "Prefect's Cancel button")
+        await in_lease_thread(job_control.ask_to_cancel, job, "Prefect's Cancel button")
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _SAFE_POINT_SECONDS
     while loop.time() < deadline and (await in_lease_thread(jobs.counts, [job_id]))[job_id].left:
         await asyncio.sleep(_LOOK_SECONDS)
-        await in_lease_thread(job_runs.drop, job_id)
-    await in_lease_thread(job_runs.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
+        await in_lease_thread(job_ends.drop, job_id)
+    await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
     if job.flow_run_id is not None:
         # Runs that were made ahead are nobody's to end, once their shard is cancelled too.
         with suppress(httpx.HTTPError):
@@ -111,7 +112,7 @@ async def _settle(client: PrefectClient, run_id: UUID) -> None:
     """Let no run of the job stay unfinished in Prefect whose request is over."""
     open_ = await _children.unfinished(client, run_id)
     if open_:
-        ended = await in_thread(job_runs.ended, [run.id for run in open_])
+        ended = await in_thread(job_ends.ended, [run.id for run in open_])
         await _children.settle(client, ended)
 
 
@@ -167,7 +168,7 @@ class _Run:
         named = False
         while True:
             waves = await self._waves()
-            shards = await patiently(lambda: job_runs.shards(self._job.id, number))
+            shards = await patiently(lambda: job_shards.shards(self._job.id, number))
             await self._page.show(waves)
             await self._judge(waves, number)
             await self._heed_prefect()
@@ -193,7 +194,9 @@ class _Run:
         """Take a pause that somebody asked for on the run's page for one of the job."""
         if self._suspension.is_requested() and not self._wishes.pause:
             with suppress(InvalidRequest):
-                await patiently(lambda: job_runs.ask_to_pause(self._job, "Prefect's Pause button"))
+                await patiently(
+                    lambda: job_control.ask_to_pause(self._job, "Prefect's Pause button")
+                )
             self._wishes = Wishes(pause=True, end=self._wishes.end)
 
     async def _judge(self, waves: list[Wave], number: int) -> None:
@@ -206,7 +209,7 @@ class _Run:
     async def _give_up(self, why: Stop) -> None:
         self._stop = why
         self._log.error("stopped: %s", why.message)
-        await patiently(lambda: job_runs.stop(self._job.id, why.code, why.message))
+        await patiently(lambda: job_ends.stop(self._job.id, why.code, why.message))
 
     async def _keep_going(self, shards: list[ShardState]) -> None:
         """Have as many shards at work as there are workers; begin those again that died."""
@@ -263,7 +266,7 @@ class _Run:
     async def _make(self, shard: ShardState, places: int) -> None:
         task_run_id = shard.task_run_id or await self._tracking(shard)
         # Before the run: a shard that is at work is never without places.
-        await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, places=places))
+        await patiently(lambda: job_shards.bind_shard(self._job.id, shard.number, places=places))
         deployment = await self._client.read_deployment_by_name(f"bulk-shard/{shard.route.pool}")
         run = await self._client.create_flow_run_from_deployment(
             deployment.id,
@@ -277,7 +280,9 @@ class _Run:
             parent_task_run_id=task_run_id,
             work_queue_name=shard.route.queue,
         )
-        await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, flow_run_id=run.id))
+        await patiently(
+            lambda: job_shards.bind_shard(self._job.id, shard.number, flow_run_id=run.id)
+        )
 
     async def _tracking(self, shard: ShardState) -> UUID:
         """Make the task run of the job's own run that the shard's run hangs from."""
@@ -285,7 +290,7 @@ class _Run:
         only = f", only {shard.route.queue} reaches them" if shard.route.queue else ""
         name = f"wave {shard.wave}, shard {shard.number}: {shard.size} endpoints{only}{lane}"
         made = await _children.tracking(self._client, self._run_id, name)
-        await patiently(lambda: job_runs.bind_shard(self._job.id, shard.number, task_run_id=made))
+        await patiently(lambda: job_shards.bind_shard(self._job.id, shard.number, task_run_id=made))
         return made
 
     async def _workers(self, shards: list[ShardState]) -> Counter[Route]:
@@ -317,7 +322,7 @@ class _Run:
 
     async def _pause(self) -> None:
         """Let the flow run rest until somebody resumes the job, here or in Prefect."""
-        if not await patiently(lambda: job_runs.paused(self._job.id, self._owner)):
+        if not await patiently(lambda: job_control.paused(self._job.id, self._owner)):
             return
         nudge()
         self._log.info("paused; `certrail job resume` goes on")
@@ -327,7 +332,7 @@ class _Run:
     async def _end(self) -> State[Any]:
         job = self._job
         if self._stop or self._wishes.end:
-            await patiently(lambda: job_runs.drop(job.id))
+            await patiently(lambda: job_ends.drop(job.id))
         counts = (await patiently(lambda: jobs.counts([job.id])))[job.id]
         present = await patiently(lambda: jobs.by_id(job.id))
         status, message = _verdict(present, self._stop, counts)
@@ -340,7 +345,7 @@ class _Run:
             await _settle(self._client, self._run_id)
             await self._page.table(message)
         await self._page.show(await self._waves(), last=True)
-        await patiently(lambda: job_runs.finish(job.id, status, message))
+        await patiently(lambda: job_ends.finish(job.id, status, message))
         nudge()
         if status is JobStatus.COMPLETED:
             return Completed(message=message)

@@ -27,8 +27,9 @@ from certrail.handover import is_handed_back
 from certrail.jobs import budgets
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
-from certrail.store import job_runs, jobs, plans, request_runs
-from certrail.store.job_runs import ShardState, Wishes
+from certrail.store import job_ends, job_shards, jobs, plans, request_runs
+from certrail.store.job_runs import Wishes
+from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from tasks import _places
@@ -108,12 +109,12 @@ async def taken(take: Callable[[], T]) -> T:
 @asynccontextmanager
 async def _held(job_id: UUID, number: int) -> AsyncIterator[tuple[ShardState, str]]:
     owner = new_owner()
-    shard = await taken(lambda: job_runs.take_shard(job_id, number, owner, LEASE))
+    shard = await taken(lambda: job_shards.take_shard(job_id, number, owner, LEASE))
     try:
         yield shard, owner
     finally:
         with suppress(CertrailError):
-            await in_lease_thread(job_runs.release_shard, job_id, number, owner)
+            await in_lease_thread(job_shards.release_shard, job_id, number, owner)
 
 
 class _Runner:
@@ -150,7 +151,7 @@ class _Runner:
 
     async def run(self) -> State[Any]:
         """Go through the shard; returns its final state."""
-        found = await patiently(lambda: job_runs.open_requests(self._job.id, self._shard.number))
+        found = await patiently(lambda: job_shards.open_requests(self._job.id, self._shard.number))
         self._waiting.extend(found)
         self._log.info("%d of %d endpoints are left", len(found), self._shard.size)
         if self._job.in_window:
@@ -176,7 +177,7 @@ class _Runner:
         state = await patiently(
             lambda: next(
                 one
-                for one in job_runs.shards(self._job.id, self._shard.wave)
+                for one in job_shards.shards(self._job.id, self._shard.wave)
                 if one.number == self._shard.number
             )
         )
@@ -235,7 +236,7 @@ class _Runner:
                 first, last = self._made + 1, self._made + len(unmade)
                 name = f"wave {self._shard.wave}, shard {self._shard.number}: {first} to {last}"
                 made = await self._children.make(unmade, name)
-                await in_thread(job_runs.bind_runs, [(id_, run.id) for id_, run in made.items()])
+                await in_thread(job_shards.bind_runs, [(id_, run.id) for id_, run in made.items()])
             except (httpx.HTTPError, CertrailError) as exc:
                 self._log.warning("no runs can be made now: %s", exc)
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -297,7 +298,7 @@ class _Runner:
         if self._tried[request.id] >= _TRIES:
             return
         await asyncio.sleep(min(10.0, 2.0 * self._tried[request.id]))
-        left = await patiently(lambda: job_runs.open_requests(self._job.id, self._shard.number))
+        left = await patiently(lambda: job_shards.open_requests(self._job.id, self._shard.number))
         self._waiting.extend(one for one in left if one.id == request.id)
 
     def _give_back(self, names: tuple[str, ...]) -> None:
@@ -320,7 +321,7 @@ class _Runner:
             await asyncio.wait(running)
         if not is_handed_back(cause):
             with suppress(CertrailError):
-                await in_lease_thread(job_runs.drop_shard, self._job.id, self._shard.number)
+                await in_lease_thread(job_ends.drop_shard, self._job.id, self._shard.number)
 
     async def _beat(self) -> None:
         """Keep the shard's lease, and learn what people want of the job."""
@@ -328,7 +329,7 @@ class _Runner:
             running = [request.id for request in self._running.values()]
             try:
                 self._wishes, cancelled = await in_lease_thread(
-                    job_runs.renew_shard,
+                    job_shards.renew_shard,
                     self._job.id,
                     self._shard.number,
                     self._owner,

@@ -14,7 +14,7 @@ from certrail.errors import CertrailError
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
 from certrail.steps.outcome import Work
-from certrail.store import audit, job_runs, jobs, request_runs, requests
+from certrail.store import audit, job_control, job_runs, jobs, request_runs, requests
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.tracker import Status
@@ -159,7 +159,7 @@ def _job_facts(job: Job, run: FlowRun | None) -> RunFacts:
 def _apply_to_job(job: Job, verdict: Repair) -> None:
     if verdict is Repair.CANCEL:
         if not job.cancel_requested:
-            job_runs.ask_to_cancel(job, "Prefect's Cancel button")
+            job_control.ask_to_cancel(job, "Prefect's Cancel button")
         _prefect_jobs.end_unheld(job)
     elif job.flow_run_id is None:
         job_runs.bind(job.id, _prefect_jobs.start_run(job))

@@ -20,7 +20,7 @@ from certrail.jobs.eligibility import Candidate, judge
 from certrail.jobs.threshold import Threshold
 from certrail.jobs.waves import Lane, Layout, Route, lay_out
 from certrail.model import Action
-from certrail.store import audit, inventory, job_runs, jobs, plans
+from certrail.store import audit, inventory, job_control, job_runs, jobs, plans
 from certrail.store.filters import Clause
 from certrail.store.jobs import Activity, Chosen, Draft, Job, LeftOut
 from certrail.store.plans import Prepared
@@ -191,14 +191,14 @@ def start(planned: Planned) -> Job:
 def pause(name: str) -> Job:
     """Begin no more endpoints of a job; those that run go on to their end."""
     job = jobs.get(name)
-    job_runs.ask_to_pause(job, audit.local_actor())
+    job_control.ask_to_pause(job, audit.local_actor())
     return jobs.by_id(job.id)
 
 
 def resume(name: str) -> Job:
     """Go on with a job that pauses."""
     job = jobs.get(name)
-    job_runs.resume(job, audit.local_actor())
+    job_control.resume(job, audit.local_actor())
     _told(job, lambda: _prefect_jobs.resume_run(job))
     return jobs.by_id(job.id)
 
@@ -206,7 +206,7 @@ def resume(name: str) -> Job:
 def cancel(name: str) -> Job:
     """Cancel what has not begun; what runs stops at its next safe point."""
     job = jobs.get(name)
-    job_runs.ask_to_cancel(job, audit.local_actor())
+    job_control.ask_to_cancel(job, audit.local_actor())
     if not job.is_held:
         # Nobody else would end it.
         _prefect_jobs.end_unheld(job)
@@ -229,9 +229,9 @@ def reopen(job: Job, actor: str, *, rest: bool = False) -> int:
     Raises:
         InvalidRequest: the job is not over, or nothing in it failed.
     """
-    failed = job_runs.to_retry(job.id, rest=rest)
+    failed = job_control.to_retry(job.id, rest=rest)
     present = plans.for_endpoints([request.endpoint_id for request in failed])
-    return job_runs.reopen(
+    return job_control.reopen(
         job,
         {
             request.id: refreshed_plan(request, found.plan_for(request.action))

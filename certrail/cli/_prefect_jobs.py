@@ -10,7 +10,7 @@ from certrail.cli import _prefect
 from certrail.errors import Unreachable
 from certrail.jobs.budgets import Limit
 from certrail.jobs.status import JobStatus
-from certrail.store import job_runs, jobs
+from certrail.store import job_ends, job_runs, jobs
 from certrail.store.jobs import Job
 
 DEPLOYMENT = "bulk-job/job"
@@ -83,10 +83,10 @@ def end_unheld(job: Job) -> None:
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Cancelled
 
-    job_runs.drop(job.id)
+    job_ends.drop(job.id)
     if jobs.counts([job.id])[job.id].left:
         return  # somebody still runs requests of it; the repair of every minute ends it
-    job_runs.finish(job.id, JobStatus.CANCELLED, "cancelled before it began")
+    job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled before it began")
     if job.flow_run_id is None:
         return
     with _prefect.client() as opened:

@@ -30,10 +30,21 @@ from certrail.errors import CertrailError, Conflict, InvalidRequest, JournalConf
 from certrail.jobs.status import JobStatus
 from certrail.jobs.waves import Lane, Place, Route, Shard
 from certrail.model import Action, KeyAlgorithm, Workflow
-from certrail.store import job_runs, jobs, orders, request_runs, requests, steps
+from certrail.store import (
+    job_control,
+    job_ends,
+    job_runs,
+    job_shards,
+    jobs,
+    orders,
+    request_runs,
+    requests,
+    steps,
+)
 from certrail.store.database import transaction
 from certrail.store.requests import Reason
-from certrail.store.schema import endpoints, job_shards
+from certrail.store.schema import endpoints
+from certrail.store.schema import job_shards as shard_table
 from certrail.store.schema import jobs as job_table
 from certrail.store.schema import orders as order_table
 from certrail.store.schema import requests as request_table
@@ -366,7 +377,7 @@ class Jobs(RuleBasedStateMachine):
         }
 
     def of_shard(self, shard: int) -> list[requests.Request]:
-        return job_runs.open_requests(self.job.id, shard)
+        return job_shards.open_requests(self.job.id, shard)
 
     @property
     def is_open(self) -> bool:
@@ -423,7 +434,7 @@ class Jobs(RuleBasedStateMachine):
     def take_shard(self, owner: str, shard: int) -> None:
         may = self.shards[shard].free_for(owner)
         try:
-            job_runs.take_shard(self.job.id, shard, owner, LEASE)
+            job_shards.take_shard(self.job.id, shard, owner, LEASE)
         except JournalConflict:
             assert not may
         else:
@@ -434,7 +445,7 @@ class Jobs(RuleBasedStateMachine):
     def renew_shard(self, owner: str, shard: int) -> None:
         held = self.shards[shard]
         try:
-            told, cancelled = job_runs.renew_shard(self.job.id, shard, owner, LEASE, self.members)
+            told, cancelled = job_shards.renew_shard(self.job.id, shard, owner, LEASE, self.members)
         except JournalConflict:
             assert held.owner != owner
         else:
@@ -445,7 +456,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(owner=OWNERS, shard=st.integers(1, 2))
     def hand_shard_back(self, owner: str, shard: int) -> None:
-        job_runs.release_shard(self.job.id, shard, owner)
+        job_shards.release_shard(self.job.id, shard, owner)
         if self.shards[shard].owner == owner:
             self.shards[shard] = Held()
 
@@ -455,12 +466,12 @@ class Jobs(RuleBasedStateMachine):
         if held.owner is None:
             return
         held.expired = True
-        table = job_shards if what else job_table
-        mine = job_shards.c.job_id == self.job.id if what else job_table.c.id == self.job.id
+        table = shard_table if what else job_table
+        mine = shard_table.c.job_id == self.job.id if what else job_table.c.id == self.job.id
         past = {"lease_until": func.now() - timedelta(seconds=1)}
         with transaction() as connection:
             query = update(table).where(mine).values(past)
-            connection.execute(query.where(job_shards.c.number == what) if what else query)
+            connection.execute(query.where(shard_table.c.number == what) if what else query)
 
     @rule(which=st.integers(0, 2), owner=OWNERS)
     def run_one(self, which: int, owner: str) -> None:
@@ -483,21 +494,22 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def ask_to_pause(self) -> None:
         self.asked(
-            lambda: job_runs.ask_to_pause(self.present(), "tester"), self.is_open and not self.pause
+            lambda: job_control.ask_to_pause(self.present(), "tester"),
+            self.is_open and not self.pause,
         )
         self.pause = self.pause or self.is_open
 
     @rule(owner=OWNERS)
     def paused(self, owner: str) -> None:
         may = self.lease.owner == owner and self.pause and self.is_open
-        assert job_runs.paused(self.job.id, owner) is may
+        assert job_control.paused(self.job.id, owner) is may
         if may:
             self.status, self.lease = JobStatus.PAUSED, Held()
 
     @rule()
     def resume(self) -> None:
         may = self.is_open and self.pause
-        self.asked(lambda: job_runs.resume(self.present(), "tester"), may)
+        self.asked(lambda: job_control.resume(self.present(), "tester"), may)
         if may:
             self.pause = False
             if self.status is JobStatus.PAUSED:
@@ -506,7 +518,7 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def ask_to_cancel(self) -> None:
         may = self.is_open
-        self.asked(lambda: job_runs.ask_to_cancel(self.present(), "tester"), may)
+        self.asked(lambda: job_control.ask_to_cancel(self.present(), "tester"), may)
         if may:
             self.cancel, self.pause = True, False
             self.dropped()
@@ -515,31 +527,31 @@ class Jobs(RuleBasedStateMachine):
 
     @rule()
     def stop(self) -> None:
-        job_runs.stop(self.job.id, "threshold", "too many failed")
+        job_ends.stop(self.job.id, "threshold", "too many failed")
         self.stopped = True
 
     @rule(status=st.sampled_from([JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]))
     def finish(self, status: JobStatus) -> None:
         if any(one.status in ACTIVE for one in self.requests.values()):
             return  # the flow ends a job only when nothing of it is left
-        job_runs.finish(self.job.id, status, "so it ended")
+        job_ends.finish(self.job.id, status, "so it ended")
         if self.is_open:
             self.status, self.lease = status, Held()
 
     @precondition(lambda self: self.stopped)
     @rule()
     def drop(self) -> None:
-        job_runs.drop(self.job.id)
+        job_ends.drop(self.job.id)
         self.dropped()
 
     @rule()
     def retry(self) -> None:
         failed = {key: one for key, one in self.requests.items() if one.status in FAILED}
-        found = {one.id for one in job_runs.to_retry(self.job.id)}
+        found = {one.id for one in job_control.to_retry(self.job.id)}
         assert found == set(failed)
         plans = {key: plan_for(one.location) for key, one in failed.items()}
         may = not self.is_open and bool(failed)
-        self.asked(lambda: job_runs.reopen(self.present(), plans, "tester"), may)
+        self.asked(lambda: job_control.reopen(self.present(), plans, "tester"), may)
         if may:
             self.status = JobStatus.RUNNING
             self.pause = self.cancel = self.stopped = False
@@ -562,7 +574,7 @@ class Jobs(RuleBasedStateMachine):
         assert (job.stop_code is not None) is self.stopped
         assert job.lease_owner == self.lease.owner
         assert job.is_held is (self.lease.owner is not None and not self.lease.expired)
-        for shard in job_runs.shards(self.job.id, 1):
+        for shard in job_shards.shards(self.job.id, 1):
             held = self.shards[shard.number]
             assert shard.lease_owner == held.owner
             assert shard.is_held is (held.owner is not None and not held.expired)

@@ -1,0 +1,226 @@
+"""What people want of a bulk job: to pause, to go on, to stop or to run what failed again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    case,
+    or_,
+    select,
+    update,
+)
+
+from certrail.configuration import Plan
+from certrail.errors import InvalidRequest
+from certrail.jobs.status import OPEN, JobStatus
+from certrail.store import audit
+from certrail.store.database import transaction
+from certrail.store.job_ends import announce, drop_requests
+from certrail.store.jobs import Job
+from certrail.store.requests import Request, read, selected
+from certrail.store.schema import jobs, requests, steps
+from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status, StepStatus
+
+
+def ask_to_pause(job: Job, actor: str) -> None:
+    """Begin no more endpoints until somebody resumes the job.
+
+    Raises:
+        InvalidRequest: it is over, or pauses already.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.status.in_(OPEN), ~jobs.c.pause_requested)
+            .values(pause_requested=True)
+            .returning(jobs.c.id)
+        ).first()
+        if row is None:
+            raise InvalidRequest(
+                f"the job {job.name} is {job.status.text.lower()}"
+                + (" and pauses already" if job.pause_requested else ""),
+                remedy="Only a job that is scheduled or runs can be paused.",
+            )
+        audit.note(connection, actor, "job.pause", job.name)
+
+
+def paused(job_id: UUID, owner: str) -> bool:
+    """Note that nothing of the job runs any more; False when it was resumed meanwhile."""
+    with transaction() as connection:
+        row = connection.execute(
+            update(jobs)
+            .where(
+                jobs.c.id == job_id,
+                jobs.c.lease_owner == owner,
+                jobs.c.pause_requested,
+                jobs.c.status.in_(OPEN),
+            )
+            .values(status=JobStatus.PAUSED, lease_owner=None, lease_until=None)
+            .returning(jobs.c.name)
+        ).first()
+        if row is not None:
+            announce(connection, "certrail.job.paused", job_id, row.name)
+    return row is not None
+
+
+def resume(job: Job, actor: str) -> None:
+    """Take a pause back.
+
+    Raises:
+        InvalidRequest: the job does not pause.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.status.in_(OPEN), jobs.c.pause_requested)
+            .values(
+                pause_requested=False,
+                status=case(
+                    (jobs.c.status == JobStatus.PAUSED, JobStatus.RUNNING.value),
+                    else_=jobs.c.status,
+                ),
+            )
+            .returning(jobs.c.id)
+        ).first()
+        if row is None:
+            raise InvalidRequest(
+                f"the job {job.name} is {job.status.text.lower()}, it does not pause",
+                remedy="`certrail job retry` runs the failed endpoints of a job that is over.",
+            )
+        audit.note(connection, actor, "job.resume", job.name)
+
+
+def ask_to_cancel(job: Job, actor: str) -> int:
+    """Cancel what has not begun; ask what runs to stop at its next safe point.
+
+    Returns how many requests had not begun.
+
+    Raises:
+        InvalidRequest: the job is over.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.status.in_(OPEN))
+            .values(cancel_requested=True, pause_requested=False)
+            .returning(jobs.c.id)
+        ).first()
+        if row is None:
+            raise InvalidRequest(
+                f"the job {job.name} is {job.status.text.lower()}",
+                remedy="There is nothing to cancel.",
+            )
+        audit.note(connection, actor, "job.cancel", job.name)
+        cancelled = drop_requests(connection, job.id)
+        connection.execute(
+            update(requests)
+            .where(requests.c.job_id == job.id, requests.c.status.in_(ACTIVE))
+            .values(cancel_requested=True)
+        )
+    return cancelled
+
+
+def to_retry(job_id: UUID, *, rest: bool = False) -> list[Request]:
+    """Return the requests of a job that failed and whose endpoints have no newer one.
+
+    With *rest* also those that were cancelled before they began.
+    """
+    wanted: list[ColumnElement[bool]] = [requests.c.status.in_(FAILED)]
+    if rest:
+        wanted.append(and_(requests.c.status == Status.CANCELLED, requests.c.run_count == 0))
+    other = requests.alias("other")
+    newer = (
+        select(other.c.id)
+        .where(
+            other.c.endpoint_id == requests.c.endpoint_id,
+            other.c.id != requests.c.id,
+            other.c.created_at > requests.c.created_at,
+        )
+        .exists()
+    )
+    query = selected().where(requests.c.job_id == job_id, or_(*wanted), ~newer)
+    with transaction() as connection:
+        return [read(row) for row in connection.execute(query)]
+
+
+def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
+    """Run requests of a job that is over again, from the step that failed.
+
+    Returns how many run again.
+
+    Args:
+        plans: what each request does this time, by the request's id.
+
+    Raises:
+        InvalidRequest: the job is not over, or nothing in it failed.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.status.not_in(OPEN))
+            .values(
+                status=JobStatus.RUNNING,
+                pause_requested=False,
+                cancel_requested=False,
+                stop_code=None,
+                stop_message=None,
+                ended_at=None,
+            )
+            .returning(jobs.c.id)
+        ).first()
+        if row is None:
+            raise InvalidRequest(
+                f"the job {job.name} is not over", remedy="Wait for its end, or cancel it."
+            )
+        again = [
+            one.id
+            for one in connection.execute(
+                update(requests)
+                .where(
+                    requests.c.job_id == job.id,
+                    requests.c.id.in_(list(plans)),
+                    requests.c.status.not_in((*ACTIVE, *SUCCESSFUL)),
+                )
+                .values(
+                    status=Status.AUTOMATION_REQUESTED,
+                    cancel_requested=False,
+                    ended_at=None,
+                    scheduled_at=None,
+                )
+                .returning(requests.c.id)
+            )
+        ]
+        if not again:
+            raise InvalidRequest(
+                f"no endpoint of the job {job.name} failed that could run again",
+                remedy=f"`certrail endpoint list --job {job.name}` shows them.",
+            )
+        connection.execute(
+            update(steps)
+            .where(
+                steps.c.request_id.in_(again),
+                steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
+            )
+            .values(
+                status=StepStatus.PENDING,
+                cause=None,
+                remedy=None,
+                retryable=None,
+                error=None,
+                detail=None,
+                ended_at=None,
+            )
+        )
+        connection.execute(
+            update(requests)
+            .where(requests.c.id == bindparam("of"))
+            .values(plan=bindparam("present")),
+            [{"of": one, "present": plans[one].model_dump(mode="json")} for one in again],
+        )
+        audit.note(connection, actor, "job.retry", job.name, {"endpoints": len(again)})
+    return len(again)

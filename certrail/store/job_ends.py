@@ -1,0 +1,129 @@
+"""How a bulk job ends: what has not begun is dropped, and one event tells of all endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from certrail.jobs.status import OPEN, JobStatus
+from certrail.store import outbox
+from certrail.store.database import transaction
+from certrail.store.jobs import counts
+from certrail.store.requests import selected
+from certrail.store.schema import job_members, jobs, requests, steps
+from certrail.tracker import ACTIVE, Status, StepStatus
+
+
+def stop(job_id: UUID, code: str, message: str) -> None:
+    """Note why the job begins no more endpoints; the first reason stays."""
+    with transaction() as connection:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.stop_code.is_(None))
+            .values(stop_code=code, stop_message=message)
+        )
+
+
+def drop(job_id: UUID) -> int:
+    """Cancel the requests that have not begun, or that nobody runs any more."""
+    with transaction() as connection:
+        return drop_requests(connection, job_id)
+
+
+def drop_shard(job_id: UUID, number: int) -> int:
+    """Cancel the requests of one shard that have not begun, or that nobody runs any more."""
+    of_it = select(job_members.c.request_id).where(
+        job_members.c.job_id == job_id, job_members.c.shard == number
+    )
+    with transaction() as connection:
+        return drop_requests(connection, job_id, requests.c.id.in_(of_it))
+
+
+def finish(job_id: UUID, status: JobStatus, message: str) -> None:
+    """End a job: final status, no lease, one event for all of its endpoints. Twice is quiet."""
+    event = "completed" if status is JobStatus.COMPLETED else "failed"
+    if status is JobStatus.CANCELLED:
+        event = "cancelled"
+    with transaction() as connection:
+        row = connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.status.in_(OPEN))
+            .values(status=status, lease_owner=None, lease_until=None, ended_at=func.now())
+            .returning(jobs.c.name)
+        ).first()
+        if row is not None:
+            announce(connection, f"certrail.job.{event}", job_id, row.name, message=message)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that is over, by its flow run."""
+
+    flow_run_id: UUID
+    location: str
+    status: Status
+
+
+def ended(flow_run_ids: Sequence[UUID]) -> list[Ended]:
+    """Return those of the flow runs whose request is over."""
+    query = selected().where(
+        requests.c.flow_run_id.in_(flow_run_ids), requests.c.status.not_in(ACTIVE)
+    )
+    with transaction() as connection:
+        return [
+            Ended(row.flow_run_id, row.location, Status(row.status))
+            for row in connection.execute(query)
+        ]
+
+
+def drop_requests(connection: Connection, job_id: UUID, *only: ColumnElement[bool]) -> int:
+    dropped = [
+        row.id
+        for row in connection.execute(
+            update(requests)
+            .where(
+                requests.c.job_id == job_id,
+                requests.c.status.in_(ACTIVE),
+                or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
+                *only,
+            )
+            .values(
+                status=Status.CANCELLED, lease_owner=None, lease_until=None, ended_at=func.now()
+            )
+            .returning(requests.c.id)
+        )
+    ]
+    if dropped:
+        connection.execute(
+            update(steps)
+            .where(
+                steps.c.request_id.in_(dropped),
+                steps.c.status.in_((StepStatus.PENDING, StepStatus.RUNNING)),
+            )
+            .values(status=StepStatus.CANCELLED)
+        )
+    return len(dropped)
+
+
+def announce(connection: Connection, event: str, job_id: UUID, name: str, **payload: Any) -> None:
+    outbox.put(
+        connection,
+        event,
+        name,
+        resource=f"certrail.job.{name}",
+        job_name=name,
+        job_id=str(job_id),
+        counts=counts([job_id])[job_id].to_json(),
+        **payload,
+    )

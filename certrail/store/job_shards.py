@@ -1,0 +1,236 @@
+"""The shards of a bulk job: who holds each of them, and which requests of it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from certrail.errors import InvalidRequest, JournalConflict
+from certrail.jobs.waves import Lane, Route
+from certrail.store.database import transaction
+from certrail.store.job_runs import Wishes, free_for, wishes
+from certrail.store.requests import Request, read, selected
+from certrail.store.schema import job_members, job_shards, jobs, requests
+from certrail.tracker import ACTIVE, Status
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """A shard as it stands.
+
+    Attributes:
+        places: how many endpoints it runs at the same time; 0: its turn has not come yet.
+        is_held: a living worker has it.
+        left: endpoints whose request can run now.
+        task_run_id: in the job's flow run; the endpoints' runs have it as parent.
+    """
+
+    job_id: UUID
+    number: int
+    wave: int
+    route: Route
+    lane: Lane
+    size: int
+    places: int
+    flow_run_id: UUID | None
+    task_run_id: UUID | None
+    run_count: int
+    lease_owner: str | None
+    is_held: bool
+    left: int
+
+
+def shards(job_id: UUID, wave: int) -> list[ShardState]:
+    """Return the shards of a wave."""
+    left = (
+        select(func.count())
+        .select_from(job_members.join(requests, requests.c.id == job_members.c.request_id))
+        .where(
+            job_members.c.job_id == job_shards.c.job_id,
+            job_members.c.shard == job_shards.c.number,
+            _runnable(),
+        )
+        .correlate(job_shards)
+        .scalar_subquery()
+    )
+    query = (
+        select(job_shards, _held(job_shards.c).label("is_held"), left.label("left"))
+        .where(job_shards.c.job_id == job_id, job_shards.c.wave == wave)
+        .order_by(job_shards.c.number)
+    )
+    with transaction() as connection:
+        return [_shard(row) for row in connection.execute(query)]
+
+
+def bind_shard(
+    job_id: UUID,
+    number: int,
+    *,
+    flow_run_id: UUID | None = None,
+    task_run_id: UUID | None = None,
+    places: int | None = None,
+) -> None:
+    """Note the flow run that carries a shard, the task run that it hangs from, its places."""
+    given = {"flow_run_id": flow_run_id, "task_run_id": task_run_id, "places": places}
+    with transaction() as connection:
+        connection.execute(
+            update(job_shards)
+            .where(job_shards.c.job_id == job_id, job_shards.c.number == number)
+            .values({name: value for name, value in given.items() if value})
+        )
+
+
+def take_shard(job_id: UUID, number: int, owner: str, lease: timedelta) -> ShardState:
+    """Begin or go on with a shard.
+
+    Raises:
+        JournalConflict: another run holds it.
+        InvalidRequest: there is no such shard.
+    """
+    with transaction() as connection:
+        row = connection.execute(
+            update(job_shards)
+            .where(
+                job_shards.c.job_id == job_id,
+                job_shards.c.number == number,
+                free_for(job_shards.c, owner),
+            )
+            .values(
+                lease_owner=owner,
+                lease_until=func.now() + lease,
+                run_count=job_shards.c.run_count + 1,
+            )
+            .returning(job_shards.c.wave)
+        ).first()
+        found = connection.execute(
+            select(job_shards.c.wave, job_shards.c.lease_owner).where(
+                job_shards.c.job_id == job_id, job_shards.c.number == number
+            )
+        ).first()
+    if found is None:
+        raise InvalidRequest(f"there is no shard {number} of the job {job_id}")
+    if row is None:
+        raise JournalConflict(f"{found.lease_owner} holds the shard")
+    return next(one for one in shards(job_id, found.wave) if one.number == number)
+
+
+def renew_shard(
+    job_id: UUID, number: int, owner: str, lease: timedelta, running: Sequence[UUID]
+) -> tuple[Wishes, set[UUID]]:
+    """Extend the shard's lease; returns what is wanted of it and of its *running* requests.
+
+    Raises:
+        JournalConflict: another run holds it.
+    """
+    with transaction() as connection:
+        held = connection.execute(
+            update(job_shards)
+            .where(
+                job_shards.c.job_id == job_id,
+                job_shards.c.number == number,
+                job_shards.c.lease_owner == owner,
+            )
+            .values(lease_until=func.now() + lease)
+            .returning(job_shards.c.number)
+        ).first()
+        if held is None:
+            raise JournalConflict("another run holds the shard now")
+        row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one()
+        cancelled = connection.execute(
+            select(requests.c.id).where(requests.c.id.in_(running), requests.c.cancel_requested)
+        )
+        return wishes(row), {one.id for one in cancelled}
+
+
+def release_shard(job_id: UUID, number: int, owner: str) -> None:
+    """Give the shard's lease back."""
+    with transaction() as connection:
+        connection.execute(
+            update(job_shards)
+            .where(
+                job_shards.c.job_id == job_id,
+                job_shards.c.number == number,
+                job_shards.c.lease_owner == owner,
+            )
+            .values(lease_owner=None, lease_until=None)
+        )
+
+
+def open_requests(job_id: UUID, shard: int) -> list[Request]:
+    """Return the requests of a shard that are not over and that nobody runs, in their order."""
+    query = (
+        selected()
+        .join(job_members, job_members.c.request_id == requests.c.id)
+        .where(
+            job_members.c.job_id == job_id,
+            job_members.c.shard == shard,
+            _runnable(),
+            or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
+        )
+        .order_by(job_members.c.position)
+    )
+    with transaction() as connection:
+        return [read(row) for row in connection.execute(query)]
+
+
+def bind_runs(pairs: Iterable[tuple[UUID, UUID]]) -> None:
+    """Note which flow run carries which request: pairs of request and flow run."""
+    listed = dict(pairs)
+    if not listed:
+        return
+    with transaction() as connection:
+        connection.execute(
+            update(requests)
+            .where(requests.c.id.in_(listed))
+            .values(flow_run_id=case(listed, value=requests.c.id))
+        )
+
+
+def _runnable() -> ColumnElement[bool]:
+    """Active, and waiting neither for an approval nor for its time: it can begin now."""
+    return and_(
+        requests.c.status.in_(ACTIVE),
+        requests.c.status != Status.APPROVAL_PENDING,
+        or_(
+            requests.c.status != Status.AUTOMATION_SCHEDULED,
+            requests.c.scheduled_at.is_(None),
+            requests.c.scheduled_at <= func.now(),
+        ),
+    )
+
+
+def _held(columns: Any) -> ColumnElement[bool]:
+    held: ColumnElement[bool] = func.coalesce(columns.lease_until > func.now(), False)
+    return held
+
+
+def _shard(row: Row[Any]) -> ShardState:
+    return ShardState(
+        job_id=row.job_id,
+        number=row.number,
+        wave=row.wave,
+        route=Route(row.pool, row.queue),
+        lane=Lane(row.lane),
+        size=row.size,
+        places=row.places,
+        flow_run_id=row.flow_run_id,
+        task_run_id=row.task_run_id,
+        run_count=row.run_count,
+        lease_owner=row.lease_owner,
+        is_held=row.is_held,
+        left=row.left,
+    )
