@@ -17,8 +17,9 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_UI_URL
 
 from certrail.jobs.threshold import Wave
-from certrail.store import jobs
-from certrail.store.jobs import Job, Member
+from certrail.store import job_results
+from certrail.store.job_results import Member
+from certrail.store.jobs import Job
 from certrail.store.request_view import run_url
 from certrail.tracker import FAILED, SUCCESSFUL
 from tasks._threads import in_thread
@@ -56,7 +57,7 @@ class JobPage:
 
     async def table(self, message: str) -> None:
         """Write the table of all endpoints: those that somebody has to look at come first."""
-        listed = await in_thread(jobs.members, self._job.id)
+        listed = await in_thread(job_results.members, self._job.id)
         await acreate_table_artifact(
             table=[row(member) for member in sorted(listed, key=_urgency)],
             key="bulk-job-endpoints",

@@ -27,7 +27,16 @@ from certrail.jobs.threshold import Stop, Wave
 from certrail.jobs.turns import Standing, turns
 from certrail.jobs.waves import Lane, Route
 from certrail.settings import silent_after
-from certrail.store import executors, job_control, job_ends, job_runs, job_shards, jobs, plans
+from certrail.store import (
+    executors,
+    job_control,
+    job_ends,
+    job_results,
+    job_runs,
+    job_shards,
+    jobs,
+    plans,
+)
 from certrail.store.executors import DEFAULT_QUEUE
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
@@ -97,7 +106,10 @@ async def _cancel(job_id: UUID) -> None:
         await in_lease_thread(job_control.ask_to_cancel, job, "Prefect's Cancel button")
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _SAFE_POINT_SECONDS
-    while loop.time() < deadline and (await in_lease_thread(jobs.counts, [job_id]))[job_id].left:
+    while (
+        loop.time() < deadline
+        and (await in_lease_thread(job_results.counts, [job_id]))[job_id].left
+    ):
         await asyncio.sleep(_LOOK_SECONDS)
         await in_lease_thread(job_ends.drop, job_id)
     await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
@@ -161,7 +173,7 @@ class _Run:
         return next((wave for wave in waves if wave.counts.left), None)
 
     async def _waves(self) -> list[Wave]:
-        return await patiently(lambda: jobs.waves(self._job))
+        return await patiently(lambda: job_results.waves(self._job))
 
     async def _go_through(self, number: int) -> None:
         """Run the shards of a wave until all of its endpoints are over, or the job is to rest."""
@@ -317,7 +329,7 @@ class _Run:
     async def _is_closed(self) -> bool:
         calendars = await patiently(plans.calendars)
         now = datetime.now(UTC)
-        used = await patiently(lambda: jobs.open_profiles(self._job.id))
+        used = await patiently(lambda: job_results.open_profiles(self._job.id))
         return not any(name not in calendars or calendars[name].is_open(now) for name in used)
 
     async def _pause(self) -> None:
@@ -333,10 +345,10 @@ class _Run:
         job = self._job
         if self._stop or self._wishes.end:
             await patiently(lambda: job_ends.drop(job.id))
-        counts = (await patiently(lambda: jobs.counts([job.id])))[job.id]
+        counts = (await patiently(lambda: job_results.counts([job.id])))[job.id]
         present = await patiently(lambda: jobs.by_id(job.id))
         status, message = _verdict(present, self._stop, counts)
-        for cause in (await patiently(lambda: jobs.causes(job.id)))[:_MOST_CAUSES]:
+        for cause in (await patiently(lambda: job_results.causes(job.id)))[:_MOST_CAUSES]:
             self._log.error(
                 "%d failed in %s, %s for example: %s. %s",
                 *(cause.count, cause.step, cause.example, cause.message, cause.remedy),

@@ -20,9 +20,20 @@ from certrail.jobs.eligibility import Candidate, judge
 from certrail.jobs.threshold import Threshold
 from certrail.jobs.waves import Lane, Layout, Route, lay_out
 from certrail.model import Action
-from certrail.store import audit, inventory, job_control, job_runs, jobs, plans
+from certrail.store import (
+    audit,
+    endpoint_activity,
+    inventory,
+    job_control,
+    job_runs,
+    jobs,
+    new_jobs,
+    plans,
+)
+from certrail.store.endpoint_activity import Activity
 from certrail.store.filters import Clause
-from certrail.store.jobs import Activity, Chosen, Draft, Job, LeftOut
+from certrail.store.jobs import Job
+from certrail.store.new_jobs import Chosen, Draft, LeftOut
 from certrail.store.plans import Prepared
 from certrail.store.request_view import time_text
 
@@ -118,19 +129,19 @@ def plan(
     """
     _check(wanted)
     if jobs.exists(wanted.name):
-        raise jobs.named_twice(wanted.name)
+        raise new_jobs.named_twice(wanted.name)
     if locations is None:
         found = {location: id_ for id_, location in inventory.locations(filters)}
         asked = list(found)
     else:
-        found, asked = jobs.identified(locations), list(locations)
+        found, asked = endpoint_activity.identified(locations), list(locations)
     if not asked:
         raise InvalidRequest(
             "no endpoint was chosen: the inventory has none like that",
             remedy="`certrail endpoint list` with the same filter shows what it matches.",
         )
     prepared = plans.for_endpoints(found.values())
-    activity = jobs.activity(list(found.values()))
+    activity = endpoint_activity.latest(list(found.values()))
     pairs: list[tuple[UUID, Prepared, Lane]] = []
     left_out: list[LeftOut] = []
     for location in asked:
@@ -139,7 +150,7 @@ def plan(
         latest = activity.get(id_) if id_ else None
         verdict = judge(_candidate(location, outcome, latest), wanted.action)
         if verdict.eligible and id_ and isinstance(outcome, Prepared):
-            pairs.append((id_, outcome, jobs.lane_of(latest)))
+            pairs.append((id_, outcome, endpoint_activity.lane_of(latest)))
         else:
             left_out.append(LeftOut(location, verdict.code, verdict.message))
     return _planned(wanted, pairs, left_out)
@@ -162,7 +173,7 @@ def start(planned: Planned) -> Job:
             remedy="The same command with --dry-run says why for each of them.",
         )
     later = planned.begins > datetime.now(UTC) + timedelta(seconds=1)
-    job = jobs.create(
+    job = new_jobs.create(
         Draft(
             name=wanted.name,
             action=wanted.action,
@@ -315,7 +326,7 @@ def _planned(
     lasts = budgets.expected(
         layout.waves,
         budget,
-        each=jobs.usual_duration() or _EACH,
+        each=endpoint_activity.usual_duration() or _EACH,
         concurrency=wanted.concurrency,
     )
     return Planned(

@@ -10,7 +10,7 @@ from certrail.cli import _prefect
 from certrail.errors import Unreachable
 from certrail.jobs.budgets import Limit
 from certrail.jobs.status import JobStatus
-from certrail.store import job_ends, job_runs, jobs
+from certrail.store import job_ends, job_results, job_runs
 from certrail.store.jobs import Job
 
 DEPLOYMENT = "bulk-job/job"
@@ -84,7 +84,7 @@ def end_unheld(job: Job) -> None:
     from prefect.states import Cancelled
 
     job_ends.drop(job.id)
-    if jobs.counts([job.id])[job.id].left:
+    if job_results.counts([job.id])[job.id].left:
         return  # somebody still runs requests of it; the repair of every minute ends it
     job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled before it began")
     if job.flow_run_id is None:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from certrail.jobs.status import OPEN, JobStatus
 from certrail.store import outbox
 from certrail.store.database import transaction
-from certrail.store.jobs import counts
+from certrail.store.job_results import counts
 from certrail.store.requests import selected
 from certrail.store.schema import job_members, jobs, requests, steps
 from certrail.tracker import ACTIVE, Status, StepStatus

@@ -8,8 +8,9 @@ from typing import Any
 
 from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Wave
-from certrail.store import jobs
-from certrail.store.jobs import Cause, Job
+from certrail.store import job_results
+from certrail.store.job_results import Cause
+from certrail.store.jobs import Job
 from certrail.store.request_view import run_url, time_text
 
 
@@ -70,16 +71,16 @@ def view(job: Job, *, ui_url: str) -> JobView:
     """Return what is shown of one job; *ui_url* is where Prefect's pages are."""
     return JobView(
         job,
-        jobs.counts([job.id])[job.id],
-        tuple(jobs.waves(job)),
-        tuple(jobs.causes(job.id)),
+        job_results.counts([job.id])[job.id],
+        tuple(job_results.waves(job)),
+        tuple(job_results.causes(job.id)),
         run_url(ui_url, job.flow_run_id),
     )
 
 
 def summaries(listed: Sequence[Job], *, ui_url: str) -> list[JobView]:
     """Return several jobs with their counts alone."""
-    counted = jobs.counts([job.id for job in listed])
+    counted = job_results.counts([job.id for job in listed])
     return [
         JobView(job, counted[job.id], (), (), run_url(ui_url, job.flow_run_id)) for job in listed
     ]

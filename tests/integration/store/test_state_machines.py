@@ -33,9 +33,11 @@ from certrail.model import Action, KeyAlgorithm, Workflow
 from certrail.store import (
     job_control,
     job_ends,
+    job_results,
     job_runs,
     job_shards,
     jobs,
+    new_jobs,
     orders,
     request_runs,
     requests,
@@ -343,7 +345,7 @@ class Jobs(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         places = [new_endpoint() for _ in range(3)]
-        draft = jobs.Draft(
+        draft = new_jobs.Draft(
             name=f"job-{next(_numbers)}",
             action=Action.ENROLL,
             concurrency=2,
@@ -354,7 +356,7 @@ class Jobs(RuleBasedStateMachine):
             actor="tester",
         )
         chosen = [
-            jobs.Chosen(
+            new_jobs.Chosen(
                 endpoint_id=endpoint,
                 action=Action.ENROLL,
                 plan=plan_for(location),
@@ -365,7 +367,7 @@ class Jobs(RuleBasedStateMachine):
             for number, (endpoint, location) in enumerate(places, start=1)
         ]
         parts = [Shard(n, 1, Route("agents"), Lane.MAIN, size) for n, size in ((1, 2), (2, 1))]
-        self.job = jobs.create(draft, chosen, [], parts)
+        self.job = new_jobs.create(draft, chosen, [], parts)
         self.members = [one.id for shard in (1, 2) for one in self.of_shard(shard)]
         self.status = JobStatus.SCHEDULED
         self.pause = self.cancel = self.stopped = False
@@ -578,7 +580,7 @@ class Jobs(RuleBasedStateMachine):
             held = self.shards[shard.number]
             assert shard.lease_owner == held.owner
             assert shard.is_held is (held.owner is not None and not held.expired)
-        counted = jobs.counts([self.job.id])[self.job.id]
+        counted = job_results.counts([self.job.id])[self.job.id]
         states = [one.status for one in self.requests.values()]
         assert counted.total == 3
         assert counted.left == sum(status in ACTIVE for status in states)

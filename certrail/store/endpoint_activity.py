@@ -1,0 +1,96 @@
+"""What an endpoint did last: asked before it may take part in a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import and_, any_, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as UUID_
+
+from certrail.jobs.waves import Lane
+from certrail.store.database import transaction
+from certrail.store.schema import (
+    endpoints,
+    jobs,
+    requests,
+)
+from certrail.tracker import (
+    ACTIVE,
+    AUTOMATIC_REASONS,
+    FAILED,
+    SUCCESSFUL,
+    Status,
+)
+
+_LATEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """The newest request of an endpoint."""
+
+    status: Status
+    job_name: str | None
+    gives_way: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it holds its endpoint: another one cannot be started.
+
+        A renewal that is only scheduled gives way to what a person asks for.
+        """
+        return self.status in ACTIVE and not self.gives_way
+
+
+def latest(endpoint_ids: Sequence[UUID]) -> dict[UUID, Activity]:
+    """Return what became of the newest request of each endpoint that has one."""
+    gives_way = and_(
+        requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
+        or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+        requests.c.certificate_id.is_(None),
+    ).label("gives_way")
+    query = (
+        select(requests.c.endpoint_id, requests.c.status, jobs.c.name, gives_way)
+        .distinct(requests.c.endpoint_id)
+        .select_from(requests.outerjoin(jobs, jobs.c.id == requests.c.job_id))
+        .where(requests.c.endpoint_id == any_(literal(list(endpoint_ids), ARRAY(UUID_))))
+        .order_by(requests.c.endpoint_id, requests.c.created_at.desc())
+    )
+    with transaction() as connection:
+        return {
+            row.endpoint_id: Activity(Status(row.status), row.name, row.gives_way)
+            for row in connection.execute(query)
+        }
+
+
+def identified(locations: Sequence[str]) -> dict[str, UUID]:
+    """Return the ids of those of *locations* that the inventory has."""
+    query = select(endpoints.c.id, endpoints.c.location).where(
+        endpoints.c.location == any_(literal(list(locations), ARRAY(endpoints.c.location.type)))
+    )
+    with transaction() as connection:
+        return {row.location: row.id for row in connection.execute(query)}
+
+
+def usual_duration() -> timedelta | None:
+    """Return how long the latest successful requests took in the middle, None without any."""
+    latest = (
+        select((requests.c.ended_at - requests.c.started_at).label("took"))
+        .where(requests.c.status.in_(SUCCESSFUL), requests.c.started_at.is_not(None))
+        .order_by(requests.c.ended_at.desc())
+        .limit(_LATEST)
+        .subquery()
+    )
+    middle = func.percentile_cont(0.5).within_group(latest.c.took)
+    with transaction() as connection:
+        found: timedelta | None = connection.execute(select(middle)).scalar()
+    return found
+
+
+def lane_of(activity_: Activity | None) -> Lane:
+    """Return the lane of an endpoint by what became of its newest request."""
+    return Lane.FAILING if activity_ and activity_.status in FAILED else Lane.MAIN
