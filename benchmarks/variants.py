@@ -43,7 +43,7 @@ def main() -> None:
 def _certrail(concurrency: int, count: int) -> Run:
     """Whole requests: the flow as the worker runs it, steps, tracker and all."""
     from certrail.model import Action
-    from certrail.store import plans, requests
+    from certrail.store import new_requests, plans
     from certrail.store.requests import Reason
     from deployments.engine import install
     from deployments.lean import without_results
@@ -56,7 +56,7 @@ def _certrail(concurrency: int, count: int) -> Run:
     ids = []
     for name in names:
         prepared = plans.for_location(f"{name}:443")
-        request = requests.create(
+        request = new_requests.create(
             prepared.endpoint_id,
             action=Action.RENEW if prepared.certificate_id else Action.ENROLL,
             plan=prepared.plan,

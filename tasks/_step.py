@@ -27,7 +27,7 @@ from certrail.model import Workflow
 from certrail.steps import again
 from certrail.steps.again import Verdict
 from certrail.steps.outcome import Outcome, Work
-from certrail.store import requests, steps
+from certrail.store import step_begins, steps
 from certrail.store.requests import Request
 from certrail.tracker import STEPS, StepStatus, Title, task_run_name
 from tasks._outbox import nudge
@@ -122,7 +122,7 @@ class Step:
 
         Returns None when somebody asked the request to stop.
         """
-        found = requests.begin_step(request_id, number, owners_of(request_id), task_run_id)
+        found = step_begins.begin_step(request_id, number, owners_of(request_id), task_run_id)
         request = found.request
         if not found.begun:
             must_hold(request)

@@ -10,7 +10,17 @@ from certrail.configuration import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.model import Action, Workflow
 from certrail.rollback import refusal
-from certrail.store import approvals, audit, jobs, orders, plans, request_runs, requests, rollbacks
+from certrail.store import (
+    approvals,
+    audit,
+    jobs,
+    new_requests,
+    orders,
+    plans,
+    request_runs,
+    requests,
+    rollbacks,
+)
 from certrail.store.requests import Reason, Request
 
 
@@ -91,7 +101,7 @@ def order(
             remedy="Give a later time, or none to begin now.",
         )
     chosen = action or prepared.default_action
-    return requests.create(
+    return new_requests.create(
         prepared.endpoint_id,
         action=chosen,
         plan=prepared.plan_for(chosen),
@@ -136,7 +146,7 @@ def order_rollback(which: str, *, actor: str, force: bool = False) -> Request:
     by_target = way.before.key_id is None or not way.before.usable(datetime.now(UTC))
     if by_target and way.staged is not None and not prepared.plan.also_on:
         changes["takes_back"] = way.staged.to_json()
-    return requests.create(
+    return new_requests.create(
         prepared.endpoint_id,
         action=Action.ROLLBACK,
         plan=prepared.plan.model_copy(update=changes),

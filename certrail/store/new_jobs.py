@@ -20,7 +20,7 @@ from certrail.model import Action
 from certrail.store import audit
 from certrail.store.database import transaction
 from certrail.store.jobs import Job, by_id
-from certrail.store.requests import supersede
+from certrail.store.new_requests import supersede
 from certrail.store.schema import (
     job_members,
     job_shards,

@@ -28,7 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration import Hold, Plan
 from certrail.errors import InvalidRequest
 from certrail.renewal.due import Decision
-from certrail.store import audit, request_runs, requests
+from certrail.store import audit, new_requests, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.plans import Prepared
 from certrail.store.renewal_candidates import Candidate
@@ -179,7 +179,7 @@ def _one(
     if candidate.request_id is not None:
         request_runs.open_again(connection, candidate.request_id, plan, ACTOR, at)
         return candidate.request_id
-    return requests.add(
+    return new_requests.add(
         connection,
         candidate.endpoint_id,
         action=known.prepared.default_action,

@@ -16,14 +16,8 @@ from certrail.jobs.status import OPEN
 from certrail.model import Action
 from certrail.store import audit
 from certrail.store.database import statement, transaction
-from certrail.store.requests import (
-    Request,
-    announce,
-    conflict,
-    get,
-    read,
-    selected,
-)
+from certrail.store.new_requests import conflict
+from certrail.store.requests import Request, announce, get, read, selected
 from certrail.store.schema import certificates, endpoints, jobs, orders, requests, steps
 from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
 

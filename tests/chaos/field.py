@@ -133,11 +133,11 @@ class Field:
     def request(self, name: str) -> str:
         """Store a request that no worker knows of."""
         from certrail.model import Action
-        from certrail.store import plans, requests
+        from certrail.store import new_requests, plans
         from certrail.store.requests import Reason
 
         prepared = plans.for_location(f"{name}:443")
-        made = requests.create(
+        made = new_requests.create(
             prepared.endpoint_id,
             action=Action.RENEW,
             plan=prepared.plan,

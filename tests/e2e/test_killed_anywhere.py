@@ -52,11 +52,11 @@ def found(installation: Stack) -> dict[str, str]:
 def make_request(installation: Stack, name: str) -> str:
     """Store a request that no worker knows of; this test runs it itself."""
     from certrail.model import Action
-    from certrail.store import plans, requests
+    from certrail.store import new_requests, plans
     from certrail.store.requests import Reason
 
     prepared = plans.for_location(f"{name}:443")
-    request = requests.create(
+    request = new_requests.create(
         prepared.endpoint_id,
         action=Action.ENROLL,
         plan=prepared.plan,

@@ -126,11 +126,11 @@ def _database(installation: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 def make_request(location: str) -> str:
     """Store a request that no worker knows of; this test runs it itself."""
     from certrail.model import Action
-    from certrail.store import plans, requests
+    from certrail.store import new_requests, plans
     from certrail.store.requests import Reason
 
     prepared = plans.for_location(location)
-    request = requests.create(
+    request = new_requests.create(
         prepared.endpoint_id,
         action=Action.ENROLL,
         plan=prepared.plan,

@@ -19,7 +19,7 @@ from certrail.errors import CertrailError
 from certrail.model import Action, Bundle, Site, Workflow
 from certrail.steps import installation
 from certrail.steps.outcome import Work
-from certrail.store import certificates, keys, request_runs, requests
+from certrail.store import certificates, keys, new_requests, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -61,7 +61,7 @@ def request_for(
         endpoint: UUID = connection.execute(
             insert(endpoints).values(location=location).returning(endpoints.c.id)
         ).scalar_one()
-    request = requests.create(
+    request = new_requests.create(
         endpoint, action=Action.RENEW, plan=plan, reason=Reason("requested", "by test"), actor="t"
     )
     request_runs.take(request.id, "run", timedelta(seconds=60))

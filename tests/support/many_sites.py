@@ -20,7 +20,7 @@ from certrail.remote.local import LocalHost
 from certrail.servers.registry import open_target, site_of
 from certrail.steps import installation, together
 from certrail.steps.outcome import Work
-from certrail.store import certificates, keys, request_runs, requests
+from certrail.store import certificates, keys, new_requests, request_runs, requests
 from certrail.store.database import locked, transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -80,7 +80,9 @@ class Sites:
                 insert(endpoints).values(location=plan.location).returning(endpoints.c.id)
             ).scalar_one()
         reason = Reason("requested", "by test")
-        made = requests.create(endpoint, action=Action.RENEW, plan=plan, reason=reason, actor="t")
+        made = new_requests.create(
+            endpoint, action=Action.RENEW, plan=plan, reason=reason, actor="t"
+        )
         request_runs.take(made.id, "run", timedelta(seconds=60))
         with transaction() as connection:
             key = keys.keep(connection, bundle.key, purpose="leaf", algorithm="ecdsa-p256")

@@ -19,7 +19,7 @@ from certrail.errors import NotIssued, Rejected, Unreachable
 from certrail.model import Action, Challenge, ChallengeKind, Workflow
 from certrail.steps import issuing
 from certrail.steps.outcome import Outcome, Work
-from certrail.store import certificates, orders, request_runs, requests
+from certrail.store import certificates, new_requests, orders, request_runs, requests
 from certrail.store.database import locked, transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -88,7 +88,7 @@ def start(name: str, **changes: object) -> Work:
         endpoint = connection.execute(
             insert(endpoints).values(location=plan.location).returning(endpoints.c.id)
         ).scalar_one()
-    made = requests.create(
+    made = new_requests.create(
         endpoint,
         action=Action.ENROLL,
         plan=plan,

@@ -21,7 +21,7 @@ from certrail.model import Action, Bundle, Site, Workflow
 from certrail.remote.local import LocalHost
 from certrail.steps import delivery
 from certrail.steps.outcome import Work
-from certrail.store import certificates, keys, request_runs, requests
+from certrail.store import certificates, keys, new_requests, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import endpoints
@@ -56,7 +56,7 @@ def work(database_url: str, tmp_path: Path, bundle: Bundle) -> Work:
         endpoint: UUID = connection.execute(
             insert(endpoints).values(location=plan.location).returning(endpoints.c.id)
         ).scalar_one()
-    request = requests.create(
+    request = new_requests.create(
         endpoint, action=Action.ENROLL, plan=plan, reason=Reason("requested", "by test"), actor="t"
     )
     request = request_runs.take(request.id, "run", LEASE)

@@ -25,6 +25,7 @@ from certrail.store import (
     certificates,
     configured,
     keys,
+    new_requests,
     plans,
     request_runs,
     request_view,
@@ -90,7 +91,7 @@ class Fleet:
         """Make a request that has its certificate."""
         assert self.bundle.key
         prepared = plans.for_location(LOCATION)
-        made = requests.create(
+        made = new_requests.create(
             prepared.endpoint_id,
             action=prepared.default_action,
             plan=prepared.plan,

@@ -22,7 +22,15 @@ from certrail.remote.local import LocalHost
 from certrail.servers.registry import open_target, site_of
 from certrail.steps import installation, testing
 from certrail.steps.outcome import Work
-from certrail.store import certificates, configured, keys, plans, request_runs, requests
+from certrail.store import (
+    certificates,
+    configured,
+    keys,
+    new_requests,
+    plans,
+    request_runs,
+    requests,
+)
 from certrail.store.database import transaction
 from certrail.store.requests import Reason
 from certrail.store.schema import certificates as certificate_table
@@ -62,7 +70,7 @@ class Endpoint:
         bundle = self.web.ca.bundle(WWW)
         assert bundle.key
         prepared = plans.for_location(LOCATION)
-        made = requests.create(
+        made = new_requests.create(
             self.id,
             action=prepared.default_action,
             plan=prepared.plan,

@@ -25,7 +25,7 @@ from certrail.model import (
     SubjectSpec,
     Workflow,
 )
-from certrail.store import keys, orders, request_runs, requests, steps
+from certrail.store import keys, new_requests, orders, request_runs, requests, steps
 from certrail.store.database import locked, migrate, transaction
 from certrail.store.orders import OrderRecord
 from certrail.store.requests import Reason, Request
@@ -62,7 +62,7 @@ def request_(endpoint: UUID) -> Request:
 
 
 def start(endpoint: UUID) -> Request:
-    return requests.create(
+    return new_requests.create(
         endpoint,
         action=Action.ENROLL,
         plan=PLAN,

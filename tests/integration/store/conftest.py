@@ -16,7 +16,7 @@ from sqlalchemy import insert, update
 
 from certrail.configuration import EndpointConfig, ProfileConfig
 from certrail.model import Action, Chain
-from certrail.store import certificates, configured, plans, requests
+from certrail.store import certificates, configured, new_requests, plans, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import connectors, endpoints, journal
@@ -77,7 +77,7 @@ class Inventory:
     def request(self, location: str, code: str = "requested", **columns: Any) -> Request:
         """Make a request of the endpoint; *columns* are set afterwards."""
         prepared = plans.for_location(location)
-        made = requests.create(
+        made = new_requests.create(
             prepared.endpoint_id,
             action=Action.RENEW,
             plan=prepared.plan,

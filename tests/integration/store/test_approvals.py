@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from certrail.errors import InvalidRequest, PermissionRefused
 from certrail.model import Action
 from certrail.steps import renewal
-from certrail.store import approvals, plans, request_runs, requests
+from certrail.store import approvals, new_requests, plans, request_runs, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import audit, outbox
@@ -30,7 +30,7 @@ def asked(
     inventory.endpoint("www.test:443", profile="p", target="web")
     certificate = inventory.certificate("www.test:443", issue("www.test"))
     prepared = plans.for_location("www.test:443")
-    return requests.create(
+    return new_requests.create(
         prepared.endpoint_id,
         action=action,
         plan=prepared.plan,

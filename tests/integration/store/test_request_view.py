@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from certrail.errors import ProbeFailed
 from certrail.model import Action
-from certrail.store import request_runs, request_view, requests, steps
+from certrail.store import new_requests, request_runs, request_view, requests, steps
 from certrail.tracker import Status, StepStatus
 from tests.integration.store.conftest import Inventory, issue
 
@@ -107,7 +107,7 @@ def test_a_planned_renewal_does_not_hide_what_happened(inventory: Inventory) -> 
     inventory.endpoint("a.test:443", profile="p", target="web")
     failed = inventory.request("a.test:443")
     request_runs.finish(failed.id, "", Status.AUTOMATION_FAILED)
-    planned = requests.create(
+    planned = new_requests.create(
         failed.endpoint_id,
         action=Action.RENEW,
         plan=failed.plan,

@@ -38,9 +38,11 @@ from certrail.store import (
     job_shards,
     jobs,
     new_jobs,
+    new_requests,
     orders,
     request_runs,
     requests,
+    step_begins,
     steps,
 )
 from certrail.store.database import transaction
@@ -133,7 +135,7 @@ class Requests(RuleBasedStateMachine):
         endpoint, location = self.places[which]
         busy = any(one.endpoint == endpoint and one.status in ACTIVE for one in self.model.values())
         try:
-            request = requests.create(
+            request = new_requests.create(
                 endpoint,
                 action=Action.ENROLL,
                 plan=plan_for(location),
@@ -250,7 +252,7 @@ class Requests(RuleBasedStateMachine):
     @rule(which=made, owner=OWNERS, number=STEPS)
     def begin_step(self, which: UUID, owner: str, number: int) -> None:
         one = self.model[which]
-        found = requests.begin_step(which, number, [owner], None)
+        found = step_begins.begin_step(which, number, [owner], None)
         may = one.owner == owner and not one.cancel and one.steps[number] not in FINISHED
         assert found.begun is may
         assert found.status is one.steps[number]
