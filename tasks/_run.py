@@ -20,7 +20,7 @@ from certrail.cli import _starting
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
 from certrail.handover import is_handed_back
 from certrail.model import Workflow
-from certrail.store import request_runs, requests
+from certrail.store import request_ends, request_runs, requests
 from certrail.store.requests import Request
 from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status
 from tasks._outbox import nudge
@@ -166,7 +166,7 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
             await in_lease_thread(request_runs.release, request_id, owner)
         else:
             await in_lease_thread(
-                request_runs.finish, request_id, owner, Status.CANCELLED, because="operator"
+                request_ends.finish, request_id, owner, Status.CANCELLED, because="operator"
             )
         raise
     finally:
@@ -200,7 +200,7 @@ async def _renew(request_id: UUID, owner: str) -> None:
 
 
 async def _end(request: Request, owner: str, status: Status) -> None:
-    await in_lease_thread(request_runs.finish, request.id, owner, status)
+    await in_lease_thread(request_ends.finish, request.id, owner, status)
     nudge()
     # A page costs as much as a step, so it is for what somebody will look into.
     if request.job_id is None and (status not in SUCCESSFUL or request.run_count > 1):

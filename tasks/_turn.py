@@ -24,7 +24,7 @@ from certrail.errors import CertrailError
 from certrail.handover import is_handed_back
 from certrail.jobs import budgets
 from certrail.model import Workflow
-from certrail.store import request_runs, requests
+from certrail.store import request_ends, requests
 from certrail.store.requests import Request
 from certrail.tracker import ACTIVE, Status
 from tasks import _places
@@ -99,7 +99,7 @@ async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) ->
             # It has not begun, so nobody else would note it.
             with suppress(CertrailError):
                 await in_lease_thread(
-                    request_runs.ask_to_cancel, request.id, "Prefect's Cancel button"
+                    request_ends.ask_to_cancel, request.id, "Prefect's Cancel button"
                 )
         raise
     return True

@@ -27,7 +27,7 @@ from certrail.handover import is_handed_back
 from certrail.jobs import budgets
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
-from certrail.store import job_ends, job_shards, jobs, plans, request_runs
+from certrail.store import job_ends, job_shards, jobs, plans, request_ends
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
@@ -368,7 +368,7 @@ class _Runner:
     async def _cancel_one(self, request: Request, run_id: UUID) -> None:
         """Let one endpoint stop at its next safe point; one that has not begun never does."""
         with suppress(InvalidRequest):
-            await in_lease_thread(request_runs.ask_to_cancel, request.id, "Prefect's Cancel button")
+            await in_lease_thread(request_ends.ask_to_cancel, request.id, "Prefect's Cancel button")
         if self._ready.pop(request.id, None) is None:
             note_cancelled(request.id)
             return

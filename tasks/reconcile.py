@@ -14,7 +14,7 @@ from certrail.errors import CertrailError
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
 from certrail.steps.outcome import Work
-from certrail.store import audit, job_control, job_runs, jobs, request_runs, requests
+from certrail.store import audit, job_control, job_runs, jobs, request_ends, request_runs, requests
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.tracker import Status
@@ -170,7 +170,7 @@ def _apply_to_job(job: Job, verdict: Repair) -> None:
 
 def _apply(request: Request, verdict: Repair) -> None:
     if verdict is Repair.CANCEL:
-        request_runs.finish(
+        request_ends.finish(
             request.id, request.lease_owner or "", Status.CANCELLED, because="operator"
         )
         return

@@ -15,7 +15,7 @@ from certrail.connectors import OffersRenewalInfo
 from certrail.errors import CertrailError, Throttled
 from certrail.settings import settings
 from certrail.steps import renewal
-from certrail.store import renewal_info, renewals, request_runs, requests
+from certrail.store import renewal_info, renewals, request_schedule, requests
 from certrail.store.renewal_info import Question
 from tasks._threads import in_thread
 
@@ -127,6 +127,6 @@ def _tell(waiting: list[requests.Request]) -> int:
                 requests.bind_run(request.id, runs.start(request))
             else:
                 runs.move(request)
-            request_runs.told(request.id, request.scheduled_at)
+            request_schedule.told(request.id, request.scheduled_at)
             done += 1
     return done

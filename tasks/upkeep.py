@@ -26,7 +26,7 @@ from certrail.cli import _prefect
 from certrail.errors import CertrailError
 from certrail.renewal.follow import Follow, RunSeen, follow
 from certrail.settings import silent_after
-from certrail.store import approvals, audit, executors, request_runs
+from certrail.store import approvals, audit, executors, request_ends, request_schedule
 from certrail.store.requests import Request
 from certrail.tracker import Status
 from tasks._places import AWAITING_PLACE
@@ -54,7 +54,7 @@ async def follow_prefect() -> int:
     Returns how many requests changed.
     """
     changed = 0
-    listed = await in_thread(request_runs.scheduled, _FOLLOWED)
+    listed = await in_thread(request_schedule.scheduled, _FOLLOWED)
     async with get_client() as client:
         seen = await runs_by_id(client, [r.flow_run_id for r in listed if r.flow_run_id])
     for request in listed:
@@ -67,7 +67,7 @@ async def follow_prefect() -> int:
         elif verdict is Follow.ADOPT and run is not None and run.state is not None:
             at = run.state.state_details.scheduled_time
             assert at is not None
-            await in_thread(request_runs.adopt, request.id, _plain(at), _IN_PREFECT)
+            await in_thread(request_schedule.adopt, request.id, _plain(at), _IN_PREFECT)
         else:
             continue
         changed += 1
@@ -86,13 +86,13 @@ async def end_what_is_over() -> None:
     for request in await in_thread(approvals.overdue):
         await in_thread(approvals.expire, request)
         get_run_logger().warning("%s: nobody approved it in time", request.location)
-    for request in await in_thread(request_runs.ended_elsewhere, _PAGE):
+    for request in await in_thread(request_schedule.ended_elsewhere, _PAGE):
         try:
             await in_thread(_prefect.cancel_run, request)
         except CertrailError as exc:
             get_run_logger().warning("%s: %s", request.location, exc)
             continue
-        await in_thread(request_runs.prefect_knows, request.id)
+        await in_thread(request_schedule.prefect_knows, request.id)
 
 
 @task(
@@ -156,7 +156,7 @@ def _plain(moment: Any) -> datetime:
 
 
 def _cancelled(request: Request) -> None:
-    request_runs.finish(request.id, "", Status.CANCELLED, because="operator")
+    request_ends.finish(request.id, "", Status.CANCELLED, because="operator")
     audit.note_now(_IN_PREFECT, "request.cancel", str(request.id), {"location": request.location})
 
 

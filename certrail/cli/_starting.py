@@ -17,7 +17,8 @@ from certrail.store import (
     new_requests,
     orders,
     plans,
-    request_runs,
+    request_ends,
+    request_schedule,
     requests,
     rollbacks,
 )
@@ -191,7 +192,7 @@ def reopen(found: Request, actor: str) -> Request:
         InvalidRequest, Conflict: see :func:`retry`.
     """
     plan = refreshed_plan(found, plans.for_location(found.location).plan_for(found.action))
-    return request_runs.reopen(found.id, plan, actor)
+    return request_ends.reopen(found.id, plan, actor)
 
 
 def refreshed_plan(request: Request, present: Plan) -> Plan:
@@ -214,7 +215,7 @@ def cancel(text: str) -> Request:
         Unreachable: it is noted, but Prefect could not be told.
     """
     found = requests.find(text)
-    request = request_runs.ask_to_cancel(found.id, audit.local_actor())
+    request = request_ends.ask_to_cancel(found.id, audit.local_actor())
     try:
         _prefect.cancel_run(request)
     except CertrailError as exc:
@@ -246,7 +247,7 @@ def approve(text: str, note: str) -> Request:
         ) from exc
     if run_id != request.flow_run_id:
         requests.bind_run(request.id, run_id)
-    request_runs.told(request.id, request.scheduled_at)
+    request_schedule.told(request.id, request.scheduled_at)
     return requests.get(request.id)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from certrail.configuration import Approval
 from certrail.errors import InvalidRequest, PermissionRefused
-from certrail.store import audit, request_runs, requests
+from certrail.store import audit, request_ends, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Request
 from certrail.store.schema import requests as table
@@ -91,7 +91,7 @@ def deny(request_id: UUID, actor: str, note: str = "") -> Request:
             .values(approval=_decided(row.approval, "denied", actor, note))
         )
         _note(connection, request_id, actor, "request.deny", note)
-    request_runs.finish(request_id, "", Status.CANCELLED, because=DENIED)
+    request_ends.finish(request_id, "", Status.CANCELLED, because=DENIED)
     return requests.get(request_id)
 
 
@@ -114,7 +114,7 @@ def expire(request: Request) -> None:
             request.location,
             {"request_id": str(request.id)},
         )
-    request_runs.finish(request.id, "", Status.CANCELLED, because=EXPIRED)
+    request_ends.finish(request.id, "", Status.CANCELLED, because=EXPIRED)
 
 
 def by_anyone(request: Request) -> bool:

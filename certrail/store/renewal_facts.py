@@ -25,7 +25,7 @@ from certrail.renewal.due import Facts, Held, Past, Suggestion, Terms
 from certrail.store import plans
 from certrail.store.database import transaction
 from certrail.store.plans import Prepared
-from certrail.store.request_runs import ROLLED_BACK
+from certrail.store.request_ends import ROLLED_BACK
 from certrail.store.schema import certificates, endpoints, renewal_info
 from certrail.store.schema import requests as table
 from certrail.tracker import AUTOMATIC_REASONS, FAILED, SUCCESSFUL, Status

@@ -28,7 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration import Hold, Plan
 from certrail.errors import InvalidRequest
 from certrail.renewal.due import Decision
-from certrail.store import audit, new_requests, request_runs, requests
+from certrail.store import audit, new_requests, request_ends, requests
 from certrail.store.database import transaction
 from certrail.store.plans import Prepared
 from certrail.store.renewal_candidates import Candidate
@@ -118,7 +118,7 @@ def refresh(known: Iterable[tuple[Known, Decision]]) -> list[UUID]:
                 audit.note(connection, ACTOR, "request.called-off", one.location, told)
                 ended.append(row.id)
     for request_id in ended:
-        request_runs.finish(request_id, "", Status.CANCELLED, because="called-off")
+        request_ends.finish(request_id, "", Status.CANCELLED, because="called-off")
     return ended
 
 
@@ -177,7 +177,7 @@ def _one(
 ) -> UUID:
     plan = planned(known.prepared, candidate.deadline)
     if candidate.request_id is not None:
-        request_runs.open_again(connection, candidate.request_id, plan, ACTOR, at)
+        request_ends.open_again(connection, candidate.request_id, plan, ACTOR, at)
         return candidate.request_id
     return new_requests.add(
         connection,

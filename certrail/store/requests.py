@@ -1,7 +1,8 @@
 """Automation requests as they are read: the one record that every tracker reads.
 
-How one is made is in :mod:`certrail.store.new_requests`; how it is run, ended and
-opened again in :mod:`certrail.store.request_runs`.
+How one is made is in :mod:`certrail.store.new_requests`; how it is run in
+:mod:`certrail.store.request_runs`; how it ends or is opened again in
+:mod:`certrail.store.request_ends`.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from certrail.store import (
     database,
     orders,
     renewal_info,
+    request_ends,
     request_runs,
     requests,
 )
@@ -211,7 +212,7 @@ class Fleet:
             order = orders.begin(request.id, ca, request.plan.names, KeyAlgorithm.ECDSA_P256)
             if self._is_away(ca, self.now):
                 self.failures += 1
-                request_runs.finish(request.id, "agent", Status.AUTOMATION_FAILED)
+                request_ends.finish(request.id, "agent", Status.AUTOMATION_FAILED)
                 return
             chain = self._signed(request.location, self.now)
             with database.transaction() as connection:
@@ -233,7 +234,7 @@ class Fleet:
             request_runs.wait(request.id, "agent", verdict.until, verdict.message, 4)
             return
         self._note_gap(request)
-        request_runs.finish(request.id, "agent", Status.AUTOMATION_SUCCESSFUL)
+        request_ends.finish(request.id, "agent", Status.AUTOMATION_SUCCESSFUL)
 
     def _note_gap(self, request: Request) -> None:
         with database.statement() as connection:

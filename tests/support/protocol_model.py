@@ -2,10 +2,10 @@
 
 Two runs of one request, a reconciler, crashes, leases that run out under a
 slow worker, a worker that is stopped and hands its request back. Each step is
-one transaction or one call to the CA, as in :mod:`certrail.steps.ordering`
-and :mod:`certrail.store.request_runs`; the state is immutable, so all orders
-of all steps are walked. A :class:`Protocol` without one of its parts shows
-what that part is for.
+one transaction or one call to the CA, as in :mod:`certrail.steps.ordering`,
+:mod:`certrail.store.request_runs` and :mod:`certrail.store.request_ends`; the
+state is immutable, so all orders of all steps are walked. A :class:`Protocol`
+without one of its parts shows what that part is for.
 """
 
 from __future__ import annotations

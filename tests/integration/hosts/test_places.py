@@ -27,6 +27,7 @@ from certrail.store import (
     keys,
     new_requests,
     plans,
+    request_ends,
     request_runs,
     request_view,
     requests,
@@ -85,7 +86,7 @@ class Fleet:
     def served_by(self, made: Request) -> None:
         """Run *made* to its good end."""
         self.run(made.id)
-        request_runs.finish(made.id, "run", Status.AUTOMATION_SUCCESSFUL)
+        request_ends.finish(made.id, "run", Status.AUTOMATION_SUCCESSFUL)
 
     def request(self) -> Request:
         """Make a request that has its certificate."""

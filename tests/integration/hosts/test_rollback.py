@@ -28,6 +28,7 @@ from certrail.store import (
     keys,
     new_requests,
     plans,
+    request_ends,
     request_runs,
     requests,
 )
@@ -93,7 +94,7 @@ class Endpoint:
             outcome = step(Work.of(requests.get(request_id)), self.opened)
             assert outcome.status is StepStatus.COMPLETED
             told.append(outcome.detail)
-        request_runs.finish(request_id, "run", Status.AUTOMATION_SUCCESSFUL)
+        request_ends.finish(request_id, "run", Status.AUTOMATION_SUCCESSFUL)
         return told
 
     def rolled_back(self, which: str, **options: Any) -> list[str]:

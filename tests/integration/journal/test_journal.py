@@ -25,7 +25,7 @@ from certrail.model import (
     SubjectSpec,
     Workflow,
 )
-from certrail.store import keys, new_requests, orders, request_runs, requests, steps
+from certrail.store import keys, new_requests, orders, request_ends, request_runs, requests, steps
 from certrail.store.database import locked, migrate, transaction
 from certrail.store.orders import OrderRecord
 from certrail.store.requests import Reason, Request
@@ -163,7 +163,7 @@ def test_starting_at_once_from_many_threads_makes_one_request(endpoint: UUID) ->
 def test_a_finished_request_frees_the_endpoint(endpoint: UUID, request_: Request) -> None:
     """A failed request must not block the next one."""
     request_runs.take(request_.id, "me", LEASE)
-    request_runs.finish(request_.id, "me", Status.AUTOMATION_FAILED)
+    request_ends.finish(request_.id, "me", Status.AUTOMATION_FAILED)
 
     assert start(endpoint).id != request_.id
 
@@ -188,7 +188,7 @@ def test_a_worker_that_lost_its_lease_cannot_end_the_request(request_: Request) 
     request_runs.take(request_.id, "paused", EXPIRED)
     request_runs.take(request_.id, "next", LEASE)
 
-    request_runs.finish(request_.id, "paused", Status.AUTOMATION_FAILED)
+    request_ends.finish(request_.id, "paused", Status.AUTOMATION_FAILED)
 
     assert Status.IN_PROGRESS is requests.get(request_.id).status
 
@@ -265,7 +265,7 @@ def test_state_changes_and_their_events_are_one_transaction(request_: Request) -
     request_runs.take(request_.id, "me", LEASE)
     steps.begin(request_.id, 1, 1, None)
     steps.end(request_.id, 1, StepStatus.COMPLETED, "account found")
-    request_runs.finish(request_.id, "me", Status.AUTOMATION_SUCCESSFUL)
+    request_ends.finish(request_.id, "me", Status.AUTOMATION_SUCCESSFUL)
 
     with transaction() as connection:
         events = list(connection.execute(select(outbox.c.event).order_by(outbox.c.id)).scalars())
@@ -296,9 +296,9 @@ def test_a_retry_keeps_finished_steps(request_: Request) -> None:
     steps.end(request_.id, 1, StepStatus.COMPLETED, "account found")
     steps.begin(request_.id, 2, 1, None)
     steps.fail(request_.id, 2, Conflict("x"), final=True)
-    request_runs.finish(request_.id, "me", Status.AUTOMATION_FAILED)
+    request_ends.finish(request_.id, "me", Status.AUTOMATION_FAILED)
 
-    request_runs.reopen(request_.id, PLAN, "tester")
+    request_ends.reopen(request_.id, PLAN, "tester")
 
     rows = steps.of_request(request_.id)
     assert (rows[0].status, rows[1].status) == (StepStatus.COMPLETED, StepStatus.PENDING)
@@ -308,7 +308,7 @@ def test_a_retry_keeps_finished_steps(request_: Request) -> None:
 
 def test_cancelling_before_it_began_ends_it_at_once(endpoint: UUID, request_: Request) -> None:
     """Nobody runs it, so nobody else could end it."""
-    assert Status.CANCELLED is request_runs.ask_to_cancel(request_.id, "tester").status
+    assert Status.CANCELLED is request_ends.ask_to_cancel(request_.id, "tester").status
     assert start(endpoint)
 
 
@@ -316,7 +316,7 @@ def test_cancelling_in_progress_waits_for_a_safe_point(request_: Request) -> Non
     """An installation is finished or undone, never left half."""
     request_runs.take(request_.id, "me", LEASE)
 
-    assert Status.IN_PROGRESS is request_runs.ask_to_cancel(request_.id, "tester").status
+    assert Status.IN_PROGRESS is request_ends.ask_to_cancel(request_.id, "tester").status
     assert {request_.id} == request_runs.renew_leases("me", [request_.id], LEASE)
 
 
@@ -382,7 +382,7 @@ def test_cancelling_what_a_dead_worker_left_ends_it_at_once(
     """Otherwise the endpoint would be blocked: nobody runs it, and nobody may take it."""
     request_runs.take(request_.id, "dead", EXPIRED)
 
-    assert Status.CANCELLED is request_runs.ask_to_cancel(request_.id, "tester").status
+    assert Status.CANCELLED is request_ends.ask_to_cancel(request_.id, "tester").status
     assert start(endpoint)
 
 

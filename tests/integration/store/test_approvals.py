@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from certrail.errors import InvalidRequest, PermissionRefused
 from certrail.model import Action
 from certrail.steps import renewal
-from certrail.store import approvals, new_requests, plans, request_runs, requests
+from certrail.store import approvals, new_requests, plans, request_runs, request_schedule, requests
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import audit, outbox
@@ -129,9 +129,9 @@ def test_nobody_approves_in_time(inventory: Inventory) -> None:
     ended = requests.get(request.id)
     assert (ended.status, ended.ended_because) == (Status.CANCELLED, approvals.EXPIRED)
     assert events(request)[-1] == "certrail.request.cancelled"
-    assert [r.id for r in request_runs.ended_elsewhere(5)] == [request.id]
-    request_runs.prefect_knows(request.id)
-    assert request_runs.ended_elsewhere(5) == []
+    assert [r.id for r in request_schedule.ended_elsewhere(5)] == [request.id]
+    request_schedule.prefect_knows(request.id)
+    assert request_schedule.ended_elsewhere(5) == []
 
 
 def test_what_issues_nothing_needs_no_approval(inventory: Inventory) -> None:

@@ -21,7 +21,9 @@ from certrail.store import (
     renewal_facts,
     renewal_info,
     renewals,
+    request_ends,
     request_runs,
+    request_schedule,
     requests,
 )
 from certrail.store.database import transaction
@@ -73,7 +75,7 @@ def set_request(request: Request, **columns: Any) -> None:
 
 def fail(request: Request, ended: datetime) -> None:
     request_runs.take(request.id, "w", HOUR)
-    request_runs.finish(request.id, "w", Status.AUTOMATION_FAILED)
+    request_ends.finish(request.id, "w", Status.AUTOMATION_FAILED)
     set_request(request, ended_at=ended)
 
 
@@ -205,7 +207,7 @@ def test_a_scheduled_renewal_follows_the_window_of_the_ca(inventory: Inventory) 
     """Moved for all at once: the requests that are there are moved, no second ones are made."""
     certificate = serving(inventory, "moved.test", days=24)
     (made,) = turn().scheduled
-    request_runs.told(made, requests.get(made).scheduled_at)
+    request_schedule.told(made, requests.get(made).scheduled_at)
     assert renewal_info.keep(
         certificate, RenewalInfo(now() - 2 * HOUR, now() - HOUR, "", HOUR), now(), now() + HOUR
     )
@@ -228,7 +230,7 @@ def test_an_operators_moment_holds(inventory: Inventory) -> None:
     (made,) = turn().scheduled
     wanted = now() + timedelta(days=3)
 
-    assert request_runs.adopt(made, wanted, "an operator")
+    assert request_schedule.adopt(made, wanted, "an operator")
     inventory.set("pinned.test:443", renewal_decided_at=None)
     done = turn()
 
@@ -242,7 +244,7 @@ def test_a_cancelled_renewal_stays_cancelled(inventory: Inventory) -> None:
     serving(inventory, "held.test", days=24)
     (made,) = turn().scheduled
 
-    request_runs.ask_to_cancel(made, "ann@host")
+    request_ends.ask_to_cancel(made, "ann@host")
 
     assert turn().scheduled == []
     assert turn(now() + timedelta(days=3)).scheduled == []
@@ -266,7 +268,7 @@ def test_switched_off_nothing_is_scheduled(inventory: Inventory) -> None:
     assert done.ended == [made]
     ended = requests.get(made)
     assert (ended.status, ended.ended_because) == (Status.CANCELLED, "called-off")
-    assert [r.id for r in request_runs.ended_elsewhere(10)] == [made]
+    assert [r.id for r in request_schedule.ended_elsewhere(10)] == [made]
     assert turn().scheduled == []
     renewal_decisions.hold("off.test:443", None, "ann@host")
     assert len(turn().scheduled) == 1
@@ -286,7 +288,7 @@ def test_what_a_person_asks_for_takes_the_place_of_a_scheduled_renewal(
     assert turn().scheduled == []
     with pytest.raises(Conflict):
         inventory.request("asked.test:443")
-    assert [r.id for r in request_runs.ended_elsewhere(10)] == [made]
+    assert [r.id for r in request_schedule.ended_elsewhere(10)] == [made]
 
 
 def test_a_failed_renewal_goes_on_with_the_same_request(inventory: Inventory) -> None:
@@ -319,7 +321,7 @@ def test_what_was_obtained_is_not_ordered_again(inventory: Inventory) -> None:
 
         obtained = store.save(connection, issue("kept.test", days=90), ca="ca")
         requests.keep_certificate(connection, made, obtained)
-    request_runs.finish(made, "w", Status.AUTOMATION_FAILED)
+    request_ends.finish(made, "w", Status.AUTOMATION_FAILED)
     inventory.endpoint(
         "kept.test:443", profile="p", target="web", names=["kept.test", "new.test"],
         address="127.0.0.1:9",
@@ -448,7 +450,7 @@ def test_what_was_taken_back_does_not_come_again_by_itself(inventory: Inventory)
         before = certificate_store.save(connection, issue("back.test", days=2), ca="ca")
     made = inventory.request("back.test:443", action="rollback", certificate_id=before)
     request_runs.take(made.id, "w", HOUR)
-    request_runs.finish(made.id, "w", Status.AUTOMATION_SUCCESSFUL)
+    request_ends.finish(made.id, "w", Status.AUTOMATION_SUCCESSFUL)
 
     assert turn().scheduled == []
     assert decision("back.test")["code"] == "held"

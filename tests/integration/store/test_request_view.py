@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from certrail.errors import ProbeFailed
 from certrail.model import Action
-from certrail.store import new_requests, request_runs, request_view, requests, steps
+from certrail.store import new_requests, request_ends, request_view, requests, steps
 from certrail.tracker import Status, StepStatus
 from tests.integration.store.conftest import Inventory, issue
 
@@ -70,7 +70,7 @@ def test_a_failed_step_says_why_and_every_try_is_in_the_history(inventory: Inven
     steps.fail(made.id, 1, ProbeFailed("seen another", remedy="look"), final=False)
     steps.begin(made.id, 1, 1, None)
     steps.fail(made.id, 1, ProbeFailed("seen another again", remedy="look"), final=True)
-    request_runs.finish(made.id, "", Status.AUTOMATION_FAILED)
+    request_ends.finish(made.id, "", Status.AUTOMATION_FAILED)
 
     view = request_view.find(str(made.id)[:8], ui_url=UI, history=True)
 
@@ -106,7 +106,7 @@ def test_a_planned_renewal_does_not_hide_what_happened(inventory: Inventory) -> 
     """Somebody who looks at a location after an alarm means the request that failed."""
     inventory.endpoint("a.test:443", profile="p", target="web")
     failed = inventory.request("a.test:443")
-    request_runs.finish(failed.id, "", Status.AUTOMATION_FAILED)
+    request_ends.finish(failed.id, "", Status.AUTOMATION_FAILED)
     planned = new_requests.create(
         failed.endpoint_id,
         action=Action.RENEW,

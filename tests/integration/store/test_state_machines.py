@@ -40,6 +40,7 @@ from certrail.store import (
     new_jobs,
     new_requests,
     orders,
+    request_ends,
     request_runs,
     requests,
     step_begins,
@@ -208,7 +209,7 @@ class Requests(RuleBasedStateMachine):
     @rule(which=made, owner=st.one_of(OWNERS, st.just("")), status=ENDS)
     def finish(self, which: UUID, owner: str, status: Status) -> None:
         one = self.model[which]
-        request_runs.finish(which, owner, status)
+        request_ends.finish(which, owner, status)
         if one.status in ACTIVE and one.owner == (owner or None):
             one.end(status)
 
@@ -216,7 +217,7 @@ class Requests(RuleBasedStateMachine):
     def cancel(self, which: UUID) -> None:
         one = self.model[which]
         try:
-            request_runs.ask_to_cancel(which, "tester")
+            request_ends.ask_to_cancel(which, "tester")
         except InvalidRequest:
             assert one.status not in ACTIVE
         else:
@@ -235,7 +236,7 @@ class Requests(RuleBasedStateMachine):
         )
         over = one.status in (*FAILED, Status.CANCELLED)
         try:
-            request_runs.reopen(which, plan_for(one.location), "tester")
+            request_ends.reopen(which, plan_for(one.location), "tester")
         except InvalidRequest:
             assert not over
         except Conflict:
@@ -491,7 +492,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(which=st.integers(0, 2), owner=OWNERS, status=ENDS)
     def end_one(self, which: int, owner: str, status: Status) -> None:
         one = self.requests[self.members[which]]
-        request_runs.finish(self.members[which], owner, status)
+        request_ends.finish(self.members[which], owner, status)
         if one.status in ACTIVE and one.owner == owner:
             one.end(status)
 
