@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 
@@ -33,6 +34,8 @@ _BEGUN = {
     f"prefect.flow-run.{state}"
     for state in ("Pending", "Running", "Completed", "Failed", "Crashed", "Cancelled", "Cancelling")
 }
+# Upkeep that has times of its own, or none: it may stay away for long.
+_AT_TIMES = ("saved-report", "executor-scan")
 # What people have to hear of before the next minute.
 _URGENT = {
     "certrail.request.failed",
@@ -71,7 +74,7 @@ def wanted(
         watched: flows whose regular runs must not fail or stay away.
     """
     send, alarm = deployments[SEND], deployments[ALARM]
-    upkeep = [one.flow for one in watched]
+    upkeep = [*(one.flow for one in watched), *_AT_TIMES]
     return (
         _automation(
             "Certrail: tell at once",
@@ -140,9 +143,16 @@ def wanted(
     )
 
 
-async def make(client: PrefectClient, watched: Sequence[Watched]) -> None:
-    """Create or bring up to date the automations on the server; twice is once."""
-    found = await client.read_deployments(limit=200)
+async def make(
+    client: PrefectClient, watched: Sequence[Watched], found: Sequence[DeploymentResponse]
+) -> None:
+    """Create or bring up to date the automations on the server; twice is once.
+
+    Args:
+        client: of the server.
+        watched: see :func:`wanted`.
+        found: the deployments of this version.
+    """
     flows = {flow.id: flow.name for flow in await client.read_flows(limit=200)}
     deployments = {f"{flows.get(one.flow_id)}/{one.name}": one.id for one in found}
     await asyncio.gather(*(_keep(client, one) for one in wanted(deployments, watched)))

@@ -27,6 +27,8 @@ from prefect.client.schemas.actions import (
     WorkPoolCreate,
 )
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
@@ -110,14 +112,14 @@ async def bootstrap() -> None:
     async with get_client() as client:
         await asyncio.gather(*(_pool(client, name) for name in POOLS))
         await asyncio.gather(*(_limit(client, name, slots) for name, slots in LIMITS.items()))
-        present = {(d.name, d.entrypoint): d for d in await client.read_deployments(limit=200)}
+        present = {(d.name, d.entrypoint): d for d in await _deployed(client)}
         await asyncio.gather(
             *(
                 _deploy(client, entry, present.get((entry.name, entry.entrypoint)))
                 for entry in described()
             )
         )
-        await automations.make(client, _watched())
+        await automations.make(client, _watched(), await _deployed(client))
         await _block_types(client)
 
 
@@ -153,6 +155,12 @@ async def drop_missed() -> None:
                 await client.delete_flow_run(run.id)
             elif run.auto_scheduled:
                 latest.add(run.deployment_id)
+
+
+async def _deployed(client: PrefectClient) -> list[DeploymentResponse]:
+    # By name: beside ours there may be hundreds, one for each saved report among them.
+    names = DeploymentFilterName(any_=sorted({entry.name for entry in described()}))
+    return await client.read_deployments(deployment_filter=DeploymentFilter(name=names), limit=200)
 
 
 async def _pool(client: PrefectClient, name: str) -> None:

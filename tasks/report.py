@@ -11,6 +11,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from certrail import settings
+from certrail.cli import _prefect_reports
 from certrail.reports import dashboard as boards
 from certrail.reports import making, markdown, page
 from certrail.reports.formats import text_of
@@ -44,15 +45,15 @@ async def show_dashboard() -> None:
 
 
 @task(
-    name="Make reports that are due",
-    task_run_name="Make reports that are due",
+    name="Keep the schedules of saved reports",
+    task_run_name="Keep the schedules of saved reports",
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def make_reports() -> int:
-    """Make the saved reports whose time has come; returns how many."""
-    ui_url = settings.adopt().ui_url
-    return await _shown(await in_thread(making.make_due, _folder(), ui_url=ui_url))
+async def keep_schedules() -> None:
+    """Give every saved report with a schedule its deployment, where `report save` did not."""
+    for what, number in (await in_thread(_prefect_reports.keep)).items():
+        get_run_logger().info("schedules of saved reports, %s: %d", what, number)
 
 
 @task(
@@ -61,26 +62,24 @@ async def make_reports() -> int:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def make_report(name: str) -> int:
-    """Make the saved report of that name now."""
+async def make_report(name: str) -> bool:
+    """Make the saved report of that name now; False where another process just did."""
     ui_url = settings.adopt().ui_url
-    return await _shown(await in_thread(making.make_now, name, _folder(), ui_url=ui_url))
-
-
-async def _shown(made: list[making.Made]) -> int:
-    for one in made:
-        columns = one.report.columns[:_COLUMNS]
-        lines = markdown.table(
-            [heading for _, heading in columns],
-            ([text_of(row.get(key)) for key, _ in columns] for row in one.report.rows[:_ROWS]),
-        )
-        await acreate_markdown_artifact(
-            "\n".join([f"{len(one.report.rows)} rows, all of them in `{one.path}`.", "", *lines]),
-            key="report-" + re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-"),
-            description=one.report.title,
-        )
-        get_run_logger().info("report %s: %d rows in %s", one.name, len(one.report.rows), one.path)
-    return len(made)
+    one = await in_thread(making.make_now, name, _folder(), ui_url=ui_url)
+    if one is None:
+        return False
+    columns = one.report.columns[:_COLUMNS]
+    lines = markdown.table(
+        [heading for _, heading in columns],
+        ([text_of(row.get(key)) for key, _ in columns] for row in one.report.rows[:_ROWS]),
+    )
+    await acreate_markdown_artifact(
+        "\n".join([f"{len(one.report.rows)} rows, all of them in `{one.path}`.", "", *lines]),
+        key="report-" + re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-"),
+        description=one.report.title,
+    )
+    get_run_logger().info("report %s: %d rows in %s", one.name, len(one.report.rows), one.path)
+    return True
 
 
 def _folder() -> Path:

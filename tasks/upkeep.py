@@ -124,12 +124,21 @@ async def end_dead_runs() -> int:
     Returns how many were ended.
     """
     async with get_client() as client:
-        deployments = await client.read_deployments(limit=_PAGE)
+        deployments = await _deployments(client)
         keeping = [d.id for d in deployments if HOUSEKEEPING in d.tags]
         ended = await _end(client, await _busy(client, keeping, _STUCK))
         for deployment in deployments:
             await _free_slots(client, deployment)
     return ended
+
+
+async def _deployments(client: PrefectClient) -> list[DeploymentResponse]:
+    found: list[DeploymentResponse] = []
+    while True:  # each saved report with a schedule is one
+        page = await client.read_deployments(limit=_PAGE, offset=len(found))
+        found += page
+        if len(page) < _PAGE:
+            return found
 
 
 async def runs_by_id(client: PrefectClient, ids: list[UUID]) -> dict[UUID, FlowRun]:

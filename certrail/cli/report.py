@@ -12,7 +12,7 @@ from certrail import settings
 from certrail.cli._files import write_whole
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.cli._selection import selected, selection_options
-from certrail.errors import InvalidRequest
+from certrail.errors import InvalidRequest, Unreachable
 from certrail.store import audit
 from certrail.store.request_view import time_text
 
@@ -147,19 +147,25 @@ def save(
 ) -> None:
     """Save a report under NAME; with --cron it is made on schedule.
 
-    Files go to the folder `reports` of the data directory, a summary to
+    Its schedule is that of the deployment saved-report/report-NAME in Prefect,
+    where it can be paused, and run at once; paused it stays when it is saved
+    anew. Files go to the folder `reports` of the data directory, a summary to
     Prefect's artifacts. Those of --mail, and whoever has `report-ready` among
-    their events, get a mail with the file. The deployment saved-report/by-name
-    makes it by a schedule of Prefect's.
+    their events, get a mail with the file.
     """
+    from certrail.cli import _prefect, _prefect_reports
     from certrail.store import reports
     from certrail.store.reports import SavedReport
 
-    settings.adopt()
+    _prefect.installation()
     job, view = _of(kind, chosen)
     kept = SavedReport(name, kind, format_, view, job, days, cron, timezone, _readers(email))
+    _prefect_reports.must_be_schedule(kept)
     is_new = reports.save(kept, audit.local_actor())
     click.echo(f"report {name} {'saved' if is_new else 'replaced'}")
+    _tell_prefect()
+    if kept.cron and name in _prefect_reports.paused():
+        click.echo("its schedule is paused in Prefect, and stays so", err=True)
 
 
 @report.command("list", epilog=examples("certrail report list", "certrail report list --json"))
@@ -168,10 +174,13 @@ def list_(as_json: bool) -> None:
     """List the saved reports."""
     from datetime import UTC, datetime
 
+    from certrail.cli import _prefect, _prefect_reports
     from certrail.store import reports
 
-    settings.adopt()
+    _prefect.installation()
     now = datetime.now(UTC)
+    saved = reports.every()
+    paused = _prefect_reports.paused() if any(one.cron for one in saved) else set()
     rows = [
         {
             "name": one.name,
@@ -183,16 +192,18 @@ def list_(as_json: bool) -> None:
             "cron": one.cron or None,
             "timezone": one.timezone,
             "email": list(one.email),
-            "next_at": time_text(one.next_at(now)),
+            "paused": one.name in paused,
+            "next_at": None if one.name in paused else time_text(one.next_at(now)),
             "made_at": time_text(one.made_at),
             "saved_by": one.saved_by,
         }
-        for one in reports.every()
+        for one in saved
     ]
     if as_json:
         echo_json(rows)
     elif rows:
-        columns = ("name", "kind", "format", "filters", "cron", "next_at", "made_at", "saved_by")
+        columns = ("name", "kind", "format", "filters", "cron", "next_at", "paused", "made_at",
+                   "saved_by")  # fmt: skip
         echo_table([(key, key.replace("_", " ")) for key in columns], rows)
     else:
         click.echo("no report is saved; any view is one: certrail report run needs-attention")
@@ -201,12 +212,27 @@ def list_(as_json: bool) -> None:
 @report.command(epilog=examples("certrail report delete monday"))
 @click.argument("name")
 def delete(name: str) -> None:
-    """Delete a saved report. Files that were made stay."""
+    """Delete a saved report and its schedule. Files that were made stay."""
+    from certrail.cli import _prefect
     from certrail.store import reports
 
-    settings.adopt()
+    _prefect.installation()
     reports.remove(name, audit.local_actor())
     click.echo(f"report {name} deleted")
+    _tell_prefect()
+
+
+def _tell_prefect() -> None:
+    from certrail.cli import _prefect_reports
+
+    try:
+        _prefect_reports.keep()
+    except Unreachable as exc:
+        # It is saved; the report flow brings Prefect up to date.
+        raise Unreachable(
+            f"Prefect was not told of the schedule: {exc}",
+            remedy=f"{exc.remedy} The schedule follows within a quarter of an hour.".strip(),
+        ) from exc
 
 
 def _readers(email: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Making reports: the saved ones, any view, or a kind; and those whose time has come."""
+"""Making reports: the saved ones, any view, or a kind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from certrail.errors import CertrailError
-from certrail.log import logger
 from certrail.reports import kinds
 from certrail.reports.formats import rendered
 from certrail.reports.kinds import Wanted
@@ -22,7 +20,7 @@ FOLDER = "reports"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A report that was made on schedule."""
+    """A saved report that was made."""
 
     name: str
     report: Report
@@ -50,34 +48,17 @@ def build(saved: SavedReport, *, ui_url: str = "", now: datetime | None = None) 
     return kinds.build(saved.kind, wanted, now)
 
 
-def make_due(folder: Path, *, ui_url: str = "", now: datetime | None = None) -> list[Made]:
-    """Make every saved report whose time has come, into *folder*; one that fails stops no other."""
-    at = now or datetime.now(UTC)
-    made = []
-    for saved in reports.every():
-        try:
-            if saved.is_due(at) and (one := _make(saved, folder, ui_url, at)) is not None:
-                made.append(one)
-        except (CertrailError, OSError) as exc:
-            logger.error("report %s could not be made: %s", saved.name, exc)
-    return made
-
-
-def make_now(name: str, folder: Path, *, ui_url: str = "") -> list[Made]:
-    """Make a saved report, whatever its schedule says; none where another process just did.
+def make_now(name: str, folder: Path, *, ui_url: str = "") -> Made | None:
+    """Make a saved report, into *folder*; None where another process just did.
 
     Raises:
-        NotFound: there is none of that name.
+        NotFound: there is none of that name, or what it is on is gone.
         OSError: it cannot be written.
     """
     saved = reports.find(name)
     if saved is None:
         raise reports.unknown(name, [one.name for one in reports.every()])
-    one = _make(saved, folder, ui_url, datetime.now(UTC))
-    return [one] if one is not None else []
-
-
-def _make(saved: SavedReport, folder: Path, ui_url: str, at: datetime) -> Made | None:
+    at = datetime.now(UTC)
     report = build(saved, ui_url=ui_url, now=at)
     path = folder / f"{saved.name}-{at:%Y%m%dT%H%M%SZ}.{saved.format}"
     content = rendered(report, saved.format)

@@ -37,7 +37,7 @@ class SavedReport:
         view: which endpoints, in which order, with which columns.
         job: name of a bulk job.
         days: how far back or ahead it looks.
-        cron: when it is made, five fields; empty: when somebody asks.
+        cron: when it is made by itself, five fields; empty: when somebody asks.
         timezone: of these times.
         email: who gets it by mail, whatever the rules of notifications say.
     """
@@ -52,7 +52,6 @@ class SavedReport:
     timezone: str = "UTC"
     email: tuple[str, ...] = ()
     saved_by: str = ""
-    created_at: datetime | None = None
     made_at: datetime | None = None
 
     def next_at(self, after: datetime) -> datetime | None:
@@ -75,14 +74,6 @@ class SavedReport:
             raise InvalidRequest(
                 f"unknown time zone {self.timezone!r}", remedy="Give one like Europe/Berlin."
             ) from exc
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether its moment has come since it was made, or saved, last."""
-        since = self.made_at or self.created_at
-        if since is None:
-            return False
-        moment = self.next_at(since)
-        return moment is not None and moment <= now
 
 
 def save(report: SavedReport, actor: str) -> bool:
@@ -242,6 +233,5 @@ def _read(row: Row[Any]) -> SavedReport:
         timezone=row.timezone,
         email=tuple(settings.get("email", ())),
         saved_by=row.saved_by,
-        created_at=row.updated_at or row.created_at,
         made_at=row.made_at,
     )

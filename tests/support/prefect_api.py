@@ -60,6 +60,10 @@ class PrefectApi:
         )
         return found
 
+    def deployments(self) -> list[str]:
+        """Return the names of all deployments, beside their flows'."""
+        return [one["name"] for one in self.post("/deployments/filter")]
+
     def deploy(
         self,
         flow: str,

@@ -244,37 +244,68 @@ def test_a_crashed_run_is_told_once(office: Office) -> None:
 
 
 def test_a_saved_report_arrives_as_a_mail_with_its_file_once(office: Office) -> None:
-    """Made when its time has come, by whichever run looks first; and by Prefect's own schedules."""
+    """By the schedule of its own deployment, and whenever somebody asks there."""
     readers = ["board@example.test", "prüfung@example.test"]
     made = ["--kind", "endpoints", "--profile", "office", "--format", "csv"]
-    told = ["report", "save", "office-weekly", *made, "--cron", "0 6 * * mon"]
+    told = ["report", "save", "office-weekly", *made, "--timezone", "Europe/Berlin"]
     for reader in readers:
         told += ["--mail", reader]
-    done = office.stack.cli(*told)
+    done = office.stack.cli(*told, "--cron", "0 6 * * mon")
     assert done.returncode == 0, done.stderr
-    # Its Monday has passed since it was saved.
-    with psycopg.connect(office.stack.database_url) as connection:
-        connection.execute(
-            "update reports set created_at = created_at - interval '8 days' where name = %s",
-            ["office-weekly"],
-        )
     with closing(PrefectApi(office.stack.api_url)) as api:
-        regular = api.get("/deployments/name/report/every-quarter-hour")["id"]
-        by_name = api.get("/deployments/name/saved-report/by-name")["id"]
-        # Two at once, as after a restart.
-        for run in [api.run(regular) for _ in range(2)]:
-            assert api.wait(run)["state_type"] == "COMPLETED", api.logs(run)
+        own = api.get("/deployments/name/saved-report/report-office-weekly")
+        (schedule,) = own["schedules"]
+        assert schedule["active"]
+        assert schedule["schedule"]["cron"] == "0 6 * * mon"
+        assert schedule["schedule"]["timezone"] == "Europe/Berlin"
+        assert own["parameters"] == {"name": "office-weekly"}
+        # The runs that Prefect made of its schedule; the first one's Monday is now.
+        wait_for(lambda: bool(api.runs_of(own["id"])), "the runs of the schedule", within=60)
+        coming = sorted(api.runs_of(own["id"]), key=lambda one: one["expected_start_time"])
+        assert all(one["auto_scheduled"] for one in coming)
+        api.post(f"/flow_runs/{coming[0]['id']}/set_state", state={"type": "SCHEDULED"}, force=True)
+        assert api.wait(coming[0]["id"])["state_type"] == "COMPLETED", api.logs(coming[0]["id"])
 
         def arrived(count: int) -> bool:
             return all(len(office.mail.to(reader)) == count for reader in readers)
 
         wait_for(lambda: arrived(1), "a mail for each reader", within=150)
-        run = api.run(by_name, name="office-weekly")
+        run = api.run(own["id"])
         assert api.wait(run)["state_type"] == "COMPLETED", api.logs(run)
         wait_for(lambda: arrived(2), "a second one, asked for", within=150)
+        by_name = api.get("/deployments/name/saved-report/by-name")["id"]
         refused = api.run(by_name, name="nothere")
         assert "there is no report nothere" in api.wait(refused, "FAILED")["state"]["message"]
 
+        # Switched off in Prefect's pages it stays off, also when it is saved anew.
+        api.patch(f"/deployments/{own['id']}/schedules/{schedule['id']}", active=False)
+        done = office.stack.cli(*told, "--cron", "30 7 * * mon")
+        assert done.returncode == 0, done.stderr
+        assert "paused in Prefect" in done.stderr
+        (schedule,) = api.get(f"/deployments/{own['id']}")["schedules"]
+        assert (schedule["active"], schedule["schedule"]["cron"]) == (False, "30 7 * * mon")
+        assert not [o for o in api.runs_of(own["id"]) if o["state_type"] == "SCHEDULED"]
+        (listed,) = [o for o in office.json("report", "list") if o["name"] == "office-weekly"]
+        assert (listed["paused"], listed["next_at"]) == (True, None)
+
+        done = office.stack.cli("report", "delete", "office-weekly")
+        assert done.returncode == 0, done.stderr
+        assert "report-office-weekly" not in api.deployments()
+        # What is missing, or too much, is put right by the regular run.
+        regular = api.get("/deployments/name/report/every-quarter-hour")["id"]
+        with psycopg.connect(office.stack.database_url) as connection:
+            connection.execute(
+                "insert into reports (name, kind, format, settings, cron, timezone, saved_by)"
+                " values ('office-old', 'audit', 'csv', '{}', '0 6 * * *', 'UTC', 'me')"
+            )
+        assert api.wait(api.run(regular))["state_type"] == "COMPLETED"
+        assert "report-office-old" in api.deployments()
+        with psycopg.connect(office.stack.database_url) as connection:
+            connection.execute("delete from reports where name = 'office-old'")
+        assert api.wait(api.run(regular))["state_type"] == "COMPLETED"
+        assert "report-office-old" not in api.deployments()
+
+    assert arrived(2)
     for mail in [one for reader in readers for one in office.mail.to(reader)]:
         assert mail.subject.startswith("[Certrail] Report is ready: office-weekly")
         (file,) = mail.mail.iter_attachments()

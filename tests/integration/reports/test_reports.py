@@ -177,37 +177,45 @@ def test_every_view_is_a_report(fleet: Inventory) -> None:
     assert "shop" in caught.value.remedy
 
 
-def test_a_saved_report_is_made_when_its_time_comes_and_once(
-    fleet: Inventory, tmp_path: Path
-) -> None:
-    """Monday's report comes on Monday, however often somebody looks."""
-    daily = SavedReport("daily", "endpoints", "xlsx", View(("tag=shop",)), cron="0 6 * * *")
-    assert reports.save(daily, "me")
-    reports.save(SavedReport("by-hand", "expiring"), "me")
-    later = datetime.now(UTC) + timedelta(days=1, minutes=1)
+def test_a_saved_report_is_made_and_told(fleet: Inventory, tmp_path: Path) -> None:
+    """Its file is whole or not there, and those who want to hear of it do."""
+    reports.save(SavedReport("daily", "endpoints", "xlsx", View(("tag=shop",))), "me")
 
-    assert making.make_due(tmp_path) == []
-    (made,) = making.make_due(tmp_path, now=later)
-    assert making.make_due(tmp_path, now=later + timedelta(minutes=15)) == []
+    made = making.make_now("daily", tmp_path)
 
+    assert made is not None
     assert made.path.read_bytes().startswith(b"PK")
     assert [path.name for path in tmp_path.iterdir()] == [made.path.name]
+    saved = reports.find("daily")
+    assert saved is not None
+    assert saved.made_at is not None
     with transaction() as connection:
         events = connection.execute(
             select(outbox.c.payload).where(outbox.c.event == "certrail.report.ready")
         ).scalars()
         assert [payload["rows"] for payload in events] == [2]
-    assert len(making.make_due(tmp_path, now=later + timedelta(days=1))) == 1
 
 
-def test_a_report_that_fails_stops_no_other(fleet: Inventory, tmp_path: Path) -> None:
-    """A job that was deleted must not take everybody's report with it."""
-    reports.save(SavedReport("a", "job", job="gone", cron="* * * * *"), "me")
-    reports.save(SavedReport("b", "executors", cron="* * * * *"), "me")
+def test_of_two_that_make_a_report_at_once_one_tells_of_it(fleet: Inventory) -> None:
+    """Two workers may take runs of the same minute."""
+    reports.save(SavedReport("daily", "executors"), "me")
+    read = reports.find("daily")
+    assert read is not None
 
-    made = making.make_due(tmp_path, now=datetime.now(UTC) + timedelta(minutes=2))
+    told = [reports.made(read, NOW, rows=1, where="f.csv", content=b"x") for _ in range(2)]
 
-    assert [one.name for one in made] == ["b"]
+    assert told == [True, False]
+
+
+def test_a_report_on_what_is_gone_says_so(fleet: Inventory, tmp_path: Path) -> None:
+    """Its run fails with the reason, rather than mail nothing."""
+    reports.save(SavedReport("a", "job", job="gone"), "me")
+
+    with pytest.raises(NotFound, match="gone"):
+        making.make_now("a", tmp_path)
+    with pytest.raises(NotFound, match="nothere"):
+        making.make_now("nothere", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
