@@ -12,7 +12,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -22,14 +22,16 @@ from prefect.context import TaskRunContext
 from prefect.states import Cancelled, Completed, Failed
 
 from certrail.errors import CertrailError, Unreachable
+from certrail.jobs.pauses import Pause
 from certrail.log import plain
 from certrail.model import Workflow
 from certrail.steps import again
 from certrail.steps.again import Verdict
 from certrail.steps.outcome import Outcome, Work
-from certrail.store import step_begins, steps
+from certrail.store import requests, step_begins, steps
 from certrail.store.requests import Request
 from certrail.tracker import STEPS, StepStatus, Title, task_run_name
+from tasks import _pauses
 from tasks._outbox import nudge
 from tasks._places import parked
 from tasks._run import StepTask, is_cancelled, must_hold, owners_of
@@ -102,6 +104,11 @@ class Step:
                 continue
             if found is None:
                 return await self._cancel(request_id, number)
+            if isinstance(found, Pause):
+                tries.made -= 1
+                log.info("%s: %s", self.title, found.message)
+                await self._sleep(request_id, (found.until - datetime.now(UTC)).total_seconds())
+                continue
             if isinstance(found, Outcome):
                 log.info("%s: %s", self.title, found.detail)
                 nudge()
@@ -117,11 +124,14 @@ class Step:
 
     def _try(
         self, request_id: UUID, number: int, task_run_id: UUID | None, tries: _Tries
-    ) -> Outcome | _Failure | None:
+    ) -> Outcome | _Failure | Pause | None:
         """Make one try in a worker thread, with the rows before and after it.
 
-        Returns None when somebody asked the request to stop.
+        Returns None when somebody asked the request to stop, and a pause when
+        the CA is to be left alone: then nothing was tried.
         """
+        if (pause := self._held_up(request_id, number)) is not None:
+            return pause
         found = step_begins.begin_step(request_id, number, owners_of(request_id), task_run_id)
         request = found.request
         if not found.begun:
@@ -144,7 +154,17 @@ class Step:
             return outcome
         verdict = tries.after(error)
         steps.fail(request_id, number, error, final=verdict.is_final)
+        _pauses.note(error, request, self.title)
         return _Failure(error, verdict)
+
+    def _held_up(self, request_id: UUID, number: int) -> Pause | None:
+        """Return the pause of the CA that the step has to wait for, and show it on the step."""
+        if not _pauses.any_at(self.title):
+            return None
+        pause = _pauses.of(_pauses.ca_of(requests.get(request_id)))
+        if pause is not None and steps.hold(request_id, number, f"waits: {pause.message}"):
+            return pause
+        return None
 
     async def _cancel(self, request_id: UUID, number: int) -> State[Any]:
         detail = "cancelled on request"

@@ -23,11 +23,12 @@ from prefect.states import Scheduled
 from certrail.errors import CertrailError
 from certrail.handover import is_handed_back
 from certrail.jobs import budgets
+from certrail.jobs.pauses import Pause
 from certrail.model import Workflow
 from certrail.store import request_ends, requests
 from certrail.store.requests import Request
 from certrail.tracker import ACTIVE, Status
-from tasks import _places
+from tasks import _pauses, _places
 from tasks._budgets import Budgets
 from tasks._places import AWAITING_PLACE, Place
 from tasks._run import StepTask, run_steps
@@ -59,6 +60,9 @@ async def run_in_turn(request_id: str, workflow: Workflow, steps: Sequence[StepT
     keeper = _Keeper.here()
     if not await _may_begin(request, keeper, names):
         return await leave_until(request.id, _later(names))
+    if (pause := _pauses.of(names)) is not None and _comes_back():
+        keeper.give_back(names)
+        return await leave_until(request.id, _after(pause))
     holds = True
 
     def leave() -> None:
@@ -86,9 +90,7 @@ async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) ->
     Longer it would keep others from the worker, and look dead: who waits holds no lease.
     A run without a deployment could not come back.
     """
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    patience = _PATIENCE_SECONDS if run is not None and run.deployment_id else None
+    patience = _PATIENCE_SECONDS if _comes_back() else None
     try:
         async with asyncio.timeout(patience):
             await keeper.take(names)
@@ -103,6 +105,20 @@ async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) ->
                 )
         raise
     return True
+
+
+def _comes_back() -> bool:
+    """Whether the run has a deployment, whose workers take it up again."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run is not None and run.deployment_id is not None
+
+
+def _after(pause: Pause) -> State[Any]:
+    """Return the state of a run that comes back when its CA may be asked again."""
+    # Not all of them in the same moment.
+    apart = timedelta(seconds=random.uniform(0, 2))  # noqa: S311 - no secret
+    return Scheduled(name=AWAITING_PLACE, scheduled_time=pause.until + apart, message=pause.message)
 
 
 def _later(names: Sequence[str]) -> State[Any]:
@@ -164,6 +180,7 @@ class _Keeper:
             try:
                 while True:
                     self._wanted.clear()
+                    await _pauses.keep_known()
                     await self._budgets.tend()
                     async with self._tended:
                         self._tended.notify_all()

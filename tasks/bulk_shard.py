@@ -32,7 +32,7 @@ from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
-from tasks import _places
+from tasks import _pauses, _places
 from tasks._budgets import Budgets
 from tasks._children import Children
 from tasks._places import Place
@@ -206,7 +206,8 @@ class _Runner:
             request = self._waiting.popleft()
             names = budgets.names(request.plan)
             unmade = request.flow_run_id is None and request.id not in self._ready
-            if unmade or self._is_closed(request) or full.intersection(names):
+            held_up = full.intersection(names) or _pauses.of(names)
+            if unmade or held_up or self._is_closed(request):
                 passed.append(request)
                 continue
             if not self._budgets.try_take(names):
@@ -380,6 +381,7 @@ class _Runner:
     async def _tend(self) -> None:
         while True:
             await self._budgets.tend()
+            await _pauses.keep_known()
             self._changed.set()
             await asyncio.sleep(0.2)
 

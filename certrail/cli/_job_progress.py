@@ -147,6 +147,8 @@ def _news(view: JobView) -> Iterator[str]:
     done = counts.over * 10 // max(1, counts.eligible) * 10
     if 0 < done < 100:
         yield f"{done}% are over, {counts.failed} failed"
+    for pause in view.waits_for:
+        yield f"waits: {plain(pause.message)}"
     if job.stop_message:
         yield f"stopped: {plain(job.stop_message)}"
     if _rests(view):
@@ -167,6 +169,8 @@ def _lines(view: JobView) -> Iterator[str]:
     if job.started_at:
         ended = f", ended {local(job.ended_at)}" if job.ended_at else _expected(view)
         yield f"started   {local(job.started_at)}{ended}"
+    for pause in view.waits_for:
+        yield f"waits     {plain(pause.message)}"
     if job.stop_message:
         yield f"stopped   {plain(job.stop_message)}"
     yield from _failures(view)

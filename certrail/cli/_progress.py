@@ -134,6 +134,8 @@ def _news(view: RequestView) -> Iterator[tuple[int, str]]:
     yield 0, f"{request.action} {plain(request.location)}: request {request.id}"
     if view.flow_run_url:
         yield 0, f"Prefect: {view.flow_run_url}"
+    if view.waits_for is not None:
+        yield 0, f"waits: {plain(view.waits_for.message)}"
     if hint := _hint(view):
         yield 0, hint
     for step in view.steps:
@@ -159,6 +161,8 @@ def _head(view: RequestView) -> Iterator[str]:
         yield f"started   {local(request.started_at)}{ended}"
     if request.cancel_requested and not view.is_over:
         yield "asked to stop at its next safe point"
+    if view.waits_for is not None:
+        yield f"waits     {plain(view.waits_for.message)}"
     if hint := _hint(view):
         yield hint
 

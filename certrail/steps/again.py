@@ -7,8 +7,9 @@ from datetime import timedelta
 from enum import StrEnum, auto
 
 from certrail.errors import CertrailError, ConnectorError, Throttled
+from certrail.jobs.pauses import LONGEST
 
-LONGEST_PARK = timedelta(minutes=15)
+LONGEST_PARK = LONGEST
 """So long, in all, a run waits in one step for a remote that asks it to come back later."""
 
 

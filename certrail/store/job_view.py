@@ -6,23 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from certrail.jobs.pauses import Pause
 from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Wave
-from certrail.store import job_results
+from certrail.store import job_results, pauses
 from certrail.store.job_results import Cause
 from certrail.store.jobs import Job
-from certrail.store.request_view import run_url, time_text
+from certrail.store.request_view import pause_json, run_url, time_text
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job with its counts, its waves and the causes of its failures."""
+    """A job with its counts, its waves and the causes of its failures.
+
+    Attributes:
+        waits_for: budgets that pause and that endpoints of it are still to draw on.
+    """
 
     job: Job
     counts: Counts
     waves: tuple[Wave, ...]
     causes: tuple[Cause, ...]
     flow_run_url: str | None
+    waits_for: tuple[Pause, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -59,6 +65,7 @@ class JobView:
             "stopped": {"code": job.stop_code, "message": job.stop_message}
             if job.stop_code
             else None,
+            "waits_for": [pause_json(pause) for pause in self.waits_for],
             "max_failures": str(job.threshold) if job.threshold else None,
             "concurrency": job.concurrency,
             "pause_requested": job.pause_requested,
@@ -75,6 +82,7 @@ def view(job: Job, *, ui_url: str) -> JobView:
         tuple(job_results.waves(job)),
         tuple(job_results.causes(job.id)),
         run_url(ui_url, job.flow_run_id),
+        () if job.status.is_over else tuple(pauses.of_job(job.id)),
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
-from certrail.store import places, requests, steps
+from certrail.jobs.pauses import AT_THE_CA, Pause, budget_of, last
+from certrail.store import pauses, places, requests, steps
 from certrail.store.database import transaction
 from certrail.store.requests import Request
 from certrail.store.schema import certificates, jobs
@@ -43,6 +44,7 @@ class RequestView:
 
     Attributes:
         history: every try of every step, oldest first; None where it was not asked for.
+        waits_for: the pause of its CA's budget, None where nothing holds it up.
     """
 
     request: Request
@@ -51,6 +53,7 @@ class RequestView:
     certificate: CertificateSummary | None
     flow_run_url: str | None
     history: tuple[Attempt, ...] | None = None
+    waits_for: Pause | None = None
 
     @property
     def is_over(self) -> bool:
@@ -91,6 +94,8 @@ class RequestView:
             "run_count": request.run_count,
             "cancel_requested": request.cancel_requested,
         }
+        if self.waits_for is not None:
+            shown["waits_for"] = pause_json(self.waits_for)
         if request.plan.also_on:
             shown["places"] = [one.to_json() for one in places.of_request(request.id)]
         if self.history is not None:
@@ -103,23 +108,17 @@ def view(request: Request, *, ui_url: str, history: bool = False) -> RequestView
     found = views([request], ui_url=ui_url)[0]
     if not history:
         return found
-    return RequestView(
-        found.request,
-        found.steps,
-        found.job_name,
-        found.certificate,
-        found.flow_run_url,
-        tuple(steps.history(request.id)),
-    )
+    return replace(found, history=tuple(steps.history(request.id)))
 
 
 def views(listed: Sequence[Request], *, ui_url: str) -> list[RequestView]:
-    """Return what is shown of several requests, in their order, by three queries in all."""
+    """Return what is shown of several requests, in their order, by a few queries in all."""
     if not listed:
         return []
     by_request = steps.of_requests([request.id for request in listed])
     obtained = _certificates({r.certificate_id for r in listed if r.certificate_id})
     names = _job_names({r.job_id for r in listed if r.job_id})
+    paused = pauses.present() if any(r.status in ACTIVE for r in listed) else []
     return [
         RequestView(
             request=request,
@@ -127,6 +126,7 @@ def views(listed: Sequence[Request], *, ui_url: str) -> list[RequestView]:
             job_name=names.get(request.job_id) if request.job_id else None,
             certificate=obtained.get(request.certificate_id) if request.certificate_id else None,
             flow_run_url=run_url(ui_url, request.flow_run_id),
+            waits_for=_pause_of(request, by_request[request.id], paused),
         )
         for request in listed
     ]
@@ -154,6 +154,18 @@ def time_text(moment: datetime | None) -> str | None:
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def pause_json(pause: Pause) -> dict[str, Any]:
+    """Return a budget that pauses as plain data."""
+    return {"budget": pause.budget, "until": time_text(pause.until), "why": pause.why}
+
+
+def _pause_of(request: Request, of_it: Sequence[Step], paused: Sequence[Pause]) -> Pause | None:
+    asks = any(step.title in AT_THE_CA and not step.status.is_final for step in of_it)
+    if request.status not in ACTIVE or not asks:
+        return None
+    return last(paused, (budget_of(request.plan.ca.name),), datetime.now(UTC))
 
 
 def _step(step: Step) -> dict[str, Any]:

@@ -643,3 +643,12 @@ report_files = Table(
     Index("ix_report_files_report", "report", "made_at"),
     comment="Files of reports, kept until they are mailed.",
 )
+
+budget_pauses = Table(
+    "budget_pauses",
+    metadata,
+    Column("budget", Text, primary_key=True),
+    Column("until", DateTime(timezone=True), nullable=False),
+    Column("why", Text, nullable=False),
+    comment="Budgets of CAs that asked to be left alone; the latest moment of each.",
+)

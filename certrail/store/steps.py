@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from certrail.errors import CertrailError, ConnectorError
 from certrail.store.database import statement
@@ -158,6 +158,22 @@ def begin(request_id: UUID, number: int, run: int, task_run_id: UUID | None) -> 
 def end(request_id: UUID, number: int, status: StepStatus, detail: str) -> None:
     """Note that the step is completed, skipped or cancelled."""
     _end(request_id, number, status, detail=detail)
+
+
+def hold(request_id: UUID, number: int, why: str) -> bool:
+    """Show what a step that is not over waits for; False if it is over."""
+    query = (
+        update(steps)
+        .where(
+            steps.c.request_id == request_id,
+            steps.c.number == number,
+            steps.c.status.in_((StepStatus.PENDING, StepStatus.RUNNING)),
+        )
+        .values(detail=why)
+        .returning(steps.c.number)
+    )
+    with statement() as connection:
+        return connection.execute(query).first() is not None
 
 
 def fail(request_id: UUID, number: int, error: CertrailError, *, final: bool) -> None:

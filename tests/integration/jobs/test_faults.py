@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -100,6 +101,76 @@ class Throttling(DigicertOneApi):
         later = "1" if len(self.put_off) % 2 else moment
         body = {"errors": [{"code": "too_many_requests", "message": "slow down"}]}
         raise Refusal(Answer(429, body, {"Retry-After": later}))
+
+
+class Closed(DigicertOneApi):
+    """Puts everybody off for some seconds until it is opened, and counts who asks meanwhile."""
+
+    seconds = 5
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(domain)
+        self.is_open = False
+        self.asked_at_once: list[int] = []
+        self._ends = 0.0
+
+    def enter(self, call: Call) -> None:
+        super().enter(call)
+        if self.is_open or call.path != "/mpki/api/v1/certificate":
+            return
+        if time.monotonic() >= self._ends:
+            self._ends = time.monotonic() + self.seconds
+            self.asked_at_once.append(0)
+        self.asked_at_once[-1] += 1
+        body = {"errors": [{"code": "too_many_requests", "message": "slow down"}]}
+        raise Refusal(Answer(429, body, {"Retry-After": str(self.seconds)}))
+
+
+def test_a_ca_that_throttles_is_left_alone_by_everybody_and_other_cas_go_on(
+    shell: Shell, endpoints: Estate, tmp_path: Path
+) -> None:
+    """Who was put off is waited for by all: members of the job and requests that run alone."""
+    api = Closed(endpoints.zone)
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(api.ca.root.public_bytes(PEM))
+    with serving(api):
+        whole = endpoints.configuration()
+        name = f"{endpoints.prefix}-closed"
+        whole["connectors"].append(
+            {"name": name, "type": "ca-digicert-one", "url": api.url, "api_key": api.key,
+             "profile_id": api.profile}
+        )  # fmt: skip
+        # As its imitation has no key identifiers in its certificates.
+        closed = {**whole["profiles"][0], "name": name, "ca": name, "trust": str(roots)}
+        whole["profiles"].append({**closed, "client": "openssl"})
+        for endpoint in whole["endpoints"][2:]:
+            endpoint["profile"] = name
+        shell("apply", "-f", str(endpoints.write(whole)))
+        some = chosen(endpoints.locations()[:7], tmp_path)
+        alone = endpoints.locations()[7]
+        shell("job", "start", name, "--locations-file", str(some), "--concurrency", "2")
+
+        shell.wait_until(name, "successful endpoints", "successful", 2)
+        wait_for(lambda: shell.json("job", "show", name)["waits_for"], "the job waits")
+        shell("request", "start", alone)
+        wait_for(lambda: "waits_for" in shell.json("request", "show", alone), "it waits too")
+        wait_for(lambda: "slow down" in shell("job", "show", name).stdout, "people are told")
+        before = shell.json("job", "show", name)
+        api.is_open = True
+        told = shell.wait_for_status(name, "completed")
+        wait_for(
+            lambda: shell.json("request", "show", alone)["status"] == "automation-successful",
+            "the request that runs alone is done",
+            within=120,
+        )
+
+    assert before["counts"]["successful"] == 2
+    assert before["counts"]["failed"] == 0
+    assert told["counts"]["successful"] == 7
+    # Two places of the job and the request alone, not each of six endpoints.
+    assert max(api.asked_at_once) <= 3
+    assert {api.issued(each) for each in endpoints.names[2:]} == {1}
+    must_agree(shell.stack, job=name)
 
 
 def test_a_ca_that_asks_to_come_back_later_fails_nobody(
