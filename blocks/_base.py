@@ -20,7 +20,7 @@ import httpx
 from prefect.blocks.core import Block, schema_extra
 from pydantic import ConfigDict, SecretStr, ValidationError, model_validator
 
-from certrail.configuration import complaints
+from certrail.configuration.fields import complaints
 from certrail.connectors import (
     CertificateAuthority,
     DeliveryTarget,

@@ -13,7 +13,8 @@ from blocks._base import (
     TargetBlock,
     open_reference,
 )
-from certrail.configuration import Plan, split_address
+from certrail.configuration.fields import split_address
+from certrail.configuration.plan import Plan
 from certrail.connectors import ChallengeResponder, DeliveryTarget, InstallTarget
 from certrail.delivery.directory import DirectoryDelivery
 from certrail.dns.responder import Dns01Responder

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.cli import _prefect
 from certrail.cli._connectors import prepare
 from certrail.cli._prefect import BlockType, StoredConnector
-from certrail.configuration import Slug, complaints
+from certrail.configuration.fields import Slug, complaints
 from certrail.errors import InvalidRequest, KeyUnavailable
 from certrail.keys.seal import is_sealed
 from certrail.store import configured

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from certrail.cli._output import defused
-from certrail.configuration import EndpointConfig
+from certrail.configuration.endpoint import EndpointConfig
 from certrail.errors import InvalidRequest
 from certrail.store import audit, configured
 from certrail.store.configured import Change

@@ -19,7 +19,9 @@ from certrail.cli import _references as references
 from certrail.cli._pem import expired_trust, trust_from_file, trust_from_text
 from certrail.cli._prefect import BlockType
 from certrail.cli._yaml import Document, Path_, path_text
-from certrail.configuration import EndpointConfig, ProfileConfig, ProfileName, Slug
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.fields import ProfileName, Slug
+from certrail.configuration.profile import ProfileConfig
 from certrail.errors import InvalidRequest
 from certrail.notify.settings import NotificationSettings
 

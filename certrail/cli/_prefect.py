@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from uuid import UUID
 
 from certrail.cli._server import CLIENT_SETTINGS
-from certrail.configuration import complaints
+from certrail.configuration.fields import complaints
 from certrail.errors import InvalidRequest, NotFound, Unreachable
 from certrail.settings import Installation, adopt
 from certrail.store import approvals

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from certrail.cli._yaml import Path_
-from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.errors import InvalidRequest
 from certrail.model import Workflow
 from certrail.notify.rules import MAIL, mail_channel

@@ -12,7 +12,7 @@ import yaml
 
 from certrail.cli import _prefect
 from certrail.cli._output import echo_table
-from certrail.configuration import EndpointConfig
+from certrail.configuration.endpoint import EndpointConfig
 from certrail.connectors import Host, InstallTarget
 from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.model import Site

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from certrail.cli import _prefect
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.model import Action, Workflow
 from certrail.rollback import refusal

@@ -18,7 +18,7 @@ from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.cli._prefect import BlockField, BlockType
 from certrail.cli._yaml import Path_, path_text
-from certrail.configuration import Slug
+from certrail.configuration.fields import Slug
 from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.log import plain
 from certrail.store import audit, configured

@@ -13,7 +13,7 @@ from certrail import settings
 from certrail.cli import _prefect
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
-from certrail.configuration import check_address
+from certrail.configuration.profile import check_address
 from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.events import KINDS, Severity, kind_of, matches
 from certrail.log import plain

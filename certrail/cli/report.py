@@ -241,7 +241,7 @@ def _readers(email: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         InvalidRequest: one is no address, or no connector carries e-mail.
     """
-    from certrail.configuration import check_address
+    from certrail.configuration.profile import check_address
     from certrail.notify import drain, rules
     from certrail.store import notifications
     from certrail.store.database import transaction

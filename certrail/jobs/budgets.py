@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 from publicsuffixlist import PublicSuffixList
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 
 DEFAULTS: Mapping[str, int] = {"ca": 20, "domain": 10, "device": 10}
 """Places of a limit that nobody has set yet, by what it is about."""

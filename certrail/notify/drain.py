@@ -24,7 +24,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from certrail.configuration import Notifications
+from certrail.configuration.profile import Notifications
 from certrail.connectors import Notifier
 from certrail.errors import (
     AuthenticationFailed,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from certrail.configuration import Notifications
+from certrail.configuration.profile import Notifications
 from certrail.events import Kind, Severity, matches
 from certrail.notify.settings import Digest, NotificationSettings
 

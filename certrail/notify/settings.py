@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from certrail.configuration import Slug, check_address, check_events
+from certrail.configuration.fields import Slug
+from certrail.configuration.profile import check_address, check_events
 from certrail.events import DEFAULT_SLUGS
 from certrail.maintenance import MaintenanceWindow
 from certrail.notify.sandbox import check_template

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
-from certrail.configuration import Renew
+from certrail.configuration.profile import Renew
 from certrail.maintenance import Calendar
 from certrail.renewal.moments import drawn, pause_after, within
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from certrail.configuration import Hold
+from certrail.configuration.plan import Hold
 
 _LOOK_AGAIN = timedelta(days=30)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.journal import Journal
 from certrail.store import places, requests
 from certrail.store.requests import Request

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.connectors import InstallTarget
 from certrail.errors import CertrailError
 from certrail.model import Site

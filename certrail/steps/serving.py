@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.model import Chain, Fingerprint
 from certrail.tls.client import Client
 from certrail.tls.findings import Reason

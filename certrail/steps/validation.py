@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from certrail import log
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.connectors import CertificateAuthority, ChallengeResponder, ValidatesDomains
 from certrail.errors import (
     CertrailError,

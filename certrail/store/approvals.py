@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select, update
 
-from certrail.configuration import Approval
+from certrail.configuration.profile import Approval
 from certrail.errors import InvalidRequest, PermissionRefused
 from certrail.store import audit, request_ends, requests
 from certrail.store.database import transaction

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Text, any_, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.store import audit
 from certrail.store.schema import connectors, endpoints, profiles
 

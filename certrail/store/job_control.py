@@ -15,7 +15,7 @@ from sqlalchemy import (
     update,
 )
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest
 from certrail.jobs.status import OPEN, JobStatus
 from certrail.store import audit

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.errors import Conflict, InvalidRequest
 from certrail.jobs.status import JobStatus
 from certrail.jobs.waves import Place, Shard

@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.errors import Conflict
 from certrail.model import Action
 from certrail.store import audit, outbox

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Text, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from certrail.configuration import EndpointConfig
+from certrail.configuration.endpoint import EndpointConfig
 from certrail.drift import judge
 from certrail.model import Chain
 from certrail.store import audit, certificates, configured, outbox

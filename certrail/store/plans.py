@@ -12,7 +12,9 @@ from sqlalchemy import Row, Select, any_, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
-from certrail.configuration import ConnectorRef, Place, Plan, ProfileConfig, split_address
+from certrail.configuration.fields import split_address
+from certrail.configuration.plan import ConnectorRef, Place, Plan
+from certrail.configuration.profile import ProfileConfig
 from certrail.errors import InvalidRequest
 from certrail.maintenance import Calendar
 from certrail.model import Action

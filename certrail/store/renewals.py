@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 from sqlalchemy.exc import IntegrityError
 
-from certrail.configuration import Hold, Plan
+from certrail.configuration.plan import Hold, Plan
 from certrail.errors import InvalidRequest
 from certrail.renewal.due import Decision
 from certrail.store import audit, new_requests, request_ends, requests

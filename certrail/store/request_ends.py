@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest
 from certrail.model import Action
 from certrail.store import audit

@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from certrail.configuration import Plan
+from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest, NotFound
 from certrail.model import Action, Workflow
 from certrail.store.database import statement, transaction

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 import blocks
 from blocks._base import ConnectorBlock
 from blocks.delivery.azure_keyvault import KeyVaultSettings
-from certrail import configuration, maintenance
+from certrail import maintenance
+from certrail.configuration import endpoint, profile
 from certrail.connectors import InstallTarget
 from certrail.delivery.fields import FieldSettings
 from certrail.delivery.objects import ObjectSettings
@@ -37,16 +38,16 @@ from certrail.settings import Settings
 from deployments.docs.commands import command_line
 
 MODELS: dict[str, type[BaseModel]] = {
-    "profile": configuration.ProfileConfig,
-    "validation": configuration.Validation,
-    "key": configuration.Key,
-    "renew": configuration.Renew,
+    "profile": profile.ProfileConfig,
+    "validation": profile.Validation,
+    "key": profile.Key,
+    "renew": profile.Renew,
     "maintenance_window": maintenance.MaintenanceWindow,
     "blackout": maintenance.Blackout,
-    "approval": configuration.Approval,
-    "notifications": configuration.Notifications,
-    "endpoint": configuration.EndpointConfig,
-    "also_on": configuration.FurtherPlace,
+    "approval": profile.Approval,
+    "notifications": profile.Notifications,
+    "endpoint": endpoint.EndpointConfig,
+    "also_on": endpoint.FurtherPlace,
     "account_notifications": NotificationSettings,
     "digest": Digest,
     "template": Template,

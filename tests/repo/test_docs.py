@@ -14,7 +14,8 @@ import yaml
 from blocks._base import TargetBlock
 from certrail import errors
 from certrail.cli.main import cli
-from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.servers.registry import kinds
 from certrail.tracker import STEPS, Status
 from deployments.docs.commands import commands

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import select, text, update
 
-from certrail.configuration import EndpointConfig
+from certrail.configuration.endpoint import EndpointConfig
 from certrail.model import Chain, KeyAlgorithm, RenewalInfo
 from certrail.renewal.budget import hour_of
 from certrail.renewal.hold import install_at

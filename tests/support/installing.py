@@ -13,7 +13,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import insert
 
-from certrail.configuration import ConnectorRef, Plan
+from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.connectors import InstallTarget
 from certrail.errors import CertrailError
 from certrail.model import Action, Bundle, Site, Workflow

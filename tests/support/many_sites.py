@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from certrail.configuration import ConnectorRef, Plan
+from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.connectors import InstallTarget
 from certrail.errors import CertrailError
 from certrail.model import Action, Bundle, Chain, Fingerprint, Site, Workflow

@@ -12,7 +12,8 @@ from sqlalchemy import insert
 
 from blocks.ca.certcentral import CertCentral
 from blocks.dns.powerdns import PowerDns
-from certrail.configuration import ConnectorRef, Plan, Validation
+from certrail.configuration.plan import ConnectorRef, Plan
+from certrail.configuration.profile import Validation
 from certrail.connectors import ChallengeResponder, ValidatesDomains
 from certrail.dns.responder import Dns01Responder
 from certrail.errors import NotIssued, Rejected, Unreachable

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import insert
 
 from blocks._base import open_reference
-from certrail.configuration import ConnectorRef, Plan
+from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.connectors import DeliveryTarget, Host
 from certrail.delivery.directory import DirectoryDelivery
 from certrail.errors import Conflict, Rejected, Unreachable

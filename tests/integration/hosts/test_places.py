@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import insert
 
 from certrail.cli._starting import order_rollback
-from certrail.configuration import EndpointConfig, Plan, ProfileConfig
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.plan import Plan
+from certrail.configuration.profile import ProfileConfig
 from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, CertrailError, InvalidRequest, ProbeFailed
 from certrail.model import Bundle, Chain, Fingerprint, Site

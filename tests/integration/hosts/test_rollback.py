@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from certrail.cli._starting import order_rollback
-from certrail.configuration import ProfileConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest
 from certrail.model import Action, Bundle, Chain, Fingerprint, Site

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from certrail.configuration import ConnectorRef, Plan
+from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.errors import Conflict, InvalidRequest, JournalConflict, KeyUnavailable
 from certrail.journal import Journal
 from certrail.keys.generate import generate

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import insert, update
 
-from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.model import Action, Chain
 from certrail.store import certificates, configured, new_requests, plans, requests
 from certrail.store.database import transaction

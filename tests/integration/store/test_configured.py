@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from certrail.configuration import EndpointConfig, ProfileConfig
+from certrail.configuration.endpoint import EndpointConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.store import configured, observed
 from certrail.store import inventory as query
 from certrail.store.configured import Change, Effect, FieldChange

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import func, insert, select, update
 
-from certrail.configuration import ConnectorRef, Plan
+from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.errors import CertrailError, Conflict, InvalidRequest, JournalConflict, Unreachable
 from certrail.jobs.status import JobStatus
 from certrail.jobs.waves import Lane, Place, Route, Shard

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from certrail.cli._document import Wanted, check, check_references
 from certrail.cli._prefect import BlockType, block_types
 from certrail.cli._yaml import read
-from certrail.configuration import ProfileConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.errors import InvalidRequest
 
 GOOD = """\

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from blocks._base import open_reference
 from certrail import log
 from certrail.cli import _archive
-from certrail.configuration import EndpointConfig
+from certrail.configuration.endpoint import EndpointConfig
 from certrail.errors import InvalidRequest, KeyUnavailable
 from certrail.names import Name
 

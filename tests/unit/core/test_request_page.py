@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from certrail.configuration import ConnectorRef, Plan
+from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.model import Action, Workflow
 from certrail.request_page import page
 from certrail.store.request_view import RequestView

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from certrail.configuration import ConnectorRef, Plan, Validation
+from certrail.configuration.plan import ConnectorRef, Plan
+from certrail.configuration.profile import Validation
 from certrail.jobs.budgets import Limit, expected, names, registered_domain, shares
 from certrail.model import Workflow
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from certrail.configuration import Notifications
+from certrail.configuration.profile import Notifications
 from certrail.errors import InvalidRequest
 from certrail.events import KINDS, Severity, check_pattern, kind_of, matches
 from certrail.maintenance import MaintenanceWindow

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from certrail.configuration import Hold, Renew
+from certrail.configuration.plan import Hold
+from certrail.configuration.profile import Renew
 from certrail.maintenance import Calendar
 from certrail.renewal.due import Code, Facts, Held, Past, Suggestion, Terms, decide, is_weak
 from certrail.renewal.hold import Why, install_at

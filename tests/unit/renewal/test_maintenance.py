@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from certrail.configuration import ProfileConfig
+from certrail.configuration.profile import ProfileConfig
 from certrail.maintenance import Calendar, intersection, point_in
 
 

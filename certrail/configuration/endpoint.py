@@ -1,0 +1,130 @@
+"""An endpoint: a place that serves or holds a certificate, and the further ones that share it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+)
+
+from certrail.configuration.fields import Addresses, ProfileName, StartTls, Strict, split_address
+from certrail.errors import InvalidRequest
+from certrail.names import Name, parse_names
+
+Criticality = Literal["critical", "high", "normal", "low"]
+_OBJECT = re.compile(r"^[a-z0-9][a-z0-9-]*/\S+$")
+
+
+class FurtherPlace(Strict):
+    """Another machine or appliance that serves the same certificate."""
+
+    target: str = Field(description="Connector of the machine or appliance.")
+    address: Addresses = Field(
+        min_length=1,
+        description="Where to connect for testing what it serves, past any load balancer: "
+        "host:port or a list.",
+    )
+    server: dict[str, Any] = Field(
+        default_factory=dict,
+        description="As of the endpoint; default: what the endpoint says.",
+    )
+
+    @field_validator("server")
+    @classmethod
+    def _no_plain_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_server(value)
+
+
+def check_server(value: dict[str, Any]) -> dict[str, Any]:
+    """Return *value* unless there is a plain secret in it.
+
+    Raises:
+        ValueError: there is one.
+    """
+    password = value.get("password")
+    if password and not str(password).startswith(("env:", "file:", "sealed:")):
+        # Endpoints are shown to everybody and stored as they are.
+        raise ValueError("`password` must be a reference: env:NAME, file:/path or sealed:…")
+    return value
+
+
+class EndpointConfig(Strict):
+    """A place that serves or holds a certificate."""
+
+    location: str = Field(description="Unique name: host:port, or connector/object.")
+    address: Addresses = Field(
+        default=(),
+        description="Where to connect for testing, one host:port or a list; default: the location.",
+    )
+    sni: str | None = Field(
+        default=None, description="Server name to ask for; default: the host of the location."
+    )
+    names: tuple[str, ...] = Field(
+        default=(), description="Names of the certificate: DNS names, wildcards, IP addresses."
+    )
+    profile: str | None = Field(default=None, description="The profile that applies.")
+    target: str | None = Field(
+        default=None, description="Connector of the machine, appliance or store."
+    )
+    server: dict[str, Any] = Field(
+        default_factory=dict,
+        description="On a machine: `kind` of the server program and its settings.",
+    )
+    also_on: tuple[FurtherPlace, ...] = Field(
+        default=(),
+        description="Further machines that serve the same certificate: ordered once, installed "
+        "on all.",
+    )
+    starttls: StartTls | None = Field(
+        default=None, description="Protocol in which TLS is asked for after connecting."
+    )
+    tags: tuple[str, ...] = Field(default=(), description="Words to filter by.")
+    auto_renew: bool | None = Field(
+        default=None, description="Renew without being asked; default: as the profile says."
+    )
+    criticality: Criticality = Field(
+        default="normal", description="Who goes first when a CA has all certificates replaced."
+    )
+    executor: ProfileName | None = Field(
+        default=None,
+        description="Name of the agent or sensor that reaches it; default: the target's, or any.",
+    )
+
+    @field_validator("criticality", mode="before")
+    @classmethod
+    def _unsaid(cls, value: object) -> object:
+        return value or "normal"
+
+    @field_validator("location")
+    @classmethod
+    def _location(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("has characters that cannot be shown")
+        if _OBJECT.match(value):
+            return value
+        split_address(value)
+        return value.lower()
+
+    @field_validator("server")
+    @classmethod
+    def _no_plain_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_server(value)
+
+    @field_validator("names")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(name.text for name in parse_names(value)) if value else ()
+        except InvalidRequest as exc:
+            raise ValueError(str(exc)) from exc
+
+    @field_validator("sni")
+    @classmethod
+    def _sni(cls, value: str | None) -> str | None:
+        try:
+            return Name.parse(value).text if value else value
+        except InvalidRequest as exc:
+            raise ValueError(str(exc)) from exc
