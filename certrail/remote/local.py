@@ -82,6 +82,9 @@ class LocalHost(PosixHost):
     def write_file(
         self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
     ) -> None:
+        if self._hands_over(owner):
+            self._write_and_hand_over(path, content, mode=mode, owner=owner, group=group)
+            return
         with self._doing("write", checked_entry(path)):
             old = _lstat(path)
             if old is not None and stat.S_ISDIR(old.st_mode):

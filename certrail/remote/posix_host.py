@@ -13,11 +13,14 @@ import secrets
 import stat
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 
 from certrail.connectors import CommandResult, FileInfo, Host
 from certrail.errors import (
     Conflict,
+    ConnectorError,
     InvalidRequest,
     NotFound,
     PermissionRefused,
@@ -36,7 +39,7 @@ from certrail.remote.posix_paths import (
     to_bytes,
     to_text,
 )
-from certrail.remote.sudo import ListedCommands
+from certrail.remote.sudo import ListedCommands, handing_over
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 OUTPUT_LIMIT = 1024 * 1024
@@ -159,6 +162,40 @@ class PosixHost(Host):
     def _plainly(self, argv: Sequence[str]) -> CommandResult:
         return self.execute(argv, stdin=b"", timeout=DEFAULT_TIMEOUT, limit=OUTPUT_LIMIT)
 
+    def _hands_over(self, owner: str) -> bool:
+        """Return whether only sudo's rules can give a file of ours to *owner*."""
+        return bool(self.listed and owner and owner != self._account)
+
+    @cached_property
+    def _account(self) -> str:
+        return self._plainly(["id", "-un"]).stdout.decode(errors="replace").strip()
+
+    def _write_and_hand_over(
+        self, path: str, content: bytes, *, mode: int, owner: str, group: str
+    ) -> None:
+        """Write a file beside *path*, have it given to *owner*, and put it in its place.
+
+        Raises:
+            PermissionRefused: sudo's rules do not list it.
+        """
+        beside = temporary_beside(checked_entry(path))
+        try:
+            self.write_file(beside, content, mode=mode, group=group)
+            result = self.run(handing_over(self._account, owner, beside))
+            if result.exit_code != 0:
+                raise PermissionRefused(
+                    f"{self._account} may not give {readable(path)} on {self.name} to {owner}: "
+                    f"{plain(result.text)[-200:]}",
+                    remedy="Put the lines into sudoers that `certrail connector sudoers` prints, "
+                    "or set `sudo: true` for the host.",
+                    connector=self.name,
+                )
+            self.rename(beside, path)
+        except BaseException:
+            with suppress(ConnectorError):
+                self.remove(beside)
+            raise
+
     def read_file(self, path: str, *, limit: int = 16 * 1024 * 1024) -> bytes:
         content = self._script(_READ, "read", checked(path), str(limit + 1), limit=limit + 1)
         return self._within(content, path, limit)
@@ -166,6 +203,9 @@ class PosixHost(Host):
     def write_file(
         self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
     ) -> None:
+        if self._hands_over(owner):
+            self._write_and_hand_over(path, content, mode=mode, owner=owner, group=group)
+            return
         arguments = (f"{mode:o}", owner, group, str(len(content)), temporary_beside(path))
         directory = posixpath.dirname(checked_entry(path))
         self._script(_WRITE, "write", path, *arguments, directory, stdin=content)

@@ -38,6 +38,15 @@ def launched(argv: Sequence[str], timeout: timedelta) -> list[str]:
     return ["sh", "-c", _LAUNCH, "sh", seconds, *argv]
 
 
+def handing_over(account: str, owner: str, path: str) -> list[str]:
+    """Return the command by which root gives a file of *account* to *owner*.
+
+    A rule that leaves *path* open lets the account give away its own files and no
+    others, through links and other names too: chown(1) looks at what it has opened.
+    """
+    return ["chown", f"--from={account}", "--", owner, path]
+
+
 Execute = Callable[[Sequence[str]], CommandResult]
 
 

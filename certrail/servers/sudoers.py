@@ -1,8 +1,10 @@
 """The lines of sudoers(5) that an account needs for a server, and no more.
 
 The account reaches files with its own rights; as root it only tests the
-configuration and reloads the server. Each line names one command with all its
-arguments, so that nothing else can be run with it.
+configuration, reloads the server, and gives keys to the account that the server
+reads them with. Each line names one command with all its arguments, so that
+nothing else can be run with it; where keys are given away, the file is open, and
+chown(1) itself keeps to files of the account.
 """
 
 from __future__ import annotations
@@ -10,29 +12,63 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from certrail.connectors import Host
 from certrail.errors import InvalidRequest
+from certrail.remote.sudo import handing_over
 from certrail.servers.apache.control import ApacheControl
 from certrail.servers.apache.settings import CONFIGS, ApacheSettings
+from certrail.servers.caddy import CaddySettings
+from certrail.servers.caddy.control import CaddyControl
 from certrail.servers.command import CommandSettings
 from certrail.servers.dovecot import DovecotSettings
+from certrail.servers.exim import EximSettings
+from certrail.servers.exim.control import EximControl
 from certrail.servers.haproxy import HaproxySettings
 from certrail.servers.lighttpd import LighttpdSettings
+from certrail.servers.mariadb import MariadbSettings
+from certrail.servers.mariadb.control import STATEMENTS, MariadbControl
 from certrail.servers.nginx import NginxSettings
 from certrail.servers.postfix import PostfixSettings
+from certrail.servers.postgresql import PostgresqlSettings
+from certrail.servers.postgresql.config import DEFAULTS
+from certrail.servers.postgresql.control import PostgresqlControl
+from certrail.servers.registry import open_target
+from certrail.servers.target import FileTarget
+from certrail.servers.tomcat import TomcatSettings
+from certrail.servers.tomcat.control import TomcatControl
 
-_FOLDERS = {"doveadm": "/usr/bin", "doveconf": "/usr/bin", "systemctl": "/usr/bin"}
+_USER = ("caddy", "chown", "doveadm", "doveconf", "mariadb", "systemctl")
 _ADMIN = "/usr/sbin"
 _SPECIAL = re.compile(r"([\\,:=\s#*?\[\]!])")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 _GRACE = 10
+_CHOWN_SECONDS = 60
 
 
-def commands(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
-    """Return what has to run as root for an endpoint's ``server``, with the seconds it may take.
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """A command that has to run as root.
 
-    *host* is asked only where the settings do not say it: which layout an Apache has.
+    Attributes:
+        argv: program and arguments.
+        seconds: it may take.
+        below: directory of files of the account, one of which is the last argument; "" for none.
+        owner: who gets that file.
+    """
+
+    argv: Sequence[str]
+    seconds: float
+    below: str = ""
+    owner: str = ""
+
+
+def commands(server: Mapping[str, object], host: Host) -> list[Needed]:
+    """Return what has to run as root for an endpoint's ``server``.
+
+    *host* is asked only where the settings do not say it: which layout an Apache has, which
+    account a Tomcat has.
 
     Raises:
         InvalidRequest: the kind is not known here, or it signals processes, which no line can
@@ -44,10 +80,11 @@ def commands(server: Mapping[str, object], host: Host) -> list[tuple[list[str], 
             f"it is not known which commands a server of the kind {kind!r} needs as root",
             remedy="Use `sudo: true` for this machine.",
         )
-    return _KINDS[kind](server, host)
+    needed = [Needed(argv, seconds) for argv, seconds in _KINDS[kind](server, host)]
+    return [*needed, *_given(server, host)]
 
 
-def lines(account: str, needed: Iterable[tuple[Sequence[str], float]]) -> list[str]:
+def lines(account: str, needed: Iterable[Needed]) -> list[str]:
     """Return the lines for *account*; each command once.
 
     Raises:
@@ -56,16 +93,32 @@ def lines(account: str, needed: Iterable[tuple[Sequence[str], float]]) -> list[s
     if not _ACCOUNT.match(account):
         raise InvalidRequest(f"{account!r} is not the name of an account")
     made = (
-        f"{account} ALL=(root) TIMEOUT={seconds + _GRACE:.0f} NOPASSWD: {_listed(argv)}"
-        for argv, seconds in needed
+        f"{account} ALL=(root) TIMEOUT={one.seconds + _GRACE:.0f} NOPASSWD: {_words(account, one)}"
+        for one in needed
+        if not one.below or one.owner != account
     )
     return list(dict.fromkeys(made))
+
+
+def _words(account: str, needed: Needed) -> str:
+    if not needed.below:
+        return _listed(needed.argv)
+    return _listed(handing_over(account, needed.owner, f"{needed.below}/")) + "*"
+
+
+def _given(server: Mapping[str, object], host: Host) -> list[Needed]:
+    target = open_target(host, server)
+    if isinstance(target, FileTarget):
+        owner, base = target.key_file.owner, target.base
+    else:
+        owner, base = str(server.get("key_owner", "")), str(server.get("directory", ""))
+    return [Needed((), _CHOWN_SECONDS, base, owner)] if owner and base else []
 
 
 def _listed(argv: Sequence[str]) -> str:
     program = argv[0]
     if "/" not in program:
-        program = posixpath.join(_FOLDERS.get(program, _ADMIN), program)
+        program = posixpath.join("/usr/bin" if program in _USER else _ADMIN, program)
     if not all(argv):
         raise InvalidRequest(f"a line of sudoers cannot name an empty argument of {program}")
     # Without arguments a line would allow any.
@@ -141,6 +194,57 @@ def _dovecot(server: Mapping[str, object], host: Host) -> list[tuple[list[str], 
     ]
 
 
+def _exim(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
+    settings = EximSettings.parse(server)
+    if settings.reload == "signal":
+        raise _signals("exim", "Set `reload: systemd`, or a command as a list of words.")
+    control = EximControl(host, settings)
+    made = [["update-exim4.conf"]] if control.is_generated else []
+    return [
+        (control.test_command, settings.test_timeout),
+        *((one, settings.reload_timeout) for one in [*made, control.reload_command]),
+    ]
+
+
+def _postgresql(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
+    settings = PostgresqlSettings.parse(server)
+    if settings.reload == "signal":
+        raise _signals("postgresql", "Set `reload: systemd`, or a command as a list of words.")
+    control = PostgresqlControl(host, settings)
+    systemd = settings.reload == "systemd"
+    reload = ["systemctl", "reload", "postgresql"] if systemd else list(settings.reload)
+    asked = [(control.asking(name), settings.test_timeout) for name in DEFAULTS]
+    return [*asked, (reload, settings.reload_timeout)]
+
+
+def _mariadb(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
+    settings = MariadbSettings.parse(server)
+    control = MariadbControl(host, settings)
+    said = [] if settings.client_config else [control.client(one) for one in STATEMENTS]
+    restart = {"systemd": [["systemctl", "restart", "mariadb"]], "never": []}
+    started = restart.get(str(settings.restart), [list(settings.restart)])
+    return [
+        (control.test_command, settings.test_timeout),
+        *((one, settings.reload_timeout) for one in [*said, *started]),
+    ]
+
+
+def _caddy(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
+    settings = CaddySettings.parse(server)
+    control = CaddyControl(host, settings)
+    return [
+        (control.test_command, settings.test_timeout),
+        (control.reload_command, settings.reload_timeout),
+    ]
+
+
+def _tomcat(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
+    settings = TomcatSettings.parse(server)
+    if settings.restart == "never":
+        return []
+    return [(list(TomcatControl(host, settings).restart_command), settings.reload_timeout)]
+
+
 def _command(server: Mapping[str, object], host: Host) -> list[tuple[list[str], float]]:
     settings = CommandSettings.parse(server)
     return [(list(one), settings.timeout) for one in (settings.test, settings.reload) if one]
@@ -155,10 +259,15 @@ def _signals(kind: str, remedy: str) -> InvalidRequest:
 
 _KINDS: Mapping[str, Callable[[Mapping[str, object], Host], list[tuple[list[str], float]]]] = {
     "apache": _apache,
+    "caddy": _caddy,
     "command": _command,
     "dovecot": _dovecot,
+    "exim": _exim,
     "haproxy": _haproxy,
     "lighttpd": _lighttpd,
+    "mariadb": _mariadb,
     "nginx": _nginx,
     "postfix": _postfix,
+    "postgresql": _postgresql,
+    "tomcat": _tomcat,
 }

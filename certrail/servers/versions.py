@@ -28,6 +28,7 @@ from certrail.errors import (
     Conflict,
     InvalidRequest,
     NotFound,
+    PermissionRefused,
     UnexpectedReply,
 )
 from certrail.log import effect, plain
@@ -204,13 +205,24 @@ class Versions:
                 public = self._keys.public_key(posixpath.join(directory, KEY))
                 fits = fits and public == found.public_key_der()
             else:
-                key = chain if one else self._host.read_file(posixpath.join(directory, KEY))
-                pem = _KEY_PEM.search(key)
-                Bundle(found, PrivateKeyPem(pem[0] if pem else b"")).must_match()
+                key = chain if one else self._key_of_ours(posixpath.join(directory, KEY))
+                if key is not None:
+                    pem = _KEY_PEM.search(key)
+                    Bundle(found, PrivateKeyPem(pem[0] if pem else b"")).must_match()
         except (NotFound, UnexpectedReply, InvalidRequest, ValueError) as exc:
             raise _not_whole(directory, self._host.name) from exc
         if not fits:
             raise _not_whole(directory, self._host.name)
+
+    def _key_of_ours(self, path: str) -> bytes | None:
+        """Return the key, None if it was handed over to an account that alone may read it."""
+        try:
+            return self._host.read_file(path)
+        except PermissionRefused:
+            info = self._host.info(path)
+            if info is None or info.owner != self._key_file.owner:
+                raise
+            return None
 
     def make_csr(self, subject: SubjectSpec, reference: str) -> Csr:
         """Make a key that stays on the host, and a CSR for it; see :class:`HostKeys`.
@@ -310,7 +322,7 @@ class Versions:
         info = self._host.info(path)
         same_shape = info and (info.kind, info.mode, info.size) == ("file", mode, len(content))
         # The same bytes again are left alone: this version may be the live one.
-        if same_shape and self._host.read_file(path) == content:
+        if same_shape and self._key_of_ours(path) == content:
             return
         self._host.write_file(
             path,

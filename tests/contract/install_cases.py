@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +47,13 @@ class World(ABC):
         old: what is served at the start.
         port: where clients connect; 0 for what other programs serve from.
         starttls: what they say before, "" for TLS at once.
+        server: the mapping of an endpoint, for servers on a machine.
     """
 
     site: Site
     old: Fingerprint
     ca: TestCa
+    server: Mapping[str, object]
     port: int = 0
     starttls: str = ""
 
@@ -104,13 +106,13 @@ class NginxWorld(World):
     def __init__(self, nginx: Nginx) -> None:
         self._nginx = nginx
         self.port = nginx.port
-        self._server = {**nginx.server, "site": SITE}
+        self.server = {**nginx.server, "site": SITE}
         self.ca = nginx.ca
-        self.site = site_of(self._server)
+        self.site = site_of(self.server)
         self.old = nginx.old.chain.fingerprint
 
     def open(self) -> InstallTarget:
-        return open_target(LocalHost("here"), self._server)
+        return open_target(LocalHost("here"), self.server)
 
     def served(self) -> Fingerprint:
         return self._nginx.served(SITE)
@@ -142,13 +144,13 @@ class HaproxyWorld(World):
     def __init__(self, haproxy: Haproxy) -> None:
         self._haproxy = haproxy
         self.port = haproxy.port
-        self._server = {**haproxy.server, "site": SITE}
+        self.server = {**haproxy.server, "site": SITE}
         self.ca = haproxy.ca
-        self.site = site_of(self._server)
+        self.site = site_of(self.server)
         self.old = haproxy.old.chain.fingerprint
 
     def open(self) -> InstallTarget:
-        return open_target(LocalHost("here"), self._server)
+        return open_target(LocalHost("here"), self.server)
 
     def served(self) -> Fingerprint:
         return self._haproxy.served(SITE)
@@ -180,13 +182,13 @@ class ApacheWorld(World):
     def __init__(self, apache: Apache) -> None:
         self._apache = apache
         self.port = apache.port
-        self._server = {**apache.server, "site": SITE}
+        self.server = {**apache.server, "site": SITE}
         self.ca = apache.ca
-        self.site = site_of(self._server)
+        self.site = site_of(self.server)
         self.old = apache.old.chain.fingerprint
 
     def open(self) -> InstallTarget:
-        return open_target(LocalHost("here"), self._server)
+        return open_target(LocalHost("here"), self.server)
 
     def served(self) -> Fingerprint:
         return self._apache.served(SITE)
@@ -240,15 +242,15 @@ class SettingsWorld(World):
         self.port = real.port
         self.starttls = starttls
         self._keys = keys
-        self._server = {**real.server, "site": SITE}
+        self.server = {**real.server, "site": SITE}
         self._config = Path(str(real.server["config"]))
         self._kept = self._config.parent / "certrail"
         self.ca = real.ca
-        self.site = site_of(self._server)
+        self.site = site_of(self.server)
         self.old = real.old.chain.fingerprint
 
     def open(self) -> InstallTarget:
-        return open_target(LocalHost("here"), self._server)
+        return open_target(LocalHost("here"), self.server)
 
     def served(self) -> Fingerprint:
         return self._real.served()
@@ -310,7 +312,7 @@ class CommandWorld(World):
         self._nginx = nginx
         self.port = nginx.port
         argv = ["nginx", "-p", f"{nginx.directory}/", "-c", str(nginx.config)]
-        self._server: dict[str, object] = {
+        self.server = {
             "kind": "command",
             "site": SITE,
             "directory": str(nginx.directory / "kept"),
@@ -318,11 +320,11 @@ class CommandWorld(World):
             "reload": ["sh", str(nginx.write("reload.sh", _RELOAD)), str(nginx.master), *argv],
         }
         self.ca = nginx.ca
-        self.site = site_of(self._server)
+        self.site = site_of(self.server)
         self.old = old.chain.fingerprint
 
     def open(self) -> InstallTarget:
-        return open_target(LocalHost("here"), self._server)
+        return open_target(LocalHost("here"), self.server)
 
     def served(self) -> Fingerprint:
         return self._nginx.served(SITE)

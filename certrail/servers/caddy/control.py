@@ -40,22 +40,29 @@ class CaddyControl(ProgramControl):
         accounts = set(found.stdout.decode(errors="replace").split())
         return next(iter(accounts - {"root"}), "") if len(accounts) == 1 else ""
 
+    @property
+    def test_command(self) -> list[str]:
+        """What tests a configuration."""
+        return self._command("validate")
+
+    @property
+    def reload_command(self) -> list[str]:
+        """What reloads."""
+        match self._settings.reload:
+            case "caddy":
+                return self._command("reload", "--force")
+            case "systemd":
+                return ["systemctl", "reload", "caddy"]
+            case command:
+                return list(command)
+
     def test(self) -> str:
         """Return "" if Caddy accepts its configuration, certificates and keys too."""
-        argv = self._command("validate")
-        return self.program.words(argv, self._settings.longest_test, said=_errors)
+        return self.program.words(self.test_command, self._settings.longest_test, said=_errors)
 
     def reload(self) -> str:
         """Reload; without ``--force`` files whose names stay the same are not read again."""
-        argv: list[str]
-        match self._settings.reload:
-            case "caddy":
-                argv = self._command("reload", "--force")
-            case "systemd":
-                argv = ["systemctl", "reload", "caddy"]
-            case command:
-                argv = list(command)
-        limit = self._settings.longest_reload
+        limit, argv = self._settings.longest_reload, self.reload_command
         return self.program.timed(lambda: self.program.words(argv, limit, said=_errors))
 
     def _command(self, what: str, *options: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
 
@@ -88,8 +87,20 @@ class EximControl(ProgramControl):
         """Return "" if Exim can read its configuration; it does not look at certificates."""
         limit = self._settings.longest_test
         if self.is_generated:
-            return self.program.words(["update-exim4.conf", "--check"], limit)
-        return self.program.words([*self._command, "-bV"], limit, said=_errors)
+            return self.program.words(self.test_command, limit)
+        return self.program.words(self.test_command, limit, said=_errors)
+
+    @property
+    def test_command(self) -> list[str]:
+        """What tests the configuration."""
+        return ["update-exim4.conf", "--check"] if self.is_generated else [*self._command, "-bV"]
+
+    @property
+    def reload_command(self) -> list[str]:
+        """What makes the daemon start itself anew, where that is no signal."""
+        if self._settings.reload == "systemd":
+            return ["systemctl", "reload", posixpath.basename(self._binary)]
+        return list(self._settings.reload)
 
     def reload(self) -> str:
         """Reload, and wait until the daemon listens again: it starts itself anew."""
@@ -99,16 +110,9 @@ class EximControl(ProgramControl):
         limit = self._settings.longest_reload
         if self.is_generated and (words := self.program.words(["update-exim4.conf"], limit)):
             return words
-        name = posixpath.basename(self._binary)
-        argv: Sequence[str]
-        match self._settings.reload:
-            case "signal":
-                return self._signal(limit)
-            case "systemd":
-                argv = ["systemctl", "reload", name]
-            case command:
-                argv = command
-        return self.program.words(list(argv), limit)
+        if self._settings.reload == "signal":
+            return self._signal(limit)
+        return self.program.words(self.reload_command, limit)
 
     def _signal(self, limit: timedelta) -> str:
         pid_file = self.value("pid_file_path") or "/run/exim4/exim.pid"

@@ -16,6 +16,10 @@ from certrail.wait import Pending
 CONFIGS = ("/etc/my.cnf", "/etc/mysql/my.cnf")
 """Where the server looks itself; Red Hat has the first, Debian the second."""
 _ASKED = "SELECT @@ssl_cert, @@ssl_key, @@port, COALESCE(@@bind_address, '*'), @@datadir"
+_FLUSH = "FLUSH SSL"
+_NOTHING = "DO 0"
+STATEMENTS = (_ASKED, _FLUSH, _NOTHING)
+"""Everything that a server is told."""
 
 
 class MariadbControl(ProgramControl):
@@ -49,17 +53,21 @@ class MariadbControl(ProgramControl):
         found = re.search(r"Ver (\d[\d.]*)", self.program.run([self._settings.binary, "-V"]).text)
         return f"MariaDB {found[1]}" if found else "MariaDB"
 
+    @property
+    def test_command(self) -> list[str]:
+        """What tests the options."""
+        return [self._settings.binary, f"--defaults-file={self.config}", "--verbose", "--help"]
+
     def test(self) -> str:
         """Return "" if the server knows all of its options; it does not look at certificates."""
-        argv = [self._settings.binary, f"--defaults-file={self.config}", "--verbose", "--help"]
-        return self.program.words(argv, self._settings.longest_test, said=_errors)
+        return self.program.words(self.test_command, self._settings.longest_test, said=_errors)
 
     def running(self) -> tuple[str, ...]:
         """Return certificate, key, port, address and data directory of the running server.
 
         Empty if it does not answer.
         """
-        result = self.program.run(self._client(_ASKED), self._settings.longest_reload)
+        result = self.program.run(self.client(_ASKED), self._settings.longest_reload)
         if result.exit_code != 0:
             return ()
         text = result.stdout.decode(errors="surrogateescape").rstrip("\n")
@@ -79,7 +87,7 @@ class MariadbControl(ProgramControl):
         wanted = (configuration.text("ssl_cert"), configuration.text("ssl_key"))
         off = configuration.ssl_off is not None
         if self.running()[:2] == wanted and not off:
-            return self.program.timed(lambda: self._say("FLUSH SSL"))
+            return self.program.timed(lambda: self._say(_FLUSH))
         return self.program.timed(self._restart, "restarted")
 
     def _restart(self) -> str:
@@ -99,17 +107,18 @@ class MariadbControl(ProgramControl):
             return words
 
         def ask() -> str | Pending:
-            return Pending() if self._say("DO 0") else ""
+            return Pending() if self._say(_NOTHING) else ""
 
         seconds = f"{limit.total_seconds():g} s"
         return wait(ask, limit, f"it did not answer within {seconds} after its restart")
 
     def _say(self, statement: str) -> str:
         return self.program.words(
-            self._client(statement), self._settings.longest_reload, said=_errors
+            self.client(statement), self._settings.longest_reload, said=_errors
         )
 
-    def _client(self, statement: str) -> list[str]:
+    def client(self, statement: str) -> list[str]:
+        """Return the command that has the server do *statement*."""
         config = self._settings.client_config or self.config
         client = [self._settings.client, f"--defaults-file={config}"]
         return [*client, "--batch", "--skip-column-names", f"--execute={statement}"]

@@ -12,10 +12,12 @@ import re
 from dataclasses import dataclass, field
 
 from certrail.connectors import Host
-from certrail.errors import InvalidRequest, NotFound
+from certrail.errors import InvalidRequest, NotFound, PermissionRefused
 from certrail.servers.pair import Value
 
 AUTO = "postgresql.auto.conf"
+DEFAULTS = {"ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl": "off"}
+"""The settings that say which certificate is served."""
 _LINE = re.compile(
     rb"[ \t]*(?P<name>[A-Za-z_][A-Za-z0-9_.]*)[ \t]*=?[ \t]*"
     rb"(?P<value>'(?:[^'\\\n]|''|\\.)*'|[^\s#']*)[ \t]*(?:#[^\n]*)?\r?(?:\n|\Z)"
@@ -32,6 +34,8 @@ class Configuration:
     root: str
     files: dict[str, bytes] = field(default_factory=dict)
     settings: dict[str, Value] = field(default_factory=dict)
+    hidden: str = ""
+    """The file of ``ALTER SYSTEM``, if the account may not read it."""
 
     def text(self, name: str, default: str = "") -> str:
         """Return the value of *name*."""
@@ -63,8 +67,11 @@ def read_configuration(host: Host, path: str) -> Configuration:
     configuration = Configuration(path)
     _read(host, path, configuration, ())
     auto = posixpath.join(configuration.data, AUTO)
-    if host.info(auto) is not None:
-        _read(host, auto, configuration, ())
+    try:
+        if host.info(auto) is not None:
+            _read(host, auto, configuration, ())
+    except PermissionRefused:
+        configuration.hidden = auto
     return configuration
 
 

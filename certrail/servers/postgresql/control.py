@@ -7,7 +7,8 @@ import re
 from functools import cached_property
 
 from certrail.connectors import Host
-from certrail.servers.postgresql.config import Configuration, read_configuration
+from certrail.servers.pair import Value
+from certrail.servers.postgresql.config import DEFAULTS, Configuration, read_configuration
 from certrail.servers.postgresql.settings import PostgresqlSettings
 from certrail.servers.program import Program, last_lines
 from certrail.servers.target import ProgramControl, only_one
@@ -43,20 +44,38 @@ class PostgresqlControl(ProgramControl):
             NotFound: there is none.
             InvalidRequest: it cannot be read.
         """
-        return read_configuration(self._host, self.config)
+        configuration = read_configuration(self._host, self.config)
+        if configuration.hidden:
+            self._ask_what_counts(configuration)
+        return configuration
+
+    def _ask_what_counts(self, configuration: Configuration) -> None:
+        """Have the program tell what ``ALTER SYSTEM`` set, where only it may read that."""
+        for name, default in DEFAULTS.items():
+            ours = configuration.text(name, default)
+            if name == "ssl":
+                ours = "on" if configuration.ssl else "off"
+            result = self.program.run(self.asking(name), self._settings.longest_test)
+            counts = result.stdout.decode(errors="surrogateescape").rstrip("\n")
+            if result.exit_code == 0 and counts != ours:
+                configuration.settings[name] = Value(configuration.hidden, 0, 0, 0, counts)
 
     def version(self) -> str:
         """Return name and version, ``PostgreSQL 15.14``."""
         found = re.search(r"\(PostgreSQL\) (\S+)", self.program.run([self._binary, "-V"]).text)
         return f"PostgreSQL {found[1]}" if found else "PostgreSQL"
 
+    def asking(self, name: str) -> list[str]:
+        """Return the command that says what the setting *name* is; it reads the configuration."""
+        argv = [self._binary, "-C", name, "-D", posixpath.dirname(self.config)]
+        return [*argv, "-c", f"config_file={self.config}"]
+
     def test(self) -> str:
         """Return "" if PostgreSQL can read its configuration; it does not look at certificates."""
-        folder = posixpath.dirname(self.config)
-        argv = [self._binary, "-C", "ssl_cert_file", "-D", folder]
-        argv += ["-c", f"config_file={self.config}"]
         return self.program.words(
-            argv, self._settings.longest_test, said=lambda text: last_lines(_TIME.sub("", text))
+            self.asking("ssl_cert_file"),
+            self._settings.longest_test,
+            said=lambda text: last_lines(_TIME.sub("", text)),
         )
 
     def reload(self) -> str:
@@ -90,7 +109,8 @@ class PostgresqlControl(ProgramControl):
     def _binary(self) -> str:
         if self._settings.binary:
             return self._settings.binary
-        pid_file = posixpath.join(self.read().data, "postmaster.pid")
+        data = read_configuration(self._host, self.config).data
+        pid_file = posixpath.join(data, "postmaster.pid")
         if master := self.program.process_of(pid_file, *_NAMES):
             found = self._host.run(["readlink", f"/proc/{master}/exe"])
             if path := found.stdout.decode(errors="surrogateescape").strip():

@@ -10,7 +10,7 @@ from certrail.connectors import Host
 from certrail.log import effect
 from certrail.servers.program import Program, last_lines, wait
 from certrail.servers.target import ProgramControl, only_one
-from certrail.servers.tomcat.config import Configuration
+from certrail.servers.tomcat.config import Configuration, base_of
 from certrail.servers.tomcat.settings import TomcatSettings
 from certrail.servers.tomcat.xml import problem
 from certrail.wait import Pending
@@ -102,17 +102,20 @@ class TomcatControl(ProgramControl):
             return ""
         return last_lines(result.text) or f"curl: exit code {result.exit_code}"
 
-    def _restart(self) -> str:
-        argv: Sequence[str]
+    @property
+    def restart_command(self) -> Sequence[str]:
+        """What restarts it."""
         match self._settings.restart:
             case "systemd" | "never":
-                name = posixpath.basename(self.read().base)
-                unit = name if name.startswith("tomcat") else "tomcat"
-                argv = ["systemctl", "restart", unit]
+                base = self._settings.base or base_of(self.config)
+                name = posixpath.basename(base)
+                return ["systemctl", "restart", name if name.startswith("tomcat") else "tomcat"]
             case command:
-                argv = command
+                return command
+
+    def _restart(self) -> str:
         limit = self._settings.longest_reload
-        if words := self.program.words(argv, limit):
+        if words := self.program.words(self.restart_command, limit):
             return words
         ports = {host.port for host in self.read().hosts}
 
