@@ -3,10 +3,12 @@
 Read for it, November 2026: the client in the official Terraform provider
 (GitHub digicert/terraform-provider-digicert: issue, pick up, revoke, profile),
 "Error handling & rate limits" on dev.digicert.com, "REST API enrollment guide"
-on docs.digicert.com, and a client generated from the API's own description
-(certificate search, revocation reasons). The service itself was not at hand:
-what has been run is our imitation of it. Not verified: the shape of search
-results beyond ``items``, whether a serial number may be given in capitals.
+on docs.digicert.com, and the API's own OpenAPI document ("Enterprise PKI Manager
+REST API" 1.0.0, kept beside a client generated from it, GitHub
+wanmail/digicert-mpki: validity, search, details, revocation reasons). The service
+itself was not at hand: what has been run is our imitation of it, which holds both
+sides against that document. Not verified: whether a serial number may be given
+in small letters, whether search results have the certificates in them.
 
 The API has no reference of ours. A certificate whose reply was lost is found
 by its common name and recognized by its key. A request that was still
@@ -15,6 +17,8 @@ pending then cannot be found and is made again.
 
 from __future__ import annotations
 
+import base64
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,8 +40,14 @@ from certrail.ca.answer import (
     refusal,
 )
 from certrail.connectors import CertificateAuthority
-from certrail.errors import InvalidRequest, NotFound, Rejected, UnexpectedReply
-from certrail.log import effect, plain
+from certrail.errors import (
+    InvalidRequest,
+    NotFound,
+    PermissionRefused,
+    Rejected,
+    UnexpectedReply,
+)
+from certrail.log import effect, logger, plain
 from certrail.model import (
     UNREADABLE,
     Chain,
@@ -239,9 +249,14 @@ class _DigicertOne(CertificateAuthority):
             if not pem and item.serial_number:
                 path = f"v1/certificate/{quote(item.serial_number, safe='')}"
                 pem = http.json_of(self._call("GET", path), _Details).certificate
-            if "-----BEGIN" not in pem:
+            if not pem:
                 continue
-            leaf = chain_of(_pems(pem), self._label).leaf
+            try:
+                leaf = chain_of(_pems(pem), self._label).leaf
+            except UnexpectedReply as exc:
+                # Others may be for the name, imported from anywhere; ours is readable.
+                logger.warning("%s: certificate %s: %s", self._label, item.serial_number, exc)
+                continue
             if key_digest(leaf.public_key()) == digest:
                 return self._chain(pem, order, csr)
         return None
@@ -261,7 +276,7 @@ class _DigicertOne(CertificateAuthority):
             "include_ca_chain": True,
         }
         if self._settings.validity_days:
-            body["validity"] = {"days": self._settings.validity_days}
+            body["validity"] = {"unit": "days", "duration": self._settings.validity_days}
         return body
 
     def _chain(self, text: str, order: Order, csr: Csr | None = None) -> Chain:
@@ -296,6 +311,14 @@ class _DigicertOne(CertificateAuthority):
                 connector=self._label,
                 code=exc.code,
             ) from exc
+        except PermissionRefused as exc:
+            raise PermissionRefused(
+                str(exc),
+                remedy="Check the profile's id, and that the token's user may use the profile: "
+                "the service answers the same to both.",
+                connector=self._label,
+                code=exc.code,
+            ) from exc
         if reply.is_success:
             return reply
         raise refusal(
@@ -311,7 +334,18 @@ class _DigicertOne(CertificateAuthority):
 
 
 def _pems(text: str) -> list[str]:
-    """Return the certificates of *text*, which may be PKCS #7 in PEM."""
+    """Return the certificates of *text*: PEM, PKCS #7 in PEM, or one in Base64 without a frame.
+
+    The last is how certificates are shown that were issued before.
+
+    Raises:
+        UnexpectedReply: it is none of these.
+    """
+    if "-----BEGIN" not in text:
+        try:
+            return [ssl.DER_cert_to_PEM_cert(base64.b64decode(text, validate=True))]
+        except ValueError as exc:
+            raise UnexpectedReply("the certificate is neither PEM nor Base64") from exc
     if "-----BEGIN PKCS7-----" not in text:
         return [text]
     try:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from blocks.ca.digicert_one import DigicertOne
 from certrail.connectors import CertificateAuthority
-from certrail.errors import InvalidRequest, NotFound, Rejected, UnexpectedReply
+from certrail.errors import (
+    ConnectorError,
+    InvalidRequest,
+    NotFound,
+    PermissionRefused,
+    Rejected,
+    UnexpectedReply,
+)
 from certrail.model import Chain, OrderStatus, RevocationReason
 from certrail.wait import Pending
 from tests.integration.ca.issuing import collect, csr_for, issue, spec
@@ -63,11 +71,15 @@ def test_a_request_for_another_key_is_not_handed_out(api: DigicertOneApi) -> Non
             ca.collect(order)
 
 
-def test_a_wrong_profile_is_not_found(api: DigicertOneApi) -> None:
-    """The id is easily mistyped."""
-    with opened(api, profile_id="nope") as ca:
+@pytest.mark.parametrize(("status", "error"), [(403, PermissionRefused), (404, NotFound)])
+def test_a_wrong_profile_is_told(
+    api: DigicertOneApi, status: int, error: type[ConnectorError]
+) -> None:
+    """The id is easily mistyped; the service answers as if it were somebody else's."""
+    api.unknown_profile = status
+    with opened(api, profile_id=str(uuid4())) as ca:
         for call in (ca.check, lambda: issue(ca, NAME)):
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(error) as caught:
                 call()
             assert "profile" in caught.value.remedy
 
@@ -113,4 +125,17 @@ def test_the_seat_is_the_one_configured(api: DigicertOneApi, seat: str, sent: st
         issue(ca, NAME)
 
     assert api.bodies[-1]["seat"] == {"seat_id": sent}
-    assert api.bodies[-1]["validity"] == {"days": 30}
+    assert api.bodies[-1]["validity"] == {"unit": "days", "duration": 30}
+
+
+def test_an_unreadable_certificate_of_the_same_name_is_passed_over(
+    api: DigicertOneApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificates from anywhere can be imported; they must not stop the next order."""
+    with opened(api) as ca:
+        issue(ca, NAME)
+        described = api._details
+        monkeypatch.setattr(api, "_details", lambda e: {**described(e), "certificate": "AAAA"})
+        issue(ca, NAME)
+
+    assert api.issued(NAME) == 2
