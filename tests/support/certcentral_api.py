@@ -1,7 +1,8 @@
 """An imitation of DigiCert CertCentral's Services API, version 2.
 
 Modelled on pages of dev.digicert.com as read in November 2026: "List orders",
-"Order info", "Order OV/EV SSL", "Reissue certificate", "Duplicate
+"Get orders
+by alternative order ID", "Order info", "Order OV/EV SSL", "Reissue certificate", "Duplicate
 certificate", "Revoke certificate", "Download certificate by format", "Add
 domain", "Submit for validation", "Domain info", "List domains", "Check domain
 DCV", "OV/EV SSL: Generate DCV token", "Rate limits". Invented, since those
@@ -34,6 +35,7 @@ _ORDER_FIELDS = {
     *("certificate", "organization", "order_validity", "payment_method", "skip_approval"),
     *("disable_renewal_notifications", "comments", "dcv_method", "container"),
     "renewal_of_order_id",
+    "alternative_order_id",
 }
 _CERTIFICATE_FIELDS = {
     *("common_name", "dns_names", "csr", "signature_hash", "cert_validity", "ca_cert_id"),
@@ -89,6 +91,7 @@ class CertCentralApi(RestService):
         txt: looks up TXT values at a name.
         slow: how many times an order is asked for before it is issued.
         limit: calls within five seconds.
+        alternative_ids: whether the account may give orders ids of its own.
     """
 
     prefix = "/services/v2"
@@ -105,6 +108,7 @@ class CertCentralApi(RestService):
         self.orders: dict[int, PlacedOrder] = {}
         self.domains: dict[int, KnownDomain] = {}
         self.may_skip_approval = True
+        self.alternative_ids = True
         self._numbers = itertools.count(1001)
         self._asked: dict[int, int] = {}
         self._recent: deque[float] = deque()
@@ -227,6 +231,19 @@ class CertCentralApi(RestService):
         page = {"total": len(shown), "limit": limit, "offset": offset}
         return Answer(200, {"orders": shown[offset : offset + limit], "page": page})
 
+    @route("GET", r"/services/v2/order/alternate/([^/]+)")
+    def by_alternative_id(self, call: Call, wanted: str) -> Answer:
+        """Orders with an id of the account's own; it need not be unique."""
+        if not self.alternative_ids:
+            raise _refuse(404, "not_found", "no such path")
+        found = [o for o in self.orders.values() if o.body.get("alternative_order_id") == wanted]
+        shown = [{"order_id": o.id, "status": self._order(o, csr=False)["status"]} for o in found]
+        for each, order in zip(shown, found, strict=True):
+            if order.issues[-1].leaf is not None:
+                each["certificate_id"] = order.issues[-1].id
+        page = {"total": len(found), "limit": 1000, "offset": 0}
+        return Answer(200, {"orders": shown, "page": page})
+
     @route("POST", r"/services/v2/order/certificate/([a-z0-9_]+)")
     def place(self, call: Call, product: str) -> Answer:
         """Place an order."""
@@ -234,6 +251,9 @@ class CertCentralApi(RestService):
             raise _refuse(400, "invalid_product_name_id", f"{product} is not in your account")
         body = _whole(call.body, _ORDER_FIELDS, optional=True)
         self._must_be_ours(body)
+        if "alternative_order_id" in body and not self.alternative_ids:
+            text = "alternative_order_id is not enabled for your account"
+            raise _refuse(400, "invalid_parameter", text)
         for wanted in ("certificate", "order_validity", "payment_method"):
             if wanted not in body:
                 raise _refuse(400, "missing_field", f"{wanted} is missing")
@@ -354,6 +374,7 @@ class CertCentralApi(RestService):
             "order_valid_till": order.ends.strftime("%Y-%m-%d"),
             "product": {"name_id": order.product},
             "organization": {"id": self.organization},
+            **{k: v for k, v in order.body.items() if k == "alternative_order_id"},
         }
 
     def _known(self, number: str) -> KnownDomain:

@@ -9,9 +9,12 @@ hand: what has been run is our imitation of it. Not found there and so not
 relied on: the error codes of single calls, what a wrong key answers (401 and
 403 both count), whether 429 carries Retry-After.
 
-The API has no field of ours that orders can be searched by. An order whose
-reply was lost is found by its common name and recognized by the key in its
-CSR, which no other request has.
+Our reference is stored as the order's ``alternative_order_id``, by which an order
+whose reply was lost is found; the key in its CSR, which no other request has, is the
+second check. Such ids need not be unique, and the pages do not say whether every
+account has them: an order that is refused for that field is placed without it, and is
+found among the newest orders for the common name by the key in its CSR. Reissues and
+duplicates have no such id and are found by their CSR in their order.
 
 Control of domains is proven for the account ("prevalidation"), which is what
 lets OV and EV orders be issued at once. DV products are validated order by

@@ -46,6 +46,19 @@ class OrderPage(BaseModel):
     orders: list[OrderInfo] = []
 
 
+class AlternateOrder(BaseModel):
+    """An order as the search by alternative order id shows it."""
+
+    order_id: int
+    status: str = ""
+
+
+class AlternateOrders(BaseModel):
+    """The orders with one alternative order id; several may have the same."""
+
+    orders: list[AlternateOrder] = []
+
+
 class Certificates(BaseModel):
     """Reissues or duplicates of an order."""
 

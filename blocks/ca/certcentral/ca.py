@@ -10,11 +10,19 @@ from urllib.parse import quote
 
 import httpx
 
-from blocks.ca.certcentral.api import Api, Certificates, Me, Ordered, OrderInfo, OrderPage
+from blocks.ca.certcentral.api import (
+    AlternateOrders,
+    Api,
+    Certificates,
+    Me,
+    Ordered,
+    OrderInfo,
+    OrderPage,
+)
 from blocks.ca.certcentral.domains import METHOD, Domains
 from certrail.ca.answer import chain_of, common_name, is_csr_for, is_ip, key_digest
 from certrail.connectors import CertificateAuthority, OffersRenewalInfo, ValidatesDomains
-from certrail.errors import InvalidRequest, NotFound, Rejected, Throttled
+from certrail.errors import InvalidRequest, NotFound, PermissionRefused, Rejected, Throttled
 from certrail.log import effect, logger, plain
 from certrail.model import (
     Account,
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 _RENEWAL_WINDOW = timedelta(days=90)
 _MOST_CANDIDATES = 50
 _SLOWEST_POLL = 60.0
+_REFERENCE = "alternative_order_id"
 _DEAD = frozenset({"rejected", "denied", "canceled", "revoked", "expired"})
 _WAITS_FOR = {
     "needs_approval": "an administrator has to approve it in CertCentral",
@@ -184,6 +193,26 @@ class CertCentralCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
                 if is_csr_for(each.csr, digest):
                     return Ordered(id=number, certificate_id=each.id)
             return None
+        return self._find_by_reference(order, digest) or self._find_by_name(order, digest)
+
+    def _find_by_reference(self, order: Order, digest: str) -> Ordered | None:
+        """Return the order with our reference, if it is for our CSR."""
+        path = f"order/alternate/{quote(order.key, safe='')}"
+        try:
+            listed = http.json_of(self._api.call("GET", path), AlternateOrders)
+        except (NotFound, PermissionRefused, Rejected):
+            return None  # no such order, or an account without alternative order ids
+        for candidate in listed.orders:
+            number = candidate.order_id
+            if candidate.status not in _DEAD and self._is_for(number, digest):
+                return Ordered(id=number)
+        return None
+
+    def _find_by_name(self, order: Order, digest: str) -> Ordered | None:
+        """Return the order for our CSR among the newest with the common name.
+
+        It may have been placed without our reference.
+        """
         params = {
             "filters[common_name]": _common_name(order),
             "sort": "-date_created",
@@ -191,11 +220,12 @@ class CertCentralCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         }
         listed = http.json_of(self._api.call("GET", "order/certificate", params=params), OrderPage)
         for candidate in listed.orders:
-            if candidate.status not in _DEAD and is_csr_for(
-                self._info(candidate.id).certificate.csr, digest
-            ):
+            if candidate.status not in _DEAD and self._is_for(candidate.id, digest):
                 return Ordered(id=candidate.id)
         return None
+
+    def _is_for(self, number: int, digest: str) -> bool:
+        return is_csr_for(self._info(number).certificate.csr, digest)
 
     def _place(self, order: Order, csr: Csr) -> Ordered:
         settings, names = self._settings, order.data["names"]
@@ -233,7 +263,15 @@ class CertCentralCa(CertificateAuthority, ValidatesDomains, OffersRenewalInfo):
         if "previous" in order.data and _ends_soon(order.data.get("previous_ends", "")):
             body["renewal_of_order_id"] = order.data["previous"]
         path = f"order/certificate/{quote(order.data['product'], safe='')}"
-        return http.json_of(self._api.call("POST", path, body), Ordered)
+        try:
+            reply = self._api.call("POST", path, {**body, _REFERENCE: order.key})
+        except (PermissionRefused, Rejected) as exc:
+            # Nothing was ordered. Where the account has no such ids, the CSR has to do.
+            if _REFERENCE not in f"{exc.code} {exc}":
+                raise
+            logger.info("%s: ordered without our reference: %s", self._label, exc)
+            reply = self._api.call("POST", path, body)
+        return http.json_of(reply, Ordered)
 
     def _collect(self, order: Order) -> Chain | Pending:
         info = self._info(order.remote_id)

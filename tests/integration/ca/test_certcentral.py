@@ -303,6 +303,49 @@ def test_an_order_is_recognized_among_others_for_the_name(api: CertCentralApi) -
     assert len(api.orders) == 7
 
 
+def test_an_order_is_found_by_our_reference(api: CertCentralApi) -> None:
+    """However many orders for the name came after it: it is not looked for among them."""
+    with opened(api, product="private_ssl_flex") as ca:
+        ready, csr = ca.open_order(spec(NAME, key="ref-x")), csr_for(NAME)
+        placed = ca.finalize(ready, csr)
+        for number in range(51):
+            ca.finalize(ca.open_order(spec(NAME, key=f"ref-{number}")), csr_for(NAME))
+        api.calls.clear()
+
+        assert ca.finalize(ready, csr).remote_id == placed.remote_id
+
+    paths = [path for _, path in api.calls]
+    assert paths == [
+        f"{api.prefix}/order/alternate/ref-x",
+        f"{api.prefix}/order/certificate/{placed.remote_id}",
+    ]
+    assert bodies(api)[0]["alternative_order_id"] == "ref-x"
+
+
+def test_our_reference_alone_is_not_enough(api: CertCentralApi) -> None:
+    """Alternative ids need not be unique; an order for another key is not ours."""
+    with opened(api, product="private_ssl_flex") as ca:
+        ready = ca.open_order(spec(NAME, key="ref-x"))
+        first = ca.finalize(ready, csr_for(NAME))
+
+        assert ca.finalize(ready, csr_for(NAME)).remote_id != first.remote_id
+
+
+def test_an_account_without_alternative_ids_is_ordered_from_all_the_same(
+    api: CertCentralApi,
+) -> None:
+    """The order is placed once, without our reference, and found by its CSR."""
+    api.alternative_ids = False
+    with opened(api, product="private_ssl_flex") as ca:
+        ready, csr = ca.open_order(spec(NAME)), csr_for(NAME)
+        placed = ca.finalize(ready, csr)
+
+        assert ca.finalize(ready, csr).remote_id == placed.remote_id
+
+    (body,) = bodies(api)
+    assert "alternative_order_id" not in body
+
+
 @pytest.mark.parametrize("how", ["reissue", "duplicate"])
 def test_a_certificate_is_replaced_within_its_order(api: CertCentralApi, how: str) -> None:
     """Orders are paid for by the year; what is left of one is used."""
