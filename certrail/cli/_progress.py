@@ -169,6 +169,13 @@ def _head(view: RequestView) -> Iterator[str]:
 
 def _foot(view: RequestView) -> Iterator[str]:
     request = view.request
+    if view.places:
+        done = sum(place.is_installed for place in view.places)
+        yield f"applied on {done} of {len(view.places)}"
+        for place in view.places:
+            mark = "✓" if place.is_installed else "·"
+            told = f": {plain(place.detail)}" if place.detail else ""
+            yield f"  {mark} {plain(place.name)}{told}"
     if view.certificate:
         one = view.certificate
         yield (

@@ -22,7 +22,6 @@ from certrail.settings import adopt
 from certrail.steps import looking
 from certrail.store import configured, inventory, observed
 from certrail.store.database import transaction
-from certrail.store.filters import Clause, Operator
 from certrail.tls.addresses import is_ip
 from certrail.tls.scan import Scanned, scan
 from certrail.tls.starttls import StartTls, guess_starttls
@@ -100,8 +99,8 @@ def sites_of_target(name: str, *, keep: bool, profile: str | None = None) -> Off
         )
     block = _prefect.load_block(found[name].reference)
     known = {
-        (str(detail.server.get("kind", "")), *_site_key(detail.server)): detail.row.location
-        for detail in _endpoints_on(name)
+        (str(server.get("kind", "")), *_site_key(server)): location
+        for location, server in inventory.servers_on(name)
     }
     offer = Offer([], [])
     with block.connect() as opened:
@@ -193,11 +192,6 @@ def _servers(name: str, opened: Any) -> Iterator[tuple[dict[str, Any], InstallTa
         yield one.settings, registry.open_target(opened, one.settings), one.running
 
 
-def _endpoints_on(name: str) -> list[inventory.Detail]:
-    on_target = [Clause("target", Operator.EQUAL, (name,))]
-    return [inventory.get(row.location) for row in inventory.find(on_target)]
-
-
 def _site_key(settings: Mapping[str, Any]) -> tuple[str, str]:
     return str(settings.get("site", "")), str(settings.get("listen") or "")
 
@@ -205,8 +199,8 @@ def _site_key(settings: Mapping[str, Any]) -> tuple[str, str]:
 def _known_servers(name: str) -> list[dict[str, Any]]:
     """Return how the servers of a host are configured in the inventory."""
     servers: dict[str, dict[str, Any]] = {}
-    for detail in _endpoints_on(name):
-        settings = {k: v for k, v in detail.server.items() if k not in _OF_A_SITE}
+    for _, server in inventory.servers_on(name):
+        settings = {k: v for k, v in server.items() if k not in _OF_A_SITE}
         if settings.get("kind") in registry.kinds():
             servers[str(sorted(settings.items(), key=str))] = settings
     return list(servers.values())

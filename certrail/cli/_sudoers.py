@@ -31,7 +31,7 @@ def lines(name: str, account: str) -> list[str]:
         if not isinstance(opened, Host):
             raise InvalidRequest(f"{name} is no machine, so it has no sudo")
         servers = inventory.servers_on(name)
-        needed = [one for server in servers for one in sudoers.commands(server, opened)]
+        needed = [one for _, server in servers for one in sudoers.commands(server, opened)]
     if not needed:
         raise InvalidRequest(
             f"no endpoint on {name} has a server that needs anything as root",

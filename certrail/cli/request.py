@@ -71,9 +71,10 @@ def start(
             echo_json(found)
             return DONE
         click.echo(f"{found['action']} {found['location']}: nothing was ordered or changed")
-        click.echo(f"{found['target']}, {found['server']} at {found['place']}: {found['summary']}")
-        click.echo(f"certificates are kept in {found['directory']}")
-        click.echo(found["diff"], nl=False)
+        for one in (found, *found.get("also_on", ())):
+            click.echo(f"{one['target']}, {one['server']} at {one['place']}: {one['summary']}")
+            click.echo(f"certificates are kept in {one['directory']}")
+            click.echo(one["diff"], nl=False)
         return DONE
     if at is not None and window:
         raise InvalidRequest("--at and --window exclude each other", remedy="Give one of them.")

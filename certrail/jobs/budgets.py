@@ -60,9 +60,9 @@ def names(plan: Plan) -> tuple[str, ...]:
     if plan.validation is not None:
         domains = {registered_domain(name) for name in plan.names}
         found += sorted(f"domain:{domain}" for domain in domains if domain)
-    if plan.target is not None:
-        found.append(f"device:{plan.target.name}")
-    return tuple(found)
+    targets = [plan.target, *(place.target for place in plan.also_on)]
+    found += [f"device:{one.name}" for one in targets if one is not None]
+    return tuple(dict.fromkeys(found))
 
 
 def registered_domain(name: str) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     any_,
     func,
     literal,
+    or_,
     select,
     true,
 )
@@ -36,7 +37,7 @@ from certrail.store.filters import Clause, parse
 from certrail.store.inventory_conditions import condition, is_derived
 from certrail.store.inventory_order import Part, Place, near, parts
 from certrail.store.inventory_query import ALIASES, FIELDS, KEY_REUSED, rows
-from certrail.store.schema import certificates, endpoints, profiles
+from certrail.store.schema import HAS_FURTHER_PLACES, certificates, endpoints, profiles
 from certrail.tracker import Status
 
 _CHUNK = 1000
@@ -289,12 +290,28 @@ def locations(filters: Sequence[Clause] = ()) -> list[tuple[UUID, str]]:
         return [(row.id, row.location) for row in found]
 
 
-def servers_on(target: str) -> list[dict[str, Any]]:
-    """Return the ``server`` of each endpoint on *target*, in the order of their locations."""
-    query = select(endpoints.c.server).where(endpoints.c.target == target)
+def servers_on(target: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return location and ``server`` of each place on *target*, by location.
+
+    A place is that of an endpoint, or one of its further ones (``also_on``).
+    """
+    query = (
+        select(endpoints.c.location, endpoints.c.target, endpoints.c.server, endpoints.c.also_on)
+        .where(or_(endpoints.c.target == target, HAS_FURTHER_PLACES))
+        .order_by(endpoints.c.location)
+    )
     with transaction() as connection:
-        found = connection.execute(query.order_by(endpoints.c.location)).scalars().all()
-    return [dict(server) for server in found if server]
+        found = connection.execute(query).all()
+    places = [
+        (row.location, server)
+        for row in found
+        for name, server in [
+            (row.target, row.server),
+            *((one["target"], one["server"] or row.server) for one in row.also_on),
+        ]
+        if name == target
+    ]
+    return [(location, dict(server)) for location, server in places if server]
 
 
 def get(location: str) -> Detail:

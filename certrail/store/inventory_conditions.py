@@ -21,6 +21,7 @@ from sqlalchemy import (
     any_,
     false,
     func,
+    literal_column,
     not_,
     or_,
     select,
@@ -33,7 +34,7 @@ from certrail.risk import RiskCode
 from certrail.store import risk_query
 from certrail.store.filters import Clause, Kind, Operator
 from certrail.store.inventory_query import FIELDS, KEY_REUSED, reused_keys, risk_name, rows
-from certrail.store.schema import endpoints, jobs, profiles, requests
+from certrail.store.schema import HAS_FURTHER_PLACES, endpoints, jobs, profiles, requests
 from certrail.tracker import ACTIVE, FAILED, RESULT_SHOWN_FOR, SUCCESSFUL, Status
 
 _NEGATED = (Operator.NOT_EQUAL, Operator.CONTAINS_NOT)
@@ -127,6 +128,8 @@ def _negatable(clause: Clause, tests: Sequence[Any]) -> ColumnElement[bool]:
 
 def _test(relation: Subquery, kind: Kind, clause: Clause, value: Any) -> Any:
     column: ColumnElement[Any] = relation.c[clause.field]
+    if clause.field == "target":
+        return or_(_plain_test(column, clause, value), _also_on(relation, clause, str(value)))
     if clause.field == "request_id":
         return _request(column, clause, str(value))
     match clause.operator:
@@ -151,6 +154,22 @@ def _test(relation: Subquery, kind: Kind, clause: Clause, value: Any) -> Any:
     return column == value
 
 
+def _plain_test(column: ColumnElement[Any], clause: Clause, value: Any) -> Any:
+    if clause.operator in (Operator.CONTAINS, Operator.CONTAINS_NOT):
+        return column.icontains(str(value), autoescape=True)
+    return column == str(value).lower()
+
+
+def _also_on(relation: Subquery, clause: Clause, value: str) -> ColumnElement[bool]:
+    """Return whether it is a further place of the certificate; few endpoints have any."""
+    names = func.jsonb_path_query_array(endpoints.c.also_on, literal_column("'$[*].target'"))
+    if clause.operator in (Operator.CONTAINS, Operator.CONTAINS_NOT):
+        test = sql_cast(names, Text).icontains(value, autoescape=True)
+    else:
+        test = names.op("@>")(func.jsonb_build_array(value.lower()))
+    return _among(relation, select(endpoints.c.id).where(HAS_FURTHER_PLACES, test))
+
+
 def _text(relation: Subquery, name: str) -> ColumnElement[Any]:
     if name == "names":
         return cast("ColumnElement[Any]", relation.c.shown_words)
@@ -161,8 +180,6 @@ def _text(relation: Subquery, name: str) -> ColumnElement[Any]:
 def _equals(column: ColumnElement[Any], name: str, value: str) -> Any:
     if name in ("location", "automation_status"):
         return column == value.lower().replace(" ", "-")
-    if name == "target":
-        return column == value.lower()
     if name == "fingerprint":
         return column == value.lower().replace(":", "")
     return func.lower(column) == value.lower()

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from certrail.jobs.pauses import AT_THE_CA, Pause, budget_of, last
 from certrail.store import pauses, places, requests, steps
 from certrail.store.database import transaction
+from certrail.store.places import PlaceRow
 from certrail.store.requests import Request
 from certrail.store.schema import certificates, jobs
 from certrail.store.steps import Attempt, Step
@@ -45,6 +46,7 @@ class RequestView:
     Attributes:
         history: every try of every step, oldest first; None where it was not asked for.
         waits_for: the pause of its CA's budget, None where nothing holds it up.
+        places: where its certificate is wanted, if that is several machines.
     """
 
     request: Request
@@ -54,6 +56,7 @@ class RequestView:
     flow_run_url: str | None
     history: tuple[Attempt, ...] | None = None
     waits_for: Pause | None = None
+    places: tuple[PlaceRow, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -96,8 +99,8 @@ class RequestView:
         }
         if self.waits_for is not None:
             shown["waits_for"] = pause_json(self.waits_for)
-        if request.plan.also_on:
-            shown["places"] = [one.to_json() for one in places.of_request(request.id)]
+        if self.places:
+            shown["places"] = [one.to_json() for one in self.places]
         if self.history is not None:
             shown["history"] = [_attempt(attempt) for attempt in self.history]
         return shown
@@ -127,6 +130,7 @@ def views(listed: Sequence[Request], *, ui_url: str) -> list[RequestView]:
             certificate=obtained.get(request.certificate_id) if request.certificate_id else None,
             flow_run_url=run_url(ui_url, request.flow_run_id),
             waits_for=_pause_of(request, by_request[request.id], paused),
+            places=_places(request) if request.plan.also_on else (),
         )
         for request in listed
     ]
@@ -159,6 +163,14 @@ def time_text(moment: datetime | None) -> str | None:
 def pause_json(pause: Pause) -> dict[str, Any]:
     """Return a budget that pauses as plain data."""
     return {"budget": pause.budget, "until": time_text(pause.until), "why": pause.why}
+
+
+def _places(request: Request) -> tuple[PlaceRow, ...]:
+    if begun := places.of_request(request.id):
+        return tuple(begun)
+    targets = [request.plan.target, *(place.target for place in request.plan.also_on)]
+    names = [target.name if target else request.location for target in targets]
+    return tuple(PlaceRow(n, name, None, False, None) for n, name in enumerate(names))
 
 
 def _pause_of(request: Request, of_it: Sequence[Step], paused: Sequence[Pause]) -> Pause | None:

@@ -85,6 +85,9 @@ profiles = Table(
     CheckConstraint(f"workflow in ({_quoted(Workflow)})", name="workflow"),
 )
 
+HAS_FURTHER_PLACES = text("also_on <> '[]'::jsonb")
+"""What the index of the few endpoints is about whose certificate is on several machines."""
+
 endpoints = Table(
     "endpoints",
     metadata,
@@ -162,6 +165,7 @@ endpoints = Table(
     Index("ix_endpoints_served_fingerprint", "served_fingerprint"),
     Index("ix_endpoints_profile_location", "profile_id", "location"),
     Index("ix_endpoints_target_location", "target", "location"),
+    Index("ix_endpoints_also_on", "location", postgresql_where=HAS_FURTHER_PLACES),
     Index(
         "ix_endpoints_not_configured",
         "location",

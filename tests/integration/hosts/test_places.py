@@ -12,12 +12,21 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert
 
+from certrail.cli._dry_run import changes
+from certrail.cli._progress import show
 from certrail.cli._starting import order_rollback
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.configuration.plan import Plan
 from certrail.configuration.profile import ProfileConfig
 from certrail.connectors import InstallTarget
-from certrail.errors import ActivationRefused, CertrailError, InvalidRequest, ProbeFailed
+from certrail.errors import (
+    ActivationRefused,
+    CertrailError,
+    InvalidRequest,
+    ProbeFailed,
+    Unreachable,
+)
+from certrail.jobs import budgets
 from certrail.model import Bundle, Chain, Fingerprint, Site
 from certrail.remote.local import LocalHost
 from certrail.servers.registry import open_target, site_of
@@ -26,6 +35,7 @@ from certrail.steps.outcome import Work
 from certrail.store import (
     certificates,
     configured,
+    inventory,
     keys,
     new_requests,
     plans,
@@ -159,6 +169,58 @@ def test_installed_and_tested_everywhere(fleet: Fleet) -> None:
         ("web02", True),
         ("web03", True),
     ]
+
+
+def test_the_dry_run_shows_every_place(fleet: Fleet) -> None:
+    """What would be written on each machine, and nothing is."""
+    before = [web.config.read_bytes() for web in fleet.webs.values()]
+
+    shown = changes(plans.for_location(LOCATION).plan, [WWW], fleet.open)
+
+    assert [one["target"] for one in shown] == ["web01", "web02", "web03"]
+    assert [one["server"] for one in shown] == ["nginx", "nginx", "apache"]
+    for one, web in zip(shown, fleet.webs.values(), strict=True):
+        assert f"+++ b{web.config}" in one["diff"]
+        assert f"certrail/{WWW}/live/fullchain.pem" in one["diff"]
+    assert before == [web.config.read_bytes() for web in fleet.webs.values()]
+    assert not [web for web in fleet.webs.values() if (web.directory / "certrail").exists()]
+
+
+def test_each_machine_is_found_and_counted(fleet: Fleet) -> None:
+    """The filter of a target, what is served on one, and the budgets of a job know all three."""
+
+    def found(text: str) -> list[str]:
+        return [row.location for row in inventory.find(inventory.parse_filter(text))]
+
+    for text in ("target=web01", "target=WEB03", "target~eb02", "target!=web04"):
+        assert found(text) == [LOCATION]
+    for text in ("target=web04", "target!=web02", "target!~web03", "target=web0"):
+        assert found(text) == []
+    assert budgets.names(plans.for_location(LOCATION).plan)[-3:] == (
+        "device:web01",
+        "device:web02",
+        "device:web03",
+    )
+    ((location, server),) = inventory.servers_on("web03")
+    assert (location, server["kind"]) == (LOCATION, "apache")
+
+
+def test_what_is_shown_of_a_request_says_how_far_it_is(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything was installed, and with what failed."""
+    made = fleet.request()
+    show(request_view.view(made, ui_url=""))
+    assert "applied on 0 of 3\n  · web01\n" in capsys.readouterr().out
+
+    fleet.broken["web02"] = Unreachable("web02 does not answer")
+    with pytest.raises(Unreachable):
+        fleet.run(made.id)
+    show(request_view.view(requests.get(made.id), ui_url=""))
+
+    told = capsys.readouterr().out
+    assert "applied on 2 of 3\n  ✓ web01: nginx: " in told
+    assert "  · web02: web02 does not answer\n  ✓ web03: Apache: " in told
 
 
 def test_one_that_fails_keeps_no_other_waiting(fleet: Fleet) -> None:
