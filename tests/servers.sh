@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
   apache2 bind9 bind9-dnsutils curl default-jre-headless dovecot-imapd dovecot-pop3d haproxy
-  libgnutls-dane0 libidn12
+  golang-github-smallstep-certificates-dev golang-go libgnutls-dane0 libidn12
   lighttpd lighttpd-mod-openssl mariadb-server nginx
   openssh-client openssh-server openssl pdns-backend-lmdb pdns-backend-sqlite3 pdns-server pebble
   postfix postgresql procps redis-server slapd sudo systemd
@@ -54,4 +54,18 @@ if ! getent passwd Debian-exim >/dev/null; then
     exit 1
   fi
   useradd --system --user-group --no-create-home --shell /usr/sbin/nologin Debian-exim
+fi
+
+# Debian has smallstep's step-ca as a library only: its server is built of it, once.
+source=$(dirname "$(realpath "$0")")/support/step_ca
+built=/var/tmp/certrail-test-step-ca-$(id -u)
+mkdir -p "$built"
+exec 9>"$built/lock"
+flock 9
+if ! cmp -s "$source/main.go" "$built/main.go"; then
+  folder=$(mktemp -d)
+  CGO_ENABLED=0 GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$folder" \
+    go build -o "$built/step-ca" "$source/main.go"
+  rm -rf "$folder"
+  cp "$source/main.go" "$built/main.go"
 fi

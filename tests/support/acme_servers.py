@@ -2,6 +2,7 @@
 
 * :func:`caddy_ca` fails parallel orders of one account with status 500 and leaves a
   failed challenge "pending" with an error.
+* :func:`step_ca` is the server that Caddy's is built on, with limits of its own for lifetimes.
 * :func:`openbao_ca` speaks plain HTTP, sends the root along, and can require EAB.
 * :func:`acme2certifier` has renewal information and profiles.
 """
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.process import free_port, running
+from tests.support.signing_ca import PEM, SigningCa
 
 _REPOSITORY = Path(__file__).parents[2]
 
@@ -94,6 +96,40 @@ https://127.0.0.1:{port} {{
     with running(argv, log=log, port=port, env=env):
         root = _json("GET", f"http://127.0.0.1:{admin}/pki/ca/lab")["root_certificate"]
         yield AcmeServer(f"https://127.0.0.1:{port}/acme/lab/directory", str(bundle), root, log)
+
+
+@contextmanager
+def step_ca(folder: Path, *, dns: str) -> Iterator[AcmeServer]:
+    """Run smallstep's step-ca, which validates dns-01 by asking *dns* (``host:port``).
+
+    For http-01 it would look at port 80, which is not ours to take.
+    """
+    program = Path(f"/var/tmp/certrail-test-step-ca-{os.getuid()}/step-ca")
+    assert program.exists(), "step-ca is missing: tests/servers.sh builds it"
+    authority, port = SigningCa("Certrail Lab"), free_port()
+    root, issuer, key = (folder / name for name in ("root.pem", "issuer.pem", "issuer.key"))
+    root.write_bytes(authority.root.public_bytes(PEM))
+    issuer.write_bytes(authority.intermediate.public_bytes(PEM))
+    key.write_text(authority.key_pem)
+    config = folder / "ca.json"
+    config.write_text(
+        json.dumps(
+            {
+                "root": str(root),
+                "crt": str(issuer),
+                "key": str(key),
+                "address": f"127.0.0.1:{port}",
+                "dnsNames": ["127.0.0.1"],
+                "logger": {"format": "text"},
+                "db": {"type": "bbolt", "dataSource": str(folder / "database")},
+                "authority": {"provisioners": [{"type": "ACME", "name": "lab"}]},
+            }
+        )
+    )
+    log = folder / "step-ca.log"
+    with running([str(program), str(config), dns], log=log, port=port, env={"HOME": str(folder)}):
+        url = f"https://127.0.0.1:{port}/acme/lab/directory"
+        yield AcmeServer(url, str(root), root.read_text(), log)
 
 
 @dataclass(frozen=True)

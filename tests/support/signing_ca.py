@@ -35,6 +35,12 @@ class SigningCa:
         issuer = self.intermediate.subject
         return _certificate(subject, csr.public_key(), issuer, self._key, names, days)
 
+    @property
+    def key_pem(self) -> str:
+        """The intermediate's key, for a server that signs with it."""
+        none = serialization.NoEncryption()
+        return self._key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, none).decode()
+
     def bundle(self, leaf: x509.Certificate, *, root: bool = False) -> str:
         """Return leaf, intermediate and, if wanted, root in PEM."""
         parts = [leaf, self.intermediate, *([self.root] if root else [])]

@@ -1,4 +1,4 @@
-"""Caddy, OpenBao and acme2certifier: each has a habit that Pebble has not."""
+"""Caddy, step-ca, OpenBao and acme2certifier: each has a habit that Pebble has not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.acme_client import (
     spec,
     validate,
 )
-from tests.support.acme_servers import AcmeServer, acme2certifier, caddy_ca, openbao_ca
+from tests.support.acme_servers import AcmeServer, acme2certifier, caddy_ca, openbao_ca, step_ca
 from tests.support.pebble import ChallengeServer
 
 PROFILES = {"internal": "https://ca.test/internal", "short": "six days"}
@@ -55,6 +55,15 @@ def caddy(
 ) -> Iterator[AcmeServer]:
     """Caddy as CA."""
     with caddy_ca(tmp_path_factory.mktemp("caddy"), dns=answers.dns) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def step(
+    tmp_path_factory: pytest.TempPathFactory, answers: ChallengeServer
+) -> Iterator[AcmeServer]:
+    """smallstep's step-ca, with its defaults."""
+    with step_ca(tmp_path_factory.mktemp("step"), dns=answers.dns) as server:
         yield server
 
 
@@ -162,6 +171,55 @@ def test_an_order_that_caddy_does_not_know(caddy: AcmeServer, connect: Connect, 
 
     with pytest.raises(NotFound):
         ca.reopen(replace(order, remote_id=order.remote_id[:-4] + "AAAA"))
+
+
+# --- step-ca -------------------------------------------------------------------------------------
+
+
+def test_step_ca_issues(step: AcmeServer, connect: Connect, dns: Publisher, name: str) -> None:
+    """Apex and wildcard, for a day that began a minute ago, with a chain to its root."""
+    ca = connect(url=step.directory_url, ca_bundle=step.ca_bundle)
+
+    chain = issue(ca, [name, f"*.{name}"], dns)
+
+    leaf = chain.leaf
+    assert set(subject_names(leaf)) == {name, f"*.{name}"}
+    assert issued_by(chain, step.root)
+    lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    assert lifetime == timedelta(days=1, minutes=1)
+
+
+def test_step_ca_takes_a_lifetime(
+    step: AcmeServer, connect: Connect, dns: Publisher, name: str
+) -> None:
+    """Between its shortest and longest, five minutes and a day unless it is told otherwise."""
+    ca = connect(url=step.directory_url, ca_bundle=step.ca_bundle, lifetime=timedelta(minutes=40))
+
+    leaf = issue(ca, [name], dns).leaf
+
+    left = leaf.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(minutes=20) < left <= timedelta(minutes=40)
+
+
+def test_step_ca_refuses_a_lifetime_past_its_own(
+    step: AcmeServer, connect: Connect, dns: Publisher, name: str
+) -> None:
+    """With status 500 at the end of the order, which nothing but another wish helps."""
+    ca = connect(url=step.directory_url, ca_bundle=step.ca_bundle, lifetime=timedelta(days=2))
+
+    with pytest.raises(CertrailError) as caught:
+        issue(ca, [name], dns)
+
+    assert "48 hours (`lifetime_hours`" in caught.value.remedy
+
+
+def test_step_ca_revokes(step: AcmeServer, connect: Connect, dns: Publisher, name: str) -> None:
+    """Once: the second time is quiet, as with every CA."""
+    ca = connect(url=step.directory_url, ca_bundle=step.ca_bundle)
+    chain = issue(ca, [name], dns)
+
+    ca.revoke(chain, RevocationReason.SUPERSEDED)
+    ca.revoke(chain, RevocationReason.SUPERSEDED)
 
 
 # --- OpenBao -------------------------------------------------------------------------------------
