@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from prefect import State, get_client
@@ -82,22 +82,32 @@ Who = Annotated[
 ]
 
 
-class Asked(BaseModel):
-    """What the form says, checked; a message names the field by its title."""
+class Asker(BaseModel):
+    """Who asks in a form, and why; a message names a field by its title."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: str
+    requested_by: str
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _trimmed(cls, value: Any) -> Any:
+        return plain(value).strip() if isinstance(value, str) else value
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the audit trail."""
+        return f"{self.requested_by} (Prefect UI)" if self.requested_by else "Prefect UI"
+
+
+class Asked(Asker):
+    """What the form of a request says, checked."""
 
     location: str = Field(min_length=1)
     action: Action | None
     when: Literal["now", "at", "maintenance window"]
     at: AwareDatetime | None
-    reason: str
-    requested_by: str
-
-    @field_validator("location", "reason", "requested_by", mode="before")
-    @classmethod
-    def _trimmed(cls, value: Any) -> Any:
-        return plain(value).strip() if isinstance(value, str) else value
 
     @field_validator("action", mode="before")
     @classmethod
@@ -108,11 +118,6 @@ class Asked(BaseModel):
     @classmethod
     def _given(cls, value: Any) -> Any:
         return value or None
-
-    @property
-    def actor(self) -> str:
-        """Who asks, for the audit trail."""
-        return f"{self.requested_by} (Prefect UI)" if self.requested_by else "Prefect UI"
 
     def must_fit(self) -> None:
         """Check the two fields that say when against each other.
@@ -129,6 +134,9 @@ class Asked(BaseModel):
                 f"Begin at is {self.at.astimezone(UTC):%Y-%m-%d %H:%M}Z, but When is `{self.when}`",
                 remedy="Choose `at` for that time, or leave Begin at empty.",
             )
+
+
+F = TypeVar("F", bound=Asker)
 
 
 async def run_form(
@@ -150,8 +158,8 @@ async def run_form(
         if request.plan.executor:
             return await _handed_over(run_id, request)
     except CertrailError as exc:
-        return await _refused(run_id, fields, exc)
-    await _show(run_id, request.flow_run_name, request)
+        return await refused(run_id, str(fields.get("location", "")), exc)
+    await show(run_id, request.flow_run_name, request)
     if request.status is Status.APPROVAL_PENDING:
         return await leave_until(request.id, _prefect.approval_state(request))
     if request.scheduled_at is not None:
@@ -161,7 +169,7 @@ async def run_form(
 
 
 def _order(run_id: UUID, workflow: Workflow, fields: dict[str, Any]) -> Request:
-    asked = _read(fields)
+    asked = read(Asked, fields)
     asked.must_fit()
     request = _starting.order(
         asked.location,
@@ -181,7 +189,7 @@ async def _handed_over(run_id: UUID, request: Request) -> State[Any]:
     """Let the executor that reaches the target run the request: this run is in no queue of its."""
     other = await in_thread(_prefect.start_run, request)
     await in_thread(requests.bind_run, request.id, other)
-    await _show(run_id, f"start {request.location}", None)
+    await show(run_id, f"start {request.location}", None)
     page = request_view.run_url(PREFECT_UI_URL.value() or "", other)
     return Completed(
         name="Handed over",
@@ -189,9 +197,14 @@ async def _handed_over(run_id: UUID, request: Request) -> State[Any]:
     )
 
 
-def _read(fields: dict[str, Any]) -> Asked:
+def read(form: type[F], fields: dict[str, Any]) -> F:
+    """Return what a form says.
+
+    Raises:
+        InvalidRequest: a field cannot be used; says which.
+    """
     try:
-        return Asked.model_validate(fields)
+        return form.model_validate(fields)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         title = str(first["loc"][0]).replace("_", " ").capitalize() if first["loc"] else "the form"
@@ -200,16 +213,16 @@ def _read(fields: dict[str, Any]) -> Asked:
         ) from None
 
 
-async def _refused(run_id: UUID, fields: dict[str, Any], error: CertrailError) -> State[Any]:
-    location = plain(str(fields.get("location", ""))).strip()
+async def refused(run_id: UUID, which: str, error: CertrailError) -> State[Any]:
+    """Return the end of a run whose form asks for *which*, and cannot have it."""
     if isinstance(error, Unreachable):
         # Nothing is wrong with the form: Retry in the page does it again.
         return Failed(message=f"Not ordered: {error}. {error.remedy}")
-    await _show(run_id, f"refused: {location}"[:200], None)
+    await show(run_id, f"refused: {plain(which).strip()}"[:200], None)
     return Failed(name="Refused", message=f"{error}. {error.remedy} Nothing was ordered.")
 
 
-async def _show(run_id: UUID, name: str, request: Request | None) -> None:
+async def show(run_id: UUID, name: str, request: Request | None) -> None:
     """Give the flow run the name and labels that every request's run has."""
     async with get_client() as client:
         await client.update_flow_run(run_id, name=name)

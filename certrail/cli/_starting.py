@@ -114,8 +114,14 @@ def order(
     )
 
 
-def roll_back(which: str, *, force: bool = False) -> Request:
+def roll_back(which: str, *, force: bool = False, actor: str = "", why: str = "") -> Request:
     """Make a request that brings back what an endpoint had before another one, and its run.
+
+    Args:
+        which: id of the request before which, or a location.
+        force: back even to what clients refuse.
+        actor: who asks; default: the account of this process.
+        why: their reason, for people.
 
     Raises:
         NotFound: there is no such request.
@@ -123,10 +129,11 @@ def roll_back(which: str, *, force: bool = False) -> Request:
         Conflict: the endpoint has an active request.
         Unreachable: see :func:`start`.
     """
-    return _handed_over(order_rollback(which, actor=audit.local_actor(), force=force))
+    actor = actor or audit.local_actor()
+    return _handed_over(order_rollback(which, actor=actor, force=force, why=why))
 
 
-def order_rollback(which: str, *, actor: str, force: bool = False) -> Request:
+def order_rollback(which: str, *, actor: str, force: bool = False, why: str = "") -> Request:
     """Check whether there is a way back and store the request; nothing runs yet.
 
     Raises:
@@ -154,7 +161,7 @@ def order_rollback(which: str, *, actor: str, force: bool = False) -> Request:
         reason=Reason(
             "requested",
             f"asked by {actor}: from serial {way.present.serial} (request {way.request.id}) "
-            f"back to {way.before.serial}",
+            f"back to {way.before.serial}" + (f": {why}" if why else ""),
         ),
         actor=actor,
         certificate_id=way.before.id,

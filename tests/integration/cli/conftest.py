@@ -15,7 +15,16 @@ from tests.support.stack import Stack, cli
 from tests.support.world import World, world
 
 _SITES = ("www", "bad", "cancelled", "wait", "agree")
-_PAGE_SITES = ("form", "refused", "later", "pressed", "form-cancelled", "blocks", "settled")
+_PAGE_SITES = (
+    "form",
+    "refused",
+    "later",
+    "pressed",
+    "form-cancelled",
+    "back",
+    "blocks",
+    "settled",
+)
 NAMES = [f"{name}.cli.example.test" for name in (*_SITES, *_PAGE_SITES)]
 
 

@@ -35,11 +35,11 @@ def api(shell: Shell) -> Iterator[PrefectApi]:
 
 
 class Form:
-    """The Custom run page of a workflow's form."""
+    """The Custom run page of the form of a workflow, or of ``rollback``."""
 
-    def __init__(self, api: PrefectApi, workflow: Workflow = Workflow.WEB_SERVER) -> None:
+    def __init__(self, api: PrefectApi, flow: str = Workflow.WEB_SERVER) -> None:
         self._api = api
-        self.deployment = api.get(f"/deployments/name/{workflow}/start-{workflow}")
+        self.deployment = api.get(f"/deployments/name/{flow}/start-{flow}")
 
     def send(self, **fields: Any) -> str:
         """Press Submit, with a name as the page makes it up; return the flow run's id."""
@@ -229,3 +229,57 @@ def test_a_cancelled_request_is_not_brought_back_by_a_restart(
     assert ended["state_type"] == "CANCELLED"
     assert "nothing was done" in ended["state"]["message"]
     assert shell.json("request", "show", location)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({}, "request", id="no request"),
+        pytest.param({"request": "a b"}, "request", id="two words"),
+        pytest.param({"request": "3f2a9c41", "force": "perhaps"}, "force"),
+        pytest.param({"request": "3f2a9c41", "location": "x:443"}, "location"),
+    ],
+)
+def test_nonsense_never_becomes_a_rollback(
+    api: PrefectApi, fields: dict[str, Any], said: str
+) -> None:
+    """The page says it beside the button."""
+    assert said in Form(api, "rollback").unsent(**fields)
+
+
+def test_the_form_goes_back(shell: Shell, api: PrefectApi) -> None:
+    """As the command line goes back; what has no way back is refused with the reason."""
+    location, form = shell.location("back"), Form(api, "rollback")
+    nowhere = form.refused(request="nothere.cli.example.test:443")
+    assert nowhere["name"] == "refused: nothere.cli.example.test:443"
+    for _ in range(2):
+        shell("request", "start", location, "--action", "reissue", "--wait")
+    first, second = [
+        one["certificate"]["serial"]
+        for one in sorted(
+            shell.json("request", "list", "--location", location), key=lambda one: one["created_at"]
+        )
+    ]
+    assert first != second
+
+    run = form.send(request=f" {location} ", reason="the app broke", requested_by="Ada L.")
+
+    ended = api.wait(run, "COMPLETED")
+    assert ended["name"] == f"start rollback {location}"
+    assert ended["state_name"] == "Handed over"
+
+    def over() -> bool:
+        shown = shell.json("request", "show", location)
+        return shown["action"] == "rollback" and shown["status"] == "automation-successful"
+
+    wait_for(over, "it went back", within=90)
+    shown = shell.json("request", "show", location)
+    assert shown["certificate"]["serial"] == first
+    assert shown["requested_by"] == "Ada L. (Prefect UI)"
+    assert shown["reason"]["message"].endswith(f"back to {first}: the app broke")
+    assert shown["flow_run_id"] in ended["state"]["message"]
+    # Pressed again, it tells of the request that it made, and does not go back once more.
+    api.retry(run)
+    assert shown["flow_run_id"] in api.wait(run, "COMPLETED", runs=2)["state"]["message"]
+    assert len(shell.json("request", "list", "--location", location)) == 3
+    must_agree(shell.stack, locations=[location])
