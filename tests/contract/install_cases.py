@@ -444,11 +444,11 @@ def _tomcat(directory: Path) -> Iterator[World]:
 
 CASES = (
     Case("apache", "apache", _apache),
-    Case("postfix", "postfix", _postfix, frozenset({"connections"})),
-    Case("dovecot", "dovecot", _dovecot, frozenset({"connections"})),
+    Case("postfix", "postfix", _postfix),
+    Case("dovecot", "dovecot", _dovecot),
     Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
-    Case("caddyfile", "caddy", _caddy, frozenset({"connections"})),
-    Case("exim", "exim", _exim, frozenset({"connections"})),
+    Case("caddyfile", "caddy", _caddy),
+    Case("exim", "exim", _exim),
     Case("mariadb", "mariadb", _mariadb),
     Case("postgresql", "postgresql", _postgresql),
     Case("tomcat", "tomcat", _tomcat),

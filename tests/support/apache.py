@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.folder_server import FolderServer
-from tests.support.handshake import tls_connection
+from tests.support.handshake import LARGE, long_download
 from tests.support.nginx import TestCa, store
 from tests.support.process import accepts, binary, free_port, running
 
@@ -78,21 +78,8 @@ class Apache(FolderServer):
     @contextmanager
     def download(self, name: str) -> Iterator[Callable[[], bool]]:
         """Begin a download that is too large to be sent at once; the value ends it."""
-        size = 16_000_000
-        (self.directory / "htdocs" / "slow").write_bytes(b"x" * size)
-        with tls_connection(self.port, name) as connection:
-            request = f"GET /slow HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
-            connection.sendall(request.encode())
-            first = connection.recv(1024)
-            assert b" 200 " in first, first
-
-            def ends_whole() -> bool:
-                received, head = len(first), first
-                while part := connection.recv(65536):
-                    received += len(part)
-                    head = head if b"\r\n\r\n" in head else head + part
-                return received - len(head.partition(b"\r\n\r\n")[0]) - 4 == size
-
+        (self.directory / "htdocs" / "slow").write_bytes(b"x" * LARGE)
+        with long_download(self.port, name, "/slow") as ends_whole:
             yield ends_whole
 
     @classmethod

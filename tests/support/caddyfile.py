@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 from certrail.model import Bundle, Fingerprint
 from tests.support.caddy import program
 from tests.support.databases import NAME, write_pem
-from tests.support.handshake import fingerprint_at
+from tests.support.handshake import LARGE, fingerprint_at, long_download
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, free_port, running
 from tests.support.shared import Shared
@@ -32,6 +32,10 @@ www.example.test:@port@ {
 	# from last year
 	tls @dir@/old.pem @dir@/old.pem
 	respond "hello"
+	handle /slow {
+		root * @dir@
+		file_server
+	}
 }
 """
 _GLOBAL = """\
@@ -74,6 +78,13 @@ class Caddyfile:
     def served(self, name: str = NAME, port: int = 0) -> Fingerprint:
         """Return the fingerprint that a client asking for *name* sees."""
         return fingerprint_at(port or self.port, name)
+
+    @contextmanager
+    def connection(self) -> Iterator[Callable[[], bool]]:
+        """Begin a download that is too large to be sent at once; the value ends it."""
+        (self.folder / "slow").write_bytes(b"x" * LARGE)
+        with long_download(self.port, NAME, "/slow") as ends_whole:
+            yield ends_whole
 
     def fill(self, sites: str, files: Mapping[str, str] | None = None) -> None:
         """Write the Caddyfile with *sites*, *files* beside, and a new certificate."""

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from certrail.model import Bundle, Fingerprint
 from tests.support.databases import NAME, write_pem
-from tests.support.mail import smtp_certificate
+from tests.support.mail import smtp_certificate, smtp_session
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, free_port, running
 from tests.support.starttls_servers import home
@@ -64,6 +64,10 @@ class Exim:
     def served(self) -> Fingerprint:
         """Return what a client sees."""
         return smtp_certificate(self.port)
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Open a session that stays; the value says whether it still answers."""
+        return smtp_session(self.port)
 
     def write(self, tls: str, files: Mapping[str, str]) -> None:
         """Write the configuration with the lines *tls*, and *files* beside."""

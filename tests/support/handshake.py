@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import socket
 import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from certrail.model import Fingerprint
 
@@ -31,3 +33,26 @@ def fingerprint_at(port: int, name: str, *, rsa_only: bool = False) -> Fingerpri
         der = connection.getpeercert(binary_form=True)
     assert der is not None
     return Fingerprint(hashlib.sha256(der).hexdigest())
+
+
+LARGE = 16_000_000
+"""Bytes that no buffer on the way takes at once."""
+
+
+@contextmanager
+def long_download(port: int, name: str, path: str) -> Iterator[Callable[[], bool]]:
+    """Begin to fetch *path*, which has :data:`LARGE` bytes; the value ends it: did all come?"""
+    with tls_connection(port, name) as connection:
+        request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        first = connection.recv(1024)
+        assert b" 200 " in first, first
+
+        def ends_whole() -> bool:
+            received, head = len(first), first
+            while part := connection.recv(65536):
+                received += len(part)
+                head = head if b"\r\n\r\n" in head else head + part
+            return received - len(head.partition(b"\r\n\r\n")[0]) - 4 == LARGE
+
+        yield ends_whole

@@ -13,8 +13,8 @@ import imaplib
 import smtplib
 import ssl
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,28 @@ def imap_certificate(port: int) -> Fingerprint:
         client.shutdown()
 
 
+@contextmanager
+def smtp_session(port: int) -> Iterator[Callable[[], bool]]:
+    """Open a session over TLS; the value says whether it takes a command and ends well."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
+        client.starttls(context=_unverified())
+        client.ehlo()
+        yield lambda: (client.noop()[0], client.quit()[0]) == (250, 221)
+        # A second QUIT, at the end of the with statement, would find the connection closed.
+        client.close()
+
+
+@contextmanager
+def imap_session(port: int) -> Iterator[Callable[[], bool]]:
+    """Open a session over TLS; the value says whether it takes a command and ends well."""
+    client = imaplib.IMAP4("127.0.0.1", port, timeout=60)
+    try:
+        client.starttls(_unverified())
+        yield lambda: client.noop()[0] == "OK"
+    finally:
+        client.shutdown()
+
+
 @dataclass
 class Postfix:
     """A running Postfix. ``server`` is the mapping for an endpoint; add ``site`` to it."""
@@ -87,6 +109,10 @@ class Postfix:
     def served(self, port: int = 0) -> Fingerprint:
         """Return what a client sees."""
         return smtp_certificate(port or self.port)
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Open a session that stays; the value says whether it still answers."""
+        return smtp_session(self.port)
 
     def accepts_configuration(self) -> bool:
         """Return what ``postfix check`` says."""
@@ -141,6 +167,10 @@ class Dovecot:
     def served(self) -> Fingerprint:
         """Return what a client sees."""
         return imap_certificate(self.port)
+
+    def connection(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Open a session that stays; the value says whether it still answers."""
+        return imap_session(self.port)
 
     def accepts_configuration(self) -> bool:
         """Return what ``doveconf -n`` says."""
