@@ -40,6 +40,10 @@ class ServerSettings(BaseModel):
 
     paths: ClassVar[tuple[str, ...]] = ("config", "directory", "pid_file")
     """Fields that hold an absolute path, or nothing."""
+    written: ClassVar[tuple[str, ...]] = ("config", "directory")
+    """Those that are written into the server's configuration, or their like."""
+    unwritable: ClassVar[tuple[str, str]] = ("", "")
+    """What the configuration would read otherwise than it stands there: a pattern, and words."""
 
     site: str = Field("", description="Name that clients ask for.")
     listen: Address = Field("", description="Address or port, where several places have the name.")
@@ -79,6 +83,9 @@ class ServerSettings(BaseModel):
             raise ValueError("must be an absolute path")
         if "\0" in value or "$" in value:
             raise ValueError("must not contain NUL or $")
+        pattern, words = cls.unwritable
+        if pattern and info.field_name in cls.written and re.search(pattern, value):
+            raise ValueError(f"must not contain {words}")
         return posixpath.normpath(value)
 
     @field_validator("binary", "service", check_fields=False)

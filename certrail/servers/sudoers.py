@@ -29,7 +29,7 @@ from certrail.servers.haproxy import HaproxySettings
 from certrail.servers.lighttpd import LighttpdSettings
 from certrail.servers.mariadb import MariadbSettings
 from certrail.servers.mariadb.control import STATEMENTS, MariadbControl
-from certrail.servers.nginx import NginxSettings
+from certrail.servers.nginx import NginxSettings, NginxTarget
 from certrail.servers.postfix import PostfixSettings
 from certrail.servers.postgresql import PostgresqlSettings
 from certrail.servers.postgresql.config import DEFAULTS
@@ -110,8 +110,11 @@ def _given(server: Mapping[str, object], host: Host) -> list[Needed]:
     target = open_target(host, server)
     if isinstance(target, FileTarget):
         owner, base = target.key_file.owner, target.base
+    elif isinstance(target, NginxTarget):
+        owner, base = target.settings.key_owner, target.settings.base
     else:
-        owner, base = str(server.get("key_owner", "")), str(server.get("directory", ""))
+        settings = CommandSettings.parse(server)
+        owner, base = settings.key_owner, settings.directory
     return [Needed((), _CHOWN_SECONDS, base, owner)] if owner and base else []
 
 

@@ -10,7 +10,7 @@ from certrail.servers.apache.config import Configuration, Pair, VirtualHost, int
 from certrail.servers.apache.lexer import Kind, lines, quote
 from certrail.servers.apache.listen import port_of
 from certrail.servers.apache.tree import Directive
-from certrail.servers.change import Change
+from certrail.servers.change import Change, must_be_alone, to_replace
 from certrail.servers.splice import Splice, splice
 
 _TLS_PORT = "443"
@@ -120,41 +120,29 @@ def _to_replace(configuration: Configuration, host: VirtualHost, wanted: Change)
     configuration.read_leaves(own)
     full_name = configuration.reader.full_name
     ours = [p for p in own if full_name(p.certificate.arguments[0]) == wanted.certificate]
-    same_kind = [p for p in own if configuration.key_kind(p) == wanted.key_kind]
-    chosen = ours or same_kind
-    if len(chosen) == 1:
-        return chosen[0]
-    if len(chosen) > 1:
-        places = " and ".join(pair.certificate.place for pair in chosen)
-        raise InvalidRequest(
-            f"{host.place} has {len(chosen)} {wanted.key_kind} certificates: {places}",
-            remedy=f"Keep one of them, then retry; or write {_shown(wanted)}.",
-        )
-    if wanted.beside:
-        return None
-    if len(own) == 1:
-        return own[0]
-    raise InvalidRequest(
-        f"{host.place} has {len(own)} certificates and none is {wanted.key_kind}",
-        remedy="Set `key_types: add` to add this one beside them, choose another key algorithm, "
-        f"or write {_shown(wanted)}.",
+    return to_replace(
+        host.place,
+        own,
+        wanted,
+        ours=ours,
+        kind_of=configuration.key_kind,
+        place_of=lambda pair: pair.certificate.place,
+        keep_one=f"Keep one of them, then retry; or write {_shown(wanted)}.",
+        write=_shown(wanted),
     )
 
 
 def _must_be_own(
     configuration: Configuration, host: VirtualHost, directive: Directive, wanted: Change
 ) -> None:
-    users = configuration.users(directive)
-    if len(users) > 1:
-        places = ", ".join(user.place for user in users[:5])
-        more = ", …" if len(users) > 5 else ""
-        raise InvalidRequest(
-            f"{directive.place}: `{directive.line.words[0].text}` stands in a file that "
-            f"{len(users)} virtual hosts include ({places}{more}); changing it would change all "
-            "of them",
-            remedy=f"Remove line {directive.line.number} of {directive.path} and write the "
-            "directive into each of these virtual hosts.",
-        )
+    must_be_alone(
+        directive.place,
+        directive.line.words[0].text,
+        [user.place for user in configuration.users(directive)],
+        "virtual hosts",
+        f"Remove line {directive.line.number} of {directive.path} and write the directive into "
+        "each of these virtual hosts.",
+    )
     if directive.uncertain and not host.opening.uncertain:
         raise InvalidRequest(
             f"{directive.place} stands inside a condition that cannot be told from here, and may "

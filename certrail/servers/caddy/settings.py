@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from certrail.servers.settings import ServerSettings
 
@@ -29,9 +28,4 @@ class CaddySettings(ServerSettings):
         description="Give a certificate to a site for which Caddy gets one itself.",
     )
 
-    @field_validator("config", "directory")
-    @classmethod
-    def _is_plain(cls, value: Any) -> Any:
-        if re.search(r"[\s\"`{}#\\]", value):
-            raise ValueError("must not contain blanks, quotes, braces, backslashes or #")
-        return value
+    unwritable = (r"[\s\"`{}#\\]", "blanks, quotes, braces, backslashes or #")

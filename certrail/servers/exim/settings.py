@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from certrail.servers.settings import ServerSettings
 
@@ -35,9 +34,4 @@ class EximSettings(ServerSettings):
         default=False, description="Switch on STARTTLS where the server has no certificate."
     )
 
-    @field_validator("config", "directory")
-    @classmethod
-    def _is_plain(cls, value: Any) -> Any:
-        if re.search(r"[\s\"'\\:$<]", value):
-            raise ValueError("must not contain blanks, quotes, backslashes, colons, < or $")
-        return value
+    unwritable = (r"[\s\"'\\:$<]", "blanks, quotes, backslashes, colons, < or $")

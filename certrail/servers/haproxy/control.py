@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import time
-from datetime import timedelta
 
-from certrail.connectors import CommandResult, Host
-from certrail.errors import NotFound, PermissionRefused
-from certrail.log import effect, plain
+from certrail.connectors import Host
+from certrail.log import plain
 from certrail.servers.haproxy.settings import HaproxySettings
-from certrail.wait import Pending, until
+from certrail.servers.program import Program, wait
+from certrail.servers.target import ProgramControl
+from certrail.wait import Pending
 
 _ALERT = re.compile(r"\[ALERT\]\s+\(\d+\) : (?:config : )?(.*)")
 _SUMMARIES = ("Error(s) found", "Fatal errors found")
-_POLL = timedelta(milliseconds=60)
-_SLOWEST_POLL = timedelta(seconds=1)
 _LEAVING_SECONDS = 1.0
 _LONGEST = 600
 
@@ -28,17 +27,12 @@ def words_of(text: str) -> str:
     return plain("; ".join(dict.fromkeys(line.strip() for line in lines)))[:_LONGEST]
 
 
-class HaproxyControl:
-    """One HAProxy on one host.
-
-    Attributes:
-        reload_seconds: how long the last reload took until a new worker served.
-    """
+class HaproxyControl(ProgramControl):
+    """One HAProxy on one host."""
 
     def __init__(self, host: Host, settings: HaproxySettings) -> None:
-        self._host = host
+        self.program = Program(host, "HAProxy")
         self._settings = settings
-        self.reload_seconds = 0.0
 
     def version(self) -> str:
         """Return the program's name and version, ``HAProxy 2.6.12``.
@@ -46,16 +40,13 @@ class HaproxyControl:
         Raises:
             NotFound: there is no such program.
         """
-        first = self._run([self._settings.binary, "-v"]).text.split("\n")[0]
+        first = self.program.run([self._settings.binary, "-v"]).text.split("\n")[0]
         return plain(" ".join(first.replace(" version ", " ").split(" ")[:2])).split("-")[0]
 
     def test(self) -> str:
         """Return "" if HAProxy accepts the configuration, else its own words."""
         argv = [self._settings.binary, "-c", "-f", self._settings.config]
-        result = self._run(argv, timeout=self._settings.longest_test)
-        if result.exit_code == 0:
-            return ""
-        return words_of(result.text) or f"exit code {result.exit_code}"
+        return self.program.words(argv, self._settings.longest_test, said=words_of)
 
     def reload(self) -> str:
         """Reload and wait until a new worker serves and the old ones have let go.
@@ -64,21 +55,21 @@ class HaproxyControl:
         goes on with its old worker, so the exit code alone says little. Where
         the processes cannot be seen, it is all there is.
         """
-        started = time.monotonic()
-        master = self._master()
+        return self.program.timed(self._reload)
+
+    def _reload(self) -> str:
+        names = ("haproxy", posixpath.basename(self._settings.binary))
+        master = self.program.process_of(self._settings.pid_file, *names)
         before = self._children(master)
         if self._settings.reload == "signal" and not before:
             return (
                 f"no master process with a worker is found through {self._settings.pid_file}; "
                 "start HAProxy with -W, or set `pid_file` or `reload`"
             )
-        result = self._run(self._reload_command(master), timeout=self._settings.longest_reload)
-        if result.exit_code != 0:
-            return words_of(result.text) or f"reload: exit code {result.exit_code}"
-        words = self._wait_for_new_worker(master, before) if before else ""
-        self.reload_seconds = time.monotonic() - started
-        effect("haproxy.reload", host=self._host.name, seconds=f"{self.reload_seconds:.2f}")
-        return words
+        argv = self._reload_command(master)
+        if words := self.program.words(argv, self._settings.longest_reload, said=words_of):
+            return words
+        return self._wait_for_new_worker(master, before) if before else ""
 
     def _reload_command(self, master: int) -> list[str]:
         match self._settings.reload:
@@ -88,16 +79,6 @@ class HaproxyControl:
                 return ["systemctl", "reload", "haproxy"]
             case command:
                 return list(command)
-
-    def _run(self, argv: list[str], timeout: timedelta | None = None) -> CommandResult:
-        result = self._host.run(argv, timeout=timeout)
-        if result.exit_code == 127:
-            raise NotFound(
-                f"{argv[0]} cannot be run on {self._host.name}: {plain(result.text)[:200]}",
-                remedy="Install it, or set `binary` of the endpoint's server to its path.",
-                connector=self._host.name,
-            )
-        return result
 
     def _wait_for_new_worker(self, master: int, before: frozenset[int]) -> str:
         seen: frozenset[int] = frozenset()
@@ -116,36 +97,9 @@ class HaproxyControl:
             gone = steady and (left or time.monotonic() - since > _LEAVING_SECONDS)
             return "" if gone else Pending()
 
-        try:
-            return until(
-                ask,
-                timeout=self._settings.longest_reload,
-                interval=_POLL,
-                slowest=_SLOWEST_POLL,
-                late=TimeoutError,
-            )
-        except TimeoutError:
-            return (
-                f"no new worker process within {self._settings.reload_timeout:g} s; "
-                "its log says why"
-            )
-
-    def _master(self) -> int:
-        """Return the master's process id, 0 where it cannot be told."""
-        path = self._settings.pid_file
-        try:
-            first = self._host.read_file(path).split()[:1] if path else []
-        except (NotFound, PermissionRefused):
-            return 0
-        if not first or not first[0].isdigit():
-            return 0
-        number = int(first[0])
-        # The file may be stale, and the number another program's by now.
-        found = self._host.run(["grep", "-l", "haproxy", f"/proc/{number}/cmdline"])
-        return number if found.exit_code == 0 else 0
+        seconds = f"{self._settings.reload_timeout:g} s"
+        late = f"no new worker process within {seconds}; its log says why"
+        return wait(ask, self._settings.longest_reload, late)
 
     def _children(self, master: int) -> frozenset[int]:
-        if not master:
-            return frozenset()
-        result = self._host.run(["cat", f"/proc/{master}/task/{master}/children"])
-        return frozenset(int(word) for word in result.stdout.split() if word.isdigit())
+        return (self.program.children(master) or frozenset()) if master else frozenset()

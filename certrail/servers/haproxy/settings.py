@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -28,13 +26,8 @@ class HaproxySettings(ServerSettings):
     )
     pid_file: str = Field("/run/haproxy.pid", description="File with the master's process id.")
 
-    @field_validator("config", "pid_file", "directory")
-    @classmethod
-    def _is_plain(cls, value: str) -> str:
-        # What HAProxy's own quoting would read otherwise than it stands there.
-        if re.search(r"[\s\"'\\#$]|\0", value):
-            raise ValueError("must not contain blanks, quotes, backslashes, # or $")
-        return value
+    unwritable = (r"[\s\"'\\#$]", "blanks, quotes, backslashes, # or $")
+    written = ("config", "directory", "pid_file")
 
     @field_validator("config", "binary")
     @classmethod
@@ -42,8 +35,3 @@ class HaproxySettings(ServerSettings):
         if not value or value.startswith("-"):
             raise ValueError("must name a file")
         return value
-
-    @property
-    def base(self) -> str:
-        """Directory that holds the certificates of all sites."""
-        return self.directory or posixpath.join(posixpath.dirname(self.config), "certrail")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from certrail.servers.settings import ServerSettings
 
@@ -22,9 +21,4 @@ class LighttpdSettings(ServerSettings):
         "reads keys with the rights of its own account, or a command as a list of words.",
     )
 
-    @field_validator("config", "directory")
-    @classmethod
-    def _is_quotable(cls, value: Any) -> Any:
-        if re.search(r"[\"\\\n]", value):
-            raise ValueError("must not contain quotes, backslashes or line ends")
-        return value
+    unwritable = (r"[\"\\\n]", "quotes, backslashes or line ends")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -43,13 +42,7 @@ class MariadbSettings(ServerSettings):
     )
 
     paths = ("config", "directory", "pid_file", "client_config")
-
-    @field_validator("config", "directory")
-    @classmethod
-    def _is_plain(cls, value: Any) -> Any:
-        if re.search(r"[\s\"'\\#]", value):
-            raise ValueError("must not contain blanks, quotes, backslashes or #")
-        return value
+    unwritable = (r"[\s\"'\\#]", "blanks, quotes, backslashes or #")
 
     @field_validator("client")
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from certrail.errors import InvalidRequest
-from certrail.servers.change import Change
+from certrail.servers.change import Change, must_be_alone, to_replace
 from certrail.servers.nginx.config import Configuration, Pair, ServerBlock, interpret
 from certrail.servers.nginx.lexer import quote
 from certrail.servers.nginx.listen import parse_wanted
@@ -92,24 +92,15 @@ def _to_replace(
     if not own:
         return None
     present = [pair for pair in own if _names(configuration, pair, wanted)]
-    same_kind = [pair for pair in own if key_kind(configuration, pair) == wanted.key_kind]
-    chosen = present or same_kind
-    if len(chosen) == 1:
-        return chosen[0]
-    if len(chosen) > 1:
-        places = " and ".join(pair.certificate.place for pair in chosen)
-        raise InvalidRequest(
-            f"{block.place} has {len(chosen)} {wanted.key_kind} certificates: {places}",
-            remedy=f"Keep one of them; nginx serves only the last one of a kind. Then: {shown}",
-        )
-    if wanted.beside:
-        return None
-    if len(own) == 1:
-        return own[0]
-    raise InvalidRequest(
-        f"{block.place} has {len(own)} certificates and none is {wanted.key_kind}",
-        remedy="Set `key_types: add` to add this one beside them, choose another key algorithm, "
-        f"or write: {shown}",
+    return to_replace(
+        block.place,
+        own,
+        wanted,
+        ours=present,
+        kind_of=lambda pair: key_kind(configuration, pair),
+        place_of=lambda pair: pair.certificate.place,
+        keep_one=f"Keep one of them; nginx serves only the last one of a kind. Then: {shown}",
+        write=shown,
     )
 
 
@@ -122,16 +113,14 @@ def _replace(configuration: Configuration, edit: Edit, pair: Pair, wanted: Chang
     for directive, path in ((pair.certificate, wanted.certificate), (pair.key, wanted.key)):
         if configuration.reader.full_name(directive.arguments[0]) == path:
             continue
-        users = configuration.shared_by(directive)
-        if len(users) > 1:
-            places = ", ".join(user.place for user in users[:5])
-            raise InvalidRequest(
-                f"{directive.place}: `{directive.name}` stands in a file that "
-                f"{len(users)} server blocks include ({places}"
-                f"{', …' if len(users) > 5 else ''}); changing it would change all of them",
-                remedy=f"Remove line {directive.line} of {directive.path} and write "
-                f"`{directive.name} {directive.arguments[0]};` into each of these server blocks.",
-            )
+        must_be_alone(
+            directive.place,
+            directive.name,
+            [user.place for user in configuration.shared_by(directive)],
+            "server blocks",
+            f"Remove line {directive.line} of {directive.path} and write "
+            f"`{directive.name} {directive.arguments[0]};` into each of these server blocks.",
+        )
         word = directive.words[1]
         edit.splices.setdefault(directive.path, []).append(
             Splice(word.start, word.end, quote(path))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from certrail.servers.settings import ServerSettings
 
@@ -34,9 +34,4 @@ class PostgresqlSettings(ServerSettings):
     )
     enable_tls: bool = Field(default=False, description="Switch on `ssl` where it is off.")
 
-    @field_validator("config", "directory")
-    @classmethod
-    def _is_quotable(cls, value: Any) -> Any:
-        if "'" in value or "\\" in value or "\n" in value:
-            raise ValueError("must not contain quotes, backslashes or line ends")
-        return value
+    unwritable = (r"['\\\n]", "quotes, backslashes or line ends")

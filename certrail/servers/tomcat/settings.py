@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -47,13 +47,7 @@ class TomcatSettings(ServerSettings):
     )
 
     paths = ("config", "base", "directory", "pid_file", "manager_netrc")
-
-    @field_validator("config", "directory")
-    @classmethod
-    def _is_plain(cls, value: Any) -> Any:
-        if re.search(r"[<>&\"'$\n]", value):
-            raise ValueError("must not contain quotes, <, >, &, $ or line ends")
-        return value
+    unwritable = (r"[<>&\"'$\n]", "quotes, <, >, &, $ or line ends")
 
     @field_validator("manager")
     @classmethod

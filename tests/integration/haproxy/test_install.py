@@ -48,7 +48,7 @@ def test_only_the_path_changes(tmp_path: Path) -> None:
         after = haproxy.config.read_text()
         live = tmp_path / "certrail" / WWW / "live" / "combined.pem"
         assert after == before.replace(f"{tmp_path}/old.pem", str(live))
-        assert "1 crt replaced in haproxy.cfg" in line
+        assert "1 directive replaced" in line
         assert haproxy.accepts_configuration()
 
 
@@ -59,7 +59,7 @@ def test_a_new_name_gets_its_certificate_beside_the_first(tmp_path: Path) -> Non
 
         line = install(haproxy, bundle, site=SHOP)
 
-        assert "1 crt added" in line
+        assert "1 directive added" in line
         assert haproxy.served(SHOP) == bundle.chain.fingerprint
         assert haproxy.served(WWW) == haproxy.old.chain.fingerprint
         assert haproxy.served("unknown.test") == haproxy.old.chain.fingerprint
@@ -119,7 +119,7 @@ def test_the_same_file_on_two_lines_is_replaced_on_both(tmp_path: Path) -> None:
 
         line = install(haproxy, bundle)
 
-        assert "2 crt replaced" in line
+        assert "2 directives replaced" in line
         for port in (haproxy.port, haproxy.other):
             assert haproxy.served(WWW, port=port) == bundle.chain.fingerprint
 
