@@ -38,7 +38,7 @@ async def must_be_approved(request_id: UUID) -> None:
         await in_lease_thread(approvals.approve, request_id, _IN_PREFECT)
         return
     # Prefect knows one password, not who has it: that is nobody's approval.
-    await _leave(approval_state(request))
+    await leave(approval_state(request))
 
 
 async def window_of(request: Request, owner: str, title: Title) -> State[Any] | None:
@@ -75,11 +75,16 @@ async def leave_until(request_id: UUID, state: State[Any]) -> State[Any]:
     if run is None or run.deployment_id is None:
         await in_lease_thread(requests.bind_run, request_id, None)
         return Completed(name="AwaitingWindow", message=state.message)
-    await _leave(state)
+    await leave(state)
     return state
 
 
-async def _leave(state: State[Any]) -> None:
+async def leave(state: State[Any]) -> None:
+    """Leave the worker with *state*; the run has a deployment, and comes back.
+
+    Raises:
+        Pause: always.
+    """
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None

@@ -48,12 +48,12 @@ from tasks._threads import in_lease_thread, in_thread
 from tasks.bulk_shard import LEASE, new_owner, patiently, taken
 
 _LOOK_SECONDS = 0.5
-_WORKERS_EVERY = 10.0
 _MOST_TRIES = 8
 _MOST_CAUSES = 10
 # So long a cancelled job waits for its endpoints to end the step in hand.
 _SAFE_POINT_SECONDS = 60.0
 _ABANDONED = timedelta(seconds=max(5.0, LEASE.total_seconds()))
+_WORKERS_EVERY = min(10.0, LEASE.total_seconds() / 2)
 _WAITS = frozenset({"SCHEDULED", "PENDING", "PAUSED"})
 
 

@@ -20,11 +20,12 @@ from prefect.context import AsyncClientContext
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Failed, Scheduled
 
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
 from certrail.handover import is_handed_back
 from certrail.jobs import budgets
+from certrail.jobs.waves import Lane, Route
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
 from certrail.store import job_ends, job_shards, jobs, plans, request_ends
@@ -38,6 +39,7 @@ from tasks._children import Children
 from tasks._places import Place
 from tasks._run import note_cancelled
 from tasks._threads import in_lease_thread, in_thread
+from tasks._waiting import leave
 
 T = TypeVar("T")
 
@@ -49,6 +51,8 @@ _LOW = 10
 _LOOK_SECONDS = 1.0
 _CANCELS_SECONDS = 2.0
 _TRIES = 5
+_ROUNDS = 10
+_at_work: list[tuple[UUID, Route, Lane]] = []
 
 
 async def run_shard(
@@ -64,7 +68,9 @@ async def run_shard(
     """
     log = get_run_logger()
     try:
-        async with _held(job_id, number) as (shard, owner):
+        async with _held(job_id, number) as (shard, owner), _alone(shard) as is_alone:
+            if not is_alone:
+                return await _pass_on(shard)
             job = await patiently(lambda: jobs.by_id(job_id))
             client = AsyncClientContext.get_or_create()
             async with client as context:
@@ -73,6 +79,34 @@ async def run_shard(
     except CertrailError as exc:
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
         return Failed(message=f"{exc}. {exc.remedy}")
+
+
+@asynccontextmanager
+async def _alone(shard: ShardState) -> AsyncIterator[bool]:
+    """Note that this process works on a shard; yields False if it should leave it to another.
+
+    A job has as many shards of a route at work as workers serve it, and Prefect
+    gives all of them to whoever asks first: without this the others stay idle.
+    After some rounds nobody else seems to come, and it is run here all the same.
+    """
+    route = (shard.job_id, shard.route, shard.lane)
+    if route in _at_work and shard.run_count <= _ROUNDS:
+        yield False
+        return
+    _at_work.append(route)
+    try:
+        yield True
+    finally:
+        _at_work.remove(route)
+
+
+async def _pass_on(shard: ShardState) -> State[Any]:
+    state: State[Any] = Scheduled(
+        scheduled_time=datetime.now(UTC) + timedelta(seconds=_LOOK_SECONDS),
+        message="Another worker is to take it: this one has a shard of the job already.",
+    )
+    await leave(state)
+    return state
 
 
 async def patiently(call: Callable[[], T]) -> T:

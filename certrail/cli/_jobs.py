@@ -52,6 +52,7 @@ class Wanted:
     in_window: bool = False
     canary: int | None = None
     wave: int | None = None
+    shard: int | None = None
     max_failures: str | None = None
     concurrency: int = CONCURRENCY
 
@@ -303,6 +304,7 @@ def _planned(
         [(Route(pool_of(one.plan.workflow), one.plan.executor), lane) for _, one, lane in pairs],
         canary=wanted.canary,
         wave=wanted.wave,
+        shard=wanted.shard,
     )
     chosen = []
     for (id_, one, _), place in zip(pairs, layout.places, strict=True):

@@ -66,6 +66,13 @@ def job() -> None:
 @click.option("--canary", type=int, metavar="N", help="A first wave of N endpoints.")
 @click.option("--wave", type=int, metavar="N", help="Then N at a time; a wave waits for the last.")
 @click.option(
+    "--shard",
+    type=int,
+    metavar="N",
+    help="At most N endpoints that one worker takes together. Default: 100 to 500, by the job's "
+    "size; fewer spread a small job over several workers.",
+)
+@click.option(
     "--max-failures",
     metavar="N|P%",
     help="Begin no more when more than N, or P percent of those in the waves begun, failed. "
@@ -92,6 +99,7 @@ def start(
     window: bool,
     canary: int | None,
     wave: int | None,
+    shard: int | None,
     max_failures: str | None,
     concurrency: int,
     dry_run: bool,
@@ -122,6 +130,7 @@ def start(
             in_window=window,
             canary=canary,
             wave=wave,
+            shard=shard,
             max_failures=max_failures,
             concurrency=concurrency,
         ),

@@ -71,7 +71,11 @@ class Layout:
 
 
 def lay_out(
-    endpoints: Sequence[tuple[Route, Lane]], *, canary: int | None = None, wave: int | None = None
+    endpoints: Sequence[tuple[Route, Lane]],
+    *,
+    canary: int | None = None,
+    wave: int | None = None,
+    shard: int | None = None,
 ) -> Layout:
     """Lay endpoints out in waves and shards.
 
@@ -79,6 +83,7 @@ def lay_out(
         endpoints: route and lane of each, in the job's order.
         canary: size of a first wave, None for none.
         wave: size of the following waves, None for one that takes all.
+        shard: the most that one worker takes together, None for what suits the job's size.
 
     The failing lane comes with the last wave: a canary of endpoints that fail
     anyway would prove nothing. Endpoints that only a certain executor reaches
@@ -87,7 +92,7 @@ def lay_out(
     Raises:
         InvalidRequest: a size below 1.
     """
-    for name, size in (("--canary", canary), ("--wave", wave)):
+    for name, size in (("--canary", canary), ("--wave", wave), ("--shard", shard)):
         if size is not None and size < 1:
             raise InvalidRequest(f"{name} is at least 1", remedy=f"Leave {name} out for none.")
     main = [i for i, (_, lane) in enumerate(endpoints) if lane is Lane.MAIN]
@@ -103,7 +108,7 @@ def lay_out(
         waves[-1] = waves[-1] + failing
     places: dict[int, Place] = {}
     shards: list[Shard] = []
-    largest = min(_LARGEST_SHARD, max(_SMALLEST_SHARD, ceil(len(endpoints) / 8)))
+    largest = shard or min(_LARGEST_SHARD, max(_SMALLEST_SHARD, ceil(len(endpoints) / 8)))
     late = frozenset(failing)
     position = 0
     for number, members in enumerate(waves, start=1):
@@ -113,11 +118,11 @@ def lay_out(
             groups.setdefault((endpoints[index][0], lane), []).append(index)
         for (route, lane_), group in groups.items():
             for piece in _even(group, largest):
-                shard = Shard(len(shards) + 1, number, route, lane_, len(piece))
-                shards.append(shard)
+                made = Shard(len(shards) + 1, number, route, lane_, len(piece))
+                shards.append(made)
                 for index in piece:
                     position += 1
-                    places[index] = Place(position, number, shard.number)
+                    places[index] = Place(position, number, made.number)
     return Layout(
         tuple(places[index] for index in range(len(endpoints))), tuple(shards), bool(canary)
     )

@@ -71,6 +71,11 @@ def test_shards_have_100_to_500_endpoints(count: int, shards: int, largest: int)
     assert max(shard.size for shard in layout.shards) == largest
 
 
+def test_a_small_job_can_be_spread_over_several_workers() -> None:
+    """Whoever starts it knows how many there are."""
+    assert [shard.size for shard in lay_out(agents(10), shard=4).shards] == [4, 4, 2]
+
+
 def test_pools_and_executors_have_shards_of_their_own() -> None:
     """A sensor cannot run what an agent has to, and not every agent reaches every server."""
     only = Route("agents", "web01")
@@ -83,7 +88,7 @@ def test_pools_and_executors_have_shards_of_their_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("option", [{"canary": 0}, {"wave": 0}, {"canary": -3}])
+@pytest.mark.parametrize("option", [{"canary": 0}, {"wave": 0}, {"canary": -3}, {"shard": 0}])
 def test_a_size_below_one_is_refused(option: dict[str, int]) -> None:
     """It would be a job that never begins."""
     with pytest.raises(InvalidRequest):
