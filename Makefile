@@ -2,6 +2,7 @@
 # make test   everything that has to hold before a change lands
 # make bench  measures, and writes benchmarks/results.md
 # make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
+# make bench-trouble  a job of 10,000 endpoints with a pause and a killed worker, compared afterwards: SIZE=10000
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
 # make chaos  breaks connections, servers and processes under requests; writes benchmarks/reliability.md: SECONDS=600
 # make fuzz   feeds spoiled input to everything that reads what others send: SECONDS=600, ONLY=nginx
@@ -16,7 +17,7 @@ export DO_NOT_TRACK := 1
 
 SECONDS ?= 600
 
-.PHONY: help demo docs chaos fuzz audit setup test check lint types layers format servers unit bench bench-large simulate lock clean
+.PHONY: help demo docs chaos fuzz audit setup test check lint types layers format servers unit bench bench-large bench-trouble simulate lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -94,6 +95,9 @@ bench: setup servers
 
 bench-large: setup servers
 	$(BIN)/python -m benchmarks --only bulk-large
+
+bench-trouble: setup servers
+	$(BIN)/python -m benchmarks --only bulk-trouble --sizes $(or $(SIZE),10000) --workers 1 --redis no
 
 simulate: setup
 	@CERTRAIL_SIMULATED_ENDPOINTS=1000 CERTRAIL_SIMULATED_DAYS=366 \

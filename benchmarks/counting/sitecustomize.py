@@ -1,6 +1,7 @@
 """Counts the HTTP calls of the process that ``BENCH_COUNT_IN`` names, into ``BENCH_COUNT_FILE``.
 
-On the path of the benchmark's processes; Python imports it by its name.
+The process id is added to the name of the file. On the path of the benchmark's processes; Python
+imports it by its name.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ def _count() -> None:
     def write() -> None:
         while True:
             time.sleep(0.5)
-            with open(f"{_WHERE}.new", "w") as file:
+            mine = f"{_WHERE}.{os.getpid()}"
+            with open(f"{mine}.new", "w") as file:
                 file.write(str(calls[0]))
-            os.replace(f"{_WHERE}.new", _WHERE)
+            os.replace(f"{mine}.new", mine)
 
     threading.Thread(target=write, daemon=True).start()
 
