@@ -33,7 +33,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 from certrail.risk import RiskCode
 from certrail.store import risk_query
 from certrail.store.filters import Clause, Kind, Operator
-from certrail.store.inventory_query import FIELDS, KEY_REUSED, reused_keys, risk_name, rows
+from certrail.store.inventory_query import (
+    FIELDS,
+    KEY_REUSED,
+    endpoint_rows,
+    reused_keys,
+    risk_name,
+    rows,
+)
 from certrail.store.schema import HAS_FURTHER_PLACES, endpoints, jobs, profiles, requests
 from certrail.tracker import ACTIVE, FAILED, RESULT_SHOWN_FOR, SUCCESSFUL, Status
 
@@ -102,7 +109,7 @@ def _sought(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
 
     Otherwise the planner walks through all endpoints in the order of the list.
     """
-    inner = rows("sought")
+    inner = endpoint_rows("sought")
     tests = (
         _days_of(inner, clause)
         if clause.field == "days_left"
