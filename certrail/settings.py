@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         host: address the Prefect server listens on.
         port: its TCP port; 0 takes a free one.
         public_url: where browsers reach it, when that is not ``http://host:port`` (a proxy).
+        redis_url: a Redis for the Prefect server's messages, ``redis://…``; absent means that they
+            stay inside its one process.
+        server_processes: processes of the Prefect server; several need a Redis.
         worker_limit: runs that a worker executes at the same time, per pool.
         durable: whether the embedded database waits for the disk at each commit.
         log_level: level of the library's own log lines.
@@ -60,6 +63,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=4200, ge=0, le=65535)
     public_url: str = ""
+    redis_url: SecretStr | None = None
+    server_processes: int = Field(default=1, ge=1, le=64)
     worker_limit: int = Field(default=50, ge=1)
     durable: bool = True
     renewal_horizon_days: float = Field(default=7, gt=0, le=90)

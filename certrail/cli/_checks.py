@@ -17,6 +17,7 @@ from certrail.cli._server import (
     POOL_TYPE,
     POOLS,
     PREFECT_VERSION,
+    REDIS_SETTINGS,
     SERVER_SETTINGS,
 )
 from certrail.errors import CertrailError, KeyUnavailable, Unreachable
@@ -190,6 +191,8 @@ def _settings(shown: dict[str, Any]) -> Iterator[Finding]:
             continue
         value = _at(shown, setting.path)
         if value is None or _alike(value, setting.value):
+            continue
+        if value == REDIS_SETTINGS.get(setting.variable):
             continue
         others += 1
         yield Finding(

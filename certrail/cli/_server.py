@@ -141,6 +141,17 @@ SERVER_SETTINGS = (
     ),
 )
 
+# Settings of the server whose messages go through Redis. Several processes of it share nothing
+# else: without all of these some would not hear of what others were told.
+REDIS_SETTINGS: Mapping[str, str] = {
+    "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
+    "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+    "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
+}
+_REDIS_URLS = ("PREFECT_REDIS_MESSAGING_URL", "PREFECT_SERVER_DOCKET_URL")
+
 # What every process that talks to the server gets, worker and flows included.
 CLIENT_SETTINGS: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
@@ -198,7 +209,13 @@ class Address:
 
 
 def server_environment(
-    address: Address, *, database_url: str, home: Path, encryption_key: str, api_auth: str
+    address: Address,
+    *,
+    database_url: str,
+    home: Path,
+    encryption_key: str,
+    api_auth: str,
+    redis_url: str = "",
 ) -> dict[str, str]:
     """Return the environment of the Prefect server process.
 
@@ -209,9 +226,12 @@ def server_environment(
         encryption_key: Fernet key of the secrets in blocks; without it Prefect
             keeps the key in the same database as the secrets.
         api_auth: ``user:password`` asked of every API call, or "".
+        redis_url: where its messages go through, or "" for a server of one process.
     """
     environment = base_environment(home)
     environment |= {s.variable: s.value for s in SERVER_SETTINGS}
+    if redis_url:
+        environment |= {**REDIS_SETTINGS, **dict.fromkeys(_REDIS_URLS, redis_url)}
     environment |= {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": asyncpg_url(database_url),
         "PREFECT_SERVER_ENCRYPTION_KEY": encryption_key,
@@ -271,6 +291,12 @@ def asyncpg_url(url: str) -> str:
     return f"postgresql+asyncpg://{rest}"
 
 
-def server_command() -> list[str]:
-    """Return the command line of the Prefect server; it holds no secret."""
-    return [sys.executable, "-m", "certrail.cli._serve"]
+def server_command(role: str = "") -> list[str]:
+    """Return the command line of the Prefect server, or of one of its several processes.
+
+    It holds no secret.
+
+    Args:
+        role: ``api``, ``services``, or "" for one process that is both.
+    """
+    return [sys.executable, "-m", "certrail.cli._serve", *([role] if role else [])]

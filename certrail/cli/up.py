@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from certrail.cli._children import Child, Keeper
 from certrail.cli._database import EmbeddedPart, prepare_external
 from certrail.cli._output import examples
+from certrail.cli._redis import answering_redis
 from certrail.cli._server import (
     POOLS,
     Address,
@@ -28,7 +29,7 @@ from certrail.cli._server import (
     server_command,
     server_environment,
 )
-from certrail.errors import Unreachable
+from certrail.errors import InvalidRequest, Unreachable
 from certrail.keys.seal import Keyring, new_key
 from certrail.ports import keep_port, number
 from certrail.settings import (
@@ -46,7 +47,11 @@ _GRACE_SECONDS = 4
 
 
 @click.command(
-    epilog=examples("certrail up", "certrail up --port 0 --data-dir /srv/certrail"),
+    epilog=examples(
+        "certrail up",
+        "certrail up --port 0 --data-dir /srv/certrail",
+        "certrail up --redis redis://127.0.0.1:6379/0 --server-processes 4",
+    ),
 )
 @click.option("--host", help="Address of the Prefect server.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0: any.  [default: 4200]")
@@ -56,11 +61,30 @@ _GRACE_SECONDS = 4
     "CERTRAIL_DATABASE_URL: other accounts can read a command line.",
 )
 @click.option(
+    "--redis",
+    metavar="URL",
+    help="A Redis for the Prefect server's messages, redis://host/0. Better put it into "
+    "CERTRAIL_REDIS_URL when it has a password.",
+)
+@click.option(
+    "--server-processes",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Processes of the Prefect server; several need --redis.  [default: 1]",
+)
+@click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where everything is kept.  [default: ~/.local/share/certrail]",
 )
-def up(host: str | None, port: int | None, database_url: str | None, data_dir: Path | None) -> None:
+def up(
+    host: str | None,
+    port: int | None,
+    database_url: str | None,
+    redis: str | None,
+    server_processes: int | None,
+    data_dir: Path | None,
+) -> None:
     """Run everything on this machine, until SIGTERM or Ctrl-C.
 
     Starts PostgreSQL (unless you name one), brings its databases up to date,
@@ -71,6 +95,8 @@ def up(host: str | None, port: int | None, database_url: str | None, data_dir: P
         "host": host,
         "port": port,
         "database_url": SecretStr(database_url) if database_url else None,
+        "redis_url": SecretStr(redis) if redis else None,
+        "server_processes": server_processes,
         "data_dir": data_dir.expanduser().resolve() if data_dir else None,
     }
     chosen = settings().model_copy(update={k: v for k, v in given.items() if v is not None})
@@ -97,23 +123,21 @@ class Up:
             signal.signal(one, lambda *_: self._stop.set())
         with ExitStack() as stack:
             self._prepare_folder(stack)
+            redis_url = self._redis_url()
             key_file = self._key()
             address = self._address(stack)
             api_auth = self._api_auth(address)
             home = self._folder("prefect")
             inventory_url, prefect_url, database = self._database(stack)
-            server = Child(
-                "the Prefect server",
-                server_command(),
+            server, *others = self._servers(
                 server_environment(
                     address,
                     database_url=prefect_url,
                     home=home,
                     encryption_key=self._prefect_key(),
                     api_auth=api_auth,
-                ),
-                log=self._folder("logs") / "server.log",
-                stop_seconds=6,
+                    redis_url=redis_url,
+                )
             )
             described = Installation(
                 api_url=address.api_url,
@@ -126,12 +150,15 @@ class Up:
             )
             worker = self._worker(described, home)
             # Both import Prefect while the databases are brought up to date.
-            stack.callback(server.stop)
+            for part in (server, *others):
+                stack.callback(part.stop)
             server.start()
             stack.callback(worker.stop)
             worker.start()
             self._migrate(inventory_url)
             self._wait_until_healthy(server, address)
+            for part in others:
+                part.start()  # the first one has brought their database up to date
             self._wait_until_working(server, worker)
             if self._stop.is_set():
                 self._say("stopping before the start was complete")
@@ -140,7 +167,7 @@ class Up:
             stack.callback((self._data_dir / RUN_FILE).unlink, missing_ok=True)
             click.echo(f"ready {address.ui_url}")
             sys.stdout.flush()
-            keeper = Keeper([*([database] if database else []), server, worker], self._say)
+            keeper = Keeper([*([database] if database else []), server, *others, worker], self._say)
             while not self._stop.wait(_LOOK_SECONDS):
                 keeper.look()
             self._say("stopping")
@@ -236,6 +263,45 @@ class Up:
         embedded.start()
         self._say("PostgreSQL runs")
         return embedded.inventory_url, embedded.prefect_url, embedded
+
+    def _redis_url(self) -> str:
+        """Return the address of Redis, "" for none.
+
+        Raises:
+            InvalidRequest: it cannot be one, or several processes would have none.
+            Unreachable: it does not answer.
+        """
+        given = self._settings.redis_url
+        if given is None:
+            if self._settings.server_processes > 1:
+                raise InvalidRequest(
+                    "several processes of the Prefect server need a Redis",
+                    remedy="Name one by --redis, or leave --server-processes out.",
+                )
+            return ""
+        return answering_redis(given.get_secret_value())
+
+    def _servers(self, environment: dict[str, str]) -> list[Child]:
+        """Return the processes of the Prefect server, the one to start first at the front."""
+        count = self._settings.server_processes
+        parts = [("the Prefect server", "api" if count > 1 else "", "server")]
+        parts += [
+            (f"the Prefect server, process {number}", "api", f"server-{number}")
+            for number in range(2, count + 1)
+        ]
+        if count > 1:
+            parts.append(("the services of the Prefect server", "services", "services"))
+        logs = self._folder("logs")
+        return [
+            Child(
+                name,
+                server_command(role),
+                environment,
+                log=logs / f"{file}.log",
+                stop_seconds=6,
+            )
+            for name, role, file in parts
+        ]
 
     def _worker(self, described: Installation, home: Path) -> Child:
         own = described.environment()

@@ -43,7 +43,7 @@ def test_endpoints_that_failed_before_hold_up_no_other(
     shell.wait_until(second, "successful endpoints", "successful", 5)
     before = shell.json("job", "show", second)["counts"]
     opened.touch()
-    after = shell.wait_for_status(second, "completed")["counts"]
+    after = shell.wait_for_status(second, "failed")["counts"]
 
     assert (before["failed"], before["in_progress"], before["pending"]) == (0, 1, 2)
     assert (after["successful"], after["failed"]) == (5, 3)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from certrail.cli._redis import answering_redis
 from certrail.cli._server import (
+    REDIS_SETTINGS,
     SERVER_SETTINGS,
     Address,
     base_environment,
     server_command,
     server_environment,
 )
+from certrail.errors import CertrailError, InvalidRequest, Unreachable
 
 
 def test_prefect_accepts_every_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,6 +33,54 @@ def test_prefect_accepts_every_setting(monkeypatch: pytest.MonkeyPatch, tmp_path
             value = getattr(value, word)
         names = {setting.variable.lower(), setting.variable.upper()}
         assert names & set(shown.to_environment_variables(exclude_unset=True)), setting.variable
+
+
+def test_prefect_accepts_every_setting_for_redis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A misspelt one would leave the processes of a server deaf to each other."""
+    from prefect.settings import Settings
+
+    url = "redis://:secret@127.0.0.1:6379/0"
+    address = Address("127.0.0.1", 4200)
+    made = server_environment(
+        address,
+        database_url="postgresql://x/y",
+        home=tmp_path,
+        encryption_key="k",
+        api_auth="",
+        redis_url=url,
+    )
+    for name in (*REDIS_SETTINGS, "PREFECT_SERVER_DOCKET_URL", "PREFECT_HOME"):
+        monkeypatch.setenv(name, made[name])
+    shown = Settings().server
+
+    assert (
+        shown.events.messaging_broker == shown.events.messaging_cache == "prefect_redis.messaging"
+    )
+    assert shown.events.causal_ordering == "prefect_redis.ordering"
+    assert shown.concurrency.lease_storage == "prefect_redis.lease_storage"
+    assert shown.worker_channel.cleanup_queue_storage == "prefect_redis.cleanup_queue"
+    assert url in str(getattr(shown.docket.url, "get_secret_value", lambda: shown.docket.url)())
+    assert made["PREFECT_REDIS_MESSAGING_URL"] == url
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "said"),
+    [
+        ("http://127.0.0.1:6379", InvalidRequest, "cannot be used"),
+        ("redis://", InvalidRequest, "cannot be used"),
+        ("redis://:hidden@127.0.0.1:1/0", Unreachable, "127.0.0.1:1 does not answer"),
+    ],
+)
+def test_a_redis_that_cannot_be_used_is_named(
+    url: str, error: type[CertrailError], said: str
+) -> None:
+    """Without the password; the server would only hang."""
+    with pytest.raises(error, match=said) as caught:
+        answering_redis(url)
+
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
