@@ -172,7 +172,7 @@ def _worker(installation: Stack, folder: Path, number: int) -> Iterator[int]:
 
 def shard_of(count: int, workers: int) -> int:
     """Return a size of shards with which all workers have work nearly to the end."""
-    return min(_LARGEST_SHARD, max(1, ceil(count / workers / 4)))
+    return min(_LARGEST_SHARD, max(1, ceil(count / workers / 2)))
 
 
 def measured(world: World, name: str, count: int, *options: str) -> Job:
