@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
+from tasks.job_settlement import settle_jobs
 from tasks.reconcile import repair_jobs, repair_requests, withdraw_challenges
 from tasks.settlement import IDLE, forget_idle, settle_records
 from tasks.upkeep import (
@@ -29,6 +30,7 @@ async def reconcile() -> State[Any]:
         "challenges withdrawn": await withdraw_challenges(),
         "silent executors": await find_silent_executors(),
         **await settle_records(),
+        "job runs": await settle_jobs(),
         "dead runs": await end_dead_runs(),
     }
     await forget_idle()

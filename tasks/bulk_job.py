@@ -14,7 +14,7 @@ import httpx
 from prefect import State, get_client, get_run_logger
 from prefect.client.orchestration import PrefectClient
 from prefect.context import AsyncClientContext, FlowRunContext
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flow_runs import asuspend_flow_run
 from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
@@ -76,9 +76,23 @@ async def run_job(job_id: UUID) -> State[Any]:
             job = await patiently(lambda: jobs.by_id(job_id))
             async with AsyncClientContext.get_or_create() as context:
                 return await _Run(job, owner, context.client).to_its_end()
+    except JournalConflict as exc:
+        # Its word about this flow run is the one that counts: ours must not end it.
+        if await _is_carried_by_this_run(job_id):
+            log.warning("%s", exc)
+            raise Abort(str(exc)) from exc
+        return Failed(message=f"{exc}. {exc.remedy}")
     except CertrailError as exc:
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
         return Failed(message=f"{exc}. {exc.remedy}")
+
+
+async def _is_carried_by_this_run(job_id: UUID) -> bool:
+    context = FlowRunContext.get()
+    job = await patiently(lambda: jobs.by_id(job_id))
+    return bool(
+        context and context.flow_run and job.is_held and job.flow_run_id == context.flow_run.id
+    )
 
 
 @asynccontextmanager

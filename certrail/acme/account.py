@@ -295,8 +295,8 @@ class Registration:
     def _closed(self, url: str, why: str, code: str) -> AuthenticationFailed:
         return AuthenticationFailed(
             f"the account {url or 'of this connector'} cannot be used any more: {why}",
-            remedy="A closed account stays closed: remove the connector's stored account, "
-            "then retry; a new account is made.",
+            remedy="A closed account stays closed: remove the connector's stored account with "
+            "`certrail connector forget-account`, then retry; a new account is made.",
             connector=self._connection.label,
             code=code,
         )

@@ -141,7 +141,8 @@ def validation_remedy(problem_type: str) -> str:
 
 _ACCOUNT = (
     "Retry the request from its first step, which finds the account or makes it again; if the CA "
-    "closed the account, remove the connector's stored account so that a new one is made."
+    "closed the account, remove the connector's stored account with `certrail connector "
+    "forget-account` so that a new one is made."
 )
 _EAB = (
     "Set eab_kid and eab_hmac_key of the connector to a pair that the CA issued and still accepts."

@@ -72,7 +72,7 @@ def signer_of(key: PrivateKeyPem, url: str = "") -> Signer:
     except (ValueError, TypeError):
         raise InvalidRequest(
             "the stored account key cannot be read",
-            remedy="Remove the connector's stored account; a new one is made.",
+            remedy="Remove it with `certrail connector forget-account`; a new one is made.",
         ) from None
     if isinstance(loaded, ec.EllipticCurvePrivateKey) and loaded.key_size in _CURVES:
         return Signer(JWKEC(key=loaded), _CURVES[loaded.key_size], url)

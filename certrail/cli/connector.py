@@ -21,7 +21,7 @@ from certrail.cli._yaml import Path_, path_text
 from certrail.configuration.fields import Slug
 from certrail.errors import CertrailError, InvalidRequest, NotFound
 from certrail.log import plain
-from certrail.store import audit, configured
+from certrail.store import acme_accounts, audit, configured
 from certrail.store.configured import ConnectorRow
 from certrail.store.database import transaction
 from certrail.store.request_view import time_text
@@ -127,6 +127,26 @@ def add(
     _add(block_type, name, values)
     click.echo(f"connector {name} created; try it with `certrail connector check {name}`")
     return DONE
+
+
+@connector.command(
+    "forget-account", epilog=examples("certrail connector forget-account letsencrypt")
+)
+@click.argument("name")
+def forget_account(name: str) -> None:
+    """Remove the stored ACME account of the connector NAME, when the CA has closed it.
+
+    The next request makes a new account. Requests that had an order but no
+    certificate yet get a new order when they are retried: the old account's
+    orders can be fetched by nobody else. What was issued stays.
+    """
+    accounts, orders = acme_accounts.forget(name, audit.local_actor())
+    if not accounts:
+        raise NotFound(
+            f"no ACME account is stored for a connector {name}",
+            remedy="`certrail connector list` shows the connectors.",
+        )
+    click.echo(f"the stored account of {name} is removed; {orders} orders of it were given up")
 
 
 @connector.command(

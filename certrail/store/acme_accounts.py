@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from certrail.acme.account import StoredAccount
-from certrail.store import keys
+from certrail.store import audit, keys
 from certrail.store.database import locked, statement, transaction
-from certrail.store.schema import acme_accounts
+from certrail.store.schema import acme_accounts, orders, requests
 from certrail.store.schema import keys as keys_table
 
 _LOAD = (
@@ -81,3 +81,40 @@ class DatabaseAccountKeeper:
     def lock(self, what: str) -> AbstractContextManager[None]:
         """Hold a lock among all threads and processes: one newAccount, one newOrder at a time."""
         return locked(f"acme-{what}:{self._connector}:{self._directory_url}")
+
+
+def forget(connector: str, actor: str) -> tuple[int, int]:
+    """Drop the accounts of a connector, so that its next request makes a new one.
+
+    Orders of a closed account can be neither finalized nor fetched by another one:
+    those without a certificate are given up, and a retry of their requests opens
+    new ones. Returns how many accounts and how many orders that were.
+    """
+    with transaction() as connection:
+        accounts = connection.execute(
+            delete(acme_accounts).where(acme_accounts.c.connector == connector)
+        ).rowcount
+        given_up = 0
+        if accounts:
+            unfinished = select(requests.c.id).where(requests.c.certificate_id.is_(None))
+            given_up = connection.execute(
+                update(orders)
+                .where(
+                    orders.c.ca == connector,
+                    ~orders.c.is_dead,
+                    orders.c.request_id.in_(unfinished),
+                )
+                .values(
+                    is_dead=True,
+                    dead_because="the account that made it was forgotten",
+                    updated_at=func.now(),
+                )
+            ).rowcount
+            audit.note(
+                connection,
+                actor,
+                "connector.forget-account",
+                connector,
+                {"accounts": accounts, "orders": given_up},
+            )
+    return accounts, given_up

@@ -8,14 +8,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Text, any_, cast, func, literal, select
+from sqlalchemy import Row, Text, any_, cast, func, literal, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.agreement import RequestRow, StepRow
+from certrail.jobs.status import OPEN, JobStatus
 from certrail.model import Action, Workflow
 from certrail.store.database import transaction
-from certrail.store.schema import endpoints, jobs, requests, steps
+from certrail.store.schema import endpoints, job_shards, jobs, requests, steps
 from certrail.tracker import ACTIVE, Status, StepStatus, Title
 
 
@@ -56,6 +57,34 @@ def ended(flow_run_ids: Sequence[UUID], older_than: timedelta) -> dict[UUID, End
     with transaction() as connection:
         return {
             row.flow_run_id: Ended(row.location, Status(row.status))
+            for row in connection.execute(query)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """How the bulk job ended that a flow run carries, or of which it carries a shard."""
+
+    name: str
+    status: JobStatus
+    is_shard: bool
+
+
+def ended_jobs(flow_run_ids: Sequence[UUID], older_than: timedelta) -> dict[UUID, EndedJob]:
+    """Return by flow run those jobs that have been over for longer than *older_than*."""
+    wanted = any_(literal(list(flow_run_ids), ARRAY(UUID_)))
+    over = (jobs.c.status.not_in(OPEN), jobs.c.ended_at < func.now() - older_than)
+    whole = select(jobs.c.flow_run_id, jobs.c.name, jobs.c.status, literal(False).label("is_shard"))
+    parts = select(
+        job_shards.c.flow_run_id, jobs.c.name, jobs.c.status, literal(True).label("is_shard")
+    ).join(jobs, jobs.c.id == job_shards.c.job_id)
+    query = union_all(
+        whole.where(jobs.c.flow_run_id == wanted, *over),
+        parts.where(job_shards.c.flow_run_id == wanted, *over),
+    )
+    with transaction() as connection:
+        return {
+            row.flow_run_id: EndedJob(row.name, JobStatus(row.status), row.is_shard)
             for row in connection.execute(query)
         }
 

@@ -86,6 +86,7 @@ class Field:
     database: Link
     runner: FlowRunner
     log: Path
+    environment: Mapping[str, str]
     _waiting: list[Trouble] = field(default_factory=list)
     _fired: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -97,11 +98,12 @@ class Field:
         *,
         twice: bool = False,
         meanwhile: Callable[[], object] = lambda: None,
+        repair: Callable[[], object] = lambda: None,
     ) -> Seen:
         """Run a request for each of *names* at once while *troubles* happen, then to the end.
 
         With *twice* each request is started by two processes at the same moment;
-        *meanwhile* is done once they have begun.
+        *meanwhile* is done once they have begun, *repair* before anything is retried.
         """
         seen = Seen({name: self.request(name) for name in names})
         seen.before = {name: self.outside.nginx.served(name) for name in names}
@@ -124,7 +126,7 @@ class Field:
             wait_for(self._is_up, "the installation is there again", within=60)
             seen.fired = self.disarm()
             for request in seen.requests.values():
-                self._to_the_end(request, seen)
+                self._to_the_end(request, seen, repair)
             self.runner.reconcile()
         seen.orders = ca.order_count() - orders
         seen.certificates = ca.certificate_count() - certificates
@@ -210,7 +212,7 @@ class Field:
         except (CertrailError, httpx.HTTPError):
             return False
 
-    def _to_the_end(self, request_id: str, seen: Seen) -> None:
+    def _to_the_end(self, request_id: str, seen: Seen, repair: Callable[[], object]) -> None:
         from certrail.cli import _starting
         from certrail.store import requests
 
@@ -223,6 +225,7 @@ class Field:
                 return
             if now["status"] == "automation-failed":
                 seen.failures.append(now)
+                repair()
                 with suppress(Unreachable):
                     _starting.reopen(requests.get(UUID(request_id)), "test")
             self.runner.run(request_id)
@@ -231,8 +234,23 @@ class Field:
 
 
 @contextmanager
-def the_field(stack: Stack, folder: Path, names: Sequence[str]) -> Iterator[Field]:
-    """Put proxies on all ways between *stack* and a world with *names*, and apply it."""
+def the_field(
+    stack: Stack,
+    folder: Path,
+    names: Sequence[str],
+    *,
+    prefix: str = "chaos",
+    servers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Field]:
+    """Put proxies on all ways between *stack* and a world with *names*, and apply it.
+
+    Args:
+        stack: the installation.
+        folder: for the files of the world.
+        names: of its sites.
+        prefix: of connectors and profile.
+        servers: what the server settings of some names have besides.
+    """
     running = read_run_file(stack.data_dir)
     assert running is not None
     with ExitStack() as on:
@@ -252,31 +270,35 @@ def the_field(stack: Stack, folder: Path, names: Sequence[str]) -> Iterator[Fiel
         }
         log = folder / "runner.log"
         runner = on.enter_context(FlowRunner(found, log))
-        made = Field(stack, outside, ca, dns, ssh, prefect, database, runner, log)
+        made = Field(stack, outside, ca, dns, ssh, prefect, database, runner, log, found)
         ca.choose = lambda method, path: made.choose("ca", method, path)
         dns.choose = lambda method, path: made.choose("dns", method, path)
-        file = outside.write("chaos.yaml", _configuration(made))
+        file = outside.write(f"{prefix}.yaml", _configuration(made, prefix, servers or {}))
         applied = stack.cli("apply", "-f", str(file))
         assert applied.returncode == 0, applied.stderr
         yield made
 
 
-def _configuration(field_: Field) -> dict[str, Any]:
+def _configuration(
+    field_: Field, prefix: str, servers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     outside = field_.outside
     ca, dns, target = outside.connectors()
-    ca |= {"name": "chaos-ca", "directory_url": f"https://127.0.0.1:{field_.ca.port}/dir"}
-    dns |= {"name": "chaos-ns", "url": f"http://127.0.0.1:{field_.dns.port}"}
+    ca |= {"name": f"{prefix}-ca", "directory_url": f"https://127.0.0.1:{field_.ca.port}/dir"}
+    dns |= {"name": f"{prefix}-ns", "url": f"http://127.0.0.1:{field_.dns.port}"}
     del target["known_hosts_file"]
     target |= {
-        "name": "chaos-web",
+        "name": f"{prefix}-web",
         "port": field_.ssh.port,
         "host_key": outside.ssh.host_key,
     }
-    validation = {"method": "dns-01", "dns": "chaos-ns", "timeout_seconds": 60}
-    profile = outside.profile(name="chaos", ca="chaos-ca", validation=validation)
+    validation = {"method": "dns-01", "dns": f"{prefix}-ns", "timeout_seconds": 60}
+    profile = outside.profile(name=prefix, ca=f"{prefix}-ca", validation=validation)
     endpoints = [
-        outside.endpoint(name, profile="chaos", target="chaos-web") for name in outside.names
+        outside.endpoint(name, profile=prefix, target=f"{prefix}-web") for name in outside.names
     ]
+    for endpoint in endpoints:
+        endpoint["server"] |= servers.get(endpoint["names"][0], {})
     return {"connectors": [ca, dns, target], "profiles": [profile], "endpoints": endpoints}
 
 

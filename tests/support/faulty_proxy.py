@@ -45,6 +45,8 @@ _ANSWERED = (Fault.NONE, Fault.TRUNCATED, Fault.DELAYED, Fault.DOUBLED)
 _Answer = tuple[http.client.HTTPResponse, bytes]
 Choose = Callable[[str, str], Fault]
 Hook = Callable[[str, str], None]
+Instead = Callable[[str, str], tuple[int, bytes] | None]
+"""Status and problem document to answer with, without asking the service; None to ask it."""
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Proxy:
     port: int
     choose: Choose = lambda method, path: Fault.NONE
     before: Hook = lambda method, path: None
+    instead: Instead = lambda method, path: None
     requests: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -88,6 +91,9 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
             what = f"{self.path}{operation}"
             proxy.requests.append((self.command, what))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if (answer := proxy.instead(self.command, what)) is not None:
+                self._refuse(*answer)
+                return
             fault = proxy.choose(self.command, what)
             for _ in range(_TIMES.get(fault, 1)):
                 proxy.before(self.command, what)
@@ -118,6 +124,18 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
                 if self.command != "HEAD":
                     half = len(content) // 2 if fault is Fault.TRUNCATED else len(content)
                     self.wfile.write(content[:half])
+
+        def _refuse(self, status: int, content: bytes) -> None:
+            # An ACME client needs a nonce with every answer (RFC 8555 section 6.5).
+            nonce, _ = ask("HEAD", "/nonce-plz", b"", {})
+            self.close_connection = True
+            self.send_response(status)
+            self.send_header("Connection", "close")
+            self.send_header("Replay-Nonce", nonce.headers["Replay-Nonce"])
+            self.send_header("Content-Type", "application/problem+json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _pass  # noqa: N815
 

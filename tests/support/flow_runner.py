@@ -11,14 +11,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
+from tests.support import stepped_clock
 from tests.support.process import die_with_parent, wait_for
 
 _RECONCILE = "reconcile"
+_WORKER = "worker"
 
 
 class FlowRunner:
@@ -37,6 +41,7 @@ class FlowRunner:
                 preexec_fn=die_with_parent,
             )
         self._log = log
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         assert self._answer() == "ready", self._log.read_text()[-3000:]
@@ -52,13 +57,24 @@ class FlowRunner:
     def start(self, request_id: str) -> int:
         """Begin a run of the request's flow; returns its process id."""
         assert self._process.stdin
-        self._process.stdin.write(f"{request_id}\n")
-        self._process.stdin.flush()
-        return int(self._answer())
+        with self._lock:
+            self._process.stdin.write(f"{request_id}\n")
+            self._process.stdin.flush()
+            return int(self._answer())
+
+    def worker(self, queue: str) -> int:
+        """Begin a worker that takes the runs of one queue of the pool ``agents``."""
+        return self.start(f"{_WORKER} {queue}")
 
     def kill(self, pid: int) -> None:
         """End a run as a power cut would, and wait until it is gone."""
         os.kill(pid, signal.SIGKILL)
+        self.wait(pid)
+
+    def end(self, pid: int) -> None:
+        """Ask a worker to stop, and wait until it has; one that has ended is left alone."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
         self.wait(pid)
 
     def wait(self, pid: int, *, within: float = 90) -> None:
@@ -87,9 +103,11 @@ def _is_alive(pid: int) -> bool:
 
 
 def main() -> None:
-    """Fork a run for every line on standard input: a request id, or the repair."""
+    """Fork a run for every line on standard input: a request id, the repair, or a worker."""
     from certrail.model import Workflow
     from certrail.store import requests
+    from deployments import worker
+    from flows import bulk_job, bulk_shard  # noqa: F401 - imported once for all workers
     from flows.appliance_request import request_appliance_certificate
     from flows.delivery_request import request_certificate_delivery
     from flows.reconcile import reconcile
@@ -108,8 +126,14 @@ def main() -> None:
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_with_parent()
+            if stepped_clock.VARIABLE in os.environ:
+                assert stepped_clock.install()
             # Only here: what the parent had open would be shared by all.
-            if line.strip() == _RECONCILE:
+            word, _, queue = line.strip().partition(" ")
+            if word == _WORKER:
+                # It ends by itself, by the signal that stops workers.
+                worker.main(["--pool", "agents", "--name", queue, "--queue", queue])
+            elif word == _RECONCILE:
                 asyncio.run(reconcile(return_state=True))
             else:
                 flow = flows[requests.get(UUID(line.strip())).workflow]

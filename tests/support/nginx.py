@@ -155,6 +155,11 @@ class Nginx(FolderServer):
         """Settings that reach this nginx."""
         return {"kind": "nginx", "config": str(self.config), "prefix": f"{self.directory}/"}
 
+    def argv(self) -> list[str]:
+        """Return how it is started."""
+        argv = [binary("nginx", "nginx"), "-p", f"{self.directory}/", "-c", str(self.config)]
+        return [*argv, "-e", str(self.directory / "error.log"), "-g", "daemon off;"]
+
     def accepts_configuration(self) -> bool:
         """Return what ``nginx -t`` says."""
         return self._nginx("-t") == 0
@@ -240,15 +245,13 @@ class Nginx(FolderServer):
             nginx.write(name, text)
         nginx.write("nginx.conf", config or _MAIN.format(servers=servers))
         (directory / "error.log").touch()
-        argv = [binary("nginx", "nginx"), "-p", f"{directory}/", "-c", str(nginx.config)]
-        argv += ["-e", str(directory / "error.log"), "-g", "daemon off;"]
 
         def ready() -> bool:
             # The pid file comes after the ports are bound: another server there is not ours.
             bound = (directory / "nginx.pid").exists()
             return bound and (accepts(nginx.port) or accepts(nginx.plain))
 
-        with running(argv, log=directory / "output.log", ready=ready):
+        with running(nginx.argv(), log=directory / "output.log", ready=ready):
             yield nginx
 
 

@@ -1,0 +1,189 @@
+"""The inventory's database fails over under requests, or its disk is full: nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from certrail.cli import _starting
+from certrail.model import Action
+from certrail.postgres import EmbeddedPostgres
+from certrail.settings import read_run_file
+from certrail.store import database, plans, requests
+from certrail.store.requests import Reason, Request
+from tests.support import kill_points
+from tests.support.bulk import Estate, estate
+from tests.support.flow_runner import FlowRunner
+from tests.support.handshake import fingerprint_at
+from tests.support.kill_points import KillPoint
+from tests.support.postgres_pair import postgres_pair
+from tests.support.process import let_in
+from tests.support.stack import Stack, cli, environment
+
+ACTIVE = ("automation-requested", "in-progress")
+
+
+@pytest.fixture
+def prefect(installation: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process use the installation's Prefect server, and no inventory yet."""
+    running = read_run_file(installation.data_dir)
+    assert running is not None
+    found = {
+        **running.environment(),
+        "CERTRAIL_DATA_DIR": str(tmp_path / "data"),
+        "CERTRAIL_LEASE_SECONDS": "1",
+    }
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: installation.api_url}):
+        yield
+
+
+@contextmanager
+def inventory(url: str, folder: Path, prefix: str, count: int) -> Iterator[Estate]:
+    """Fill the database at *url* with endpoints that are served."""
+    with pytest.MonkeyPatch.context() as patch, estate(folder / "estate", prefix, count) as made:
+        patch.setenv("CERTRAIL_DATABASE_URL", url)
+        database.migrate(url)
+        kill_points.install(url)
+        applied = cli("apply", "-f", str(made.write()), env=environment(folder / "data", found()))
+        assert applied.returncode == 0, applied.stderr
+        yield made
+
+
+def found() -> dict[str, str]:
+    """Return the variables by which a process finds the database and the Prefect server."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("CERTRAIL_", "PREFECT_"))}
+
+
+def make_request(location: str) -> str:
+    """Store a request that no worker knows of; this test runs it itself."""
+    prepared = plans.for_location(location)
+    made = requests.create(
+        prepared.endpoint_id,
+        action=Action.ENROLL,
+        plan=prepared.plan,
+        reason=Reason("requested", "by a test"),
+        actor="test",
+    )
+    return str(made.id)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_failover_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """With synchronous replication; one request had just got its certificate, unrecorded."""
+    point = KillPoint("order.finalize", "outcome")
+    with (
+        postgres_pair(tmp_path) as pair,
+        inventory(pair.url, tmp_path, "fo", 3) as served,
+        FlowRunner(found(), tmp_path / "runner.log") as runner,
+    ):
+        ids = [make_request(location) for location in served.locations()]
+        # What holds the process there dies with the primary.
+        with suppress(psycopg.OperationalError), kill_points.armed(pair.url, point):
+            runs = [runner.start(each) for each in ids]
+            kill_points.wait_until_caught(pair.url, point)
+            pair.fail_over()
+        for run in runs:
+            runner.wait(run)
+        for each in ids:
+            to_the_end(runner, each)
+
+        must_be_whole(pair.url, served)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_the_disk_of_the_database_is_full(tmp_path: Path) -> None:
+    """Nothing can be recorded between order and certificate; with room again it goes on."""
+    point = KillPoint("order.finalize", "intent")
+    with small_disk(tmp_path / "disk") as disk:
+        server = EmbeddedPostgres(disk / "postgres", durable=False)
+        server.start()
+        try:
+            with (
+                inventory(server.url("certrail"), tmp_path, "df", 1) as served,
+                FlowRunner(found(), tmp_path / "runner.log") as runner,
+            ):
+                url = server.url("certrail")
+                (request_id,) = [make_request(location) for location in served.locations()]
+                with kill_points.armed(url, point):
+                    run = runner.start(request_id)
+                    kill_points.wait_until_caught(url, point)
+                    fill(disk)
+                runner.wait(run)
+                assert request(request_id).certificate_id is None
+                (disk / "filler").unlink()
+                if server.process is None or server.process.poll() is not None:
+                    server.start()
+                to_the_end(runner, request_id)
+
+                must_be_whole(url, served)
+        finally:
+            server.stop()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a file system with room for a new cluster and little more."""
+    folder.mkdir()
+    let_in(folder)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200m,mode=755", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no block free."""
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        for size in (2**20, 2**12):
+            with suppress(OSError):
+                while file.write(b"x" * size) == size:
+                    pass
+
+
+def must_be_whole(url: str, served: Estate) -> None:
+    """One order and one certificate for each endpoint; served, told once, held by nobody."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "select r.status, r.lease_owner, c.fingerprint, e.location,"
+            " (select count(*) from orders o where o.request_id = r.id),"
+            " (select count(*) from outbox o where o.request_id = r.id"
+            "   and o.event = 'certrail.request.completed')"
+            " from requests r join endpoints e on e.id = r.endpoint_id"
+            " left join certificates c on c.id = r.certificate_id"
+        ).fetchall()
+        steps = connection.execute("select distinct status from steps").fetchall()
+    assert len(rows) == len(served.names)
+    for status, owner, fingerprint, location, orders, told in rows:
+        assert (status, owner, orders, told) == ("automation-successful", None, 1, 1)
+        assert fingerprint_at(served.port, location.partition(":")[0]) == fingerprint
+    assert {status for (status,) in steps} <= {"completed", "skipped"}
+    assert served.issued() == dict.fromkeys(served.names, 1)
+
+
+def request(request_id: str) -> Request:
+    """Return the request."""
+    return requests.get(UUID(request_id))
+
+
+def to_the_end(runner: FlowRunner, request_id: str) -> None:
+    """Run a request again until it is through, as repair and operator do."""
+    for _ in range(5):
+        present = request(request_id)
+        if present.status not in (*ACTIVE, "automation-failed"):
+            return
+        if present.status == "automation-failed":
+            _starting.reopen(present, "test")
+        runner.run(request_id)
+    raise AssertionError(f"{request_id} does not end")

@@ -1,0 +1,363 @@
+"""One trouble at a time, each at the worst moment of a request; then all that must hold.
+
+As :mod:`tests.chaos.test_storms`, for what a connection cannot do by itself:
+the CA changes its mind, the machine goes away, a disk is full.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import psycopg
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from certrail.settings import read_run_file
+from tests.chaos.field import Field, Seen, the_field
+from tests.chaos.invariants import must_hold, must_not_leak
+from tests.support import kill_points, stepped_clock
+from tests.support.faulty_proxy import Fault
+from tests.support.flow_runner import FlowRunner
+from tests.support.kill_points import KillPoint
+from tests.support.process import accepts, binary, die_with_parent, wait_for
+from tests.support.stack import Stack
+
+_CASES = (
+    "closed", "closing", "invalid", "expired", "revoked", "staged", "switched", "full", "nonces",
+    "ahead", "behind",
+)  # fmt: skip
+NAMES = {case: f"{case}.example.test" for case in _CASES}
+ORDER_IS_GONE = json.dumps(
+    {
+        "type": "urn:ietf:params:acme:error:malformed",
+        "detail": "Order expired",
+        "status": 404,
+    }
+).encode()
+
+
+@pytest.fixture(scope="module")
+def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    running = read_run_file(installation.data_dir)
+    assert running is not None
+    kill_points.install(installation.database_url)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_URL: installation.api_url}),
+    ):
+        for name, value in running.environment().items():
+            patch.setenv(name, value)
+        folder = tmp_path_factory.mktemp("single")
+        with small_disk(folder / "disk") as disk:
+            changes = {NAMES["full"]: {"directory": str(disk / "certrail")}}
+            with the_field(
+                installation, folder, list(NAMES.values()), prefix="single", servers=changes
+            ) as made:
+                yield made
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a file system that is nearly full."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        (folder / "filler").write_bytes(b"x" * 56 * 1024)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def servers(field: Field) -> Iterator[ExitStack]:
+    """Ends what was started again."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def through(
+    field: Field,
+    case: str,
+    *,
+    at: KillPoint | None = None,
+    do: Callable[[], object] = lambda: None,
+    repair: Callable[[], object] = lambda: None,
+    away: bool = False,
+) -> Seen:
+    """Run a request that meets *do* at the row *at* of its journal, then all checks.
+
+    *repair* is what an operator does before a retry. With *away* the server is
+    gone for a moment: then a client may be refused, but never gets a wrong pair.
+    """
+    url = field.stack.database_url
+    name = NAMES[case]
+
+    def meanwhile() -> None:
+        if at is not None:
+            kill_points.wait_until_caught(url, at)
+            do()
+            held.close()
+
+    with ExitStack() as held:
+        if at is not None:
+            held.enter_context(kill_points.armed(url, at))
+        seen = field.storm([name], [], meanwhile=meanwhile, repair=repair)
+    if away:
+        visits = seen.visits[name]
+        visits.failures[:] = [one for one in visits.failures if "Connection" not in one]
+    must_hold(field, seen)
+    must_not_leak(field, seen.requests.values())
+    return seen
+
+
+def issued(seen: Seen) -> tuple[int, int]:
+    """Return how many certificates were issued, and how many orders were made."""
+    return seen.certificates, seen.orders
+
+
+def test_the_account_was_closed_between_two_requests(field: Field) -> None:
+    """The first step says so and what to do; nothing is ordered before that."""
+    make_an_account(field)
+    with acme(field) as ca:
+        close_account(ca)
+
+    seen = through(field, "closed", repair=lambda: forget(field))
+
+    assert issued(seen) == (1, 1)
+    (failure,) = seen.failures
+    (step,) = failure["failed"]
+    assert step[0] == "ACME account created"
+    assert "forget-account" in step[2]
+
+
+def test_the_account_is_closed_in_the_middle(field: Field) -> None:
+    """Its order can be finalized by nobody; the retry makes another, under a new account."""
+
+    def close() -> None:
+        with acme(field) as ca:
+            close_account(ca)
+
+    seen = through(
+        field,
+        "closing",
+        at=KillPoint("order.finalize", "intent"),
+        do=close,
+        repair=lambda: forget(field),
+    )
+
+    assert issued(seen) == (1, 2)
+    assert [one["failed"][0][0] for one in seen.failures] == ["Certificate issued"]
+    assert "forget-account" in seen.failures[0]["failed"][0][2]
+
+
+def test_an_order_becomes_invalid(field: Field) -> None:
+    """The record is gone when the CA looks: that order is over, and the retry makes another."""
+    zone = f"_acme-challenge.{NAMES['invalid']}"
+
+    def spoil() -> None:
+        field.outside.dns.remove_records(zone, "TXT")
+
+    seen = through(field, "invalid", at=KillPoint("challenge.respond", "intent"), do=spoil)
+
+    assert issued(seen) == (1, 2)
+    assert [one["failed"][0][0] for one in seen.failures] == ["Domain validated"]
+
+
+def test_an_order_expires_before_it_is_finalized(field: Field) -> None:
+    """The CA does not know it any more: it is given up, and the retry makes another."""
+    gone: set[str] = set()
+
+    def expired(method: str, path: str) -> tuple[int, bytes] | None:
+        number = path.rpartition("/")[2]
+        if method == "POST" and "/finalize-order/" in path and not gone:
+            gone.add(number)
+        if number in gone and ("/finalize-order/" in path or "/my-order/" in path):
+            return 404, ORDER_IS_GONE
+        return None
+
+    field.ca.instead = expired
+    try:
+        seen = through(field, "expired")
+    finally:
+        field.ca.instead = lambda method, path: None
+
+    assert gone
+    assert issued(seen) == (1, 2)
+    assert [one["failed"][0][0] for one in seen.failures] == ["Certificate issued"]
+
+
+def test_a_certificate_is_revoked_between_issue_and_installation(field: Field) -> None:
+    """It is what was ordered; whether it is replaced is for the CA's renewal information to say."""
+    from certrail.model import RevocationReason
+    from certrail.store import certificates
+
+    serials: list[int] = []
+
+    def revoke() -> None:
+        with psycopg.connect(field.stack.database_url) as connection:
+            row = connection.execute(
+                "select certificate_id from requests r join endpoints e on e.id = r.endpoint_id"
+                " where e.location = %s order by r.created_at desc limit 1",
+                [f"{NAMES['revoked']}:443"],
+            ).fetchone()
+        assert row is not None
+        chain = certificates.get(UUID(str(row[0]))).chain
+        with acme(field) as ca:
+            ca.revoke(chain, RevocationReason.SUPERSEDED)  # type: ignore[attr-defined]
+        serials.append(chain.leaf.serial_number)
+
+    seen = through(field, "revoked", at=KillPoint("install.stage", "intent"), do=revoke)
+
+    assert issued(seen) == (1, 1)
+    assert field.outside.ca.certificate_status(serials[0])[0] == "Revoked"
+
+
+@pytest.mark.parametrize(
+    ("case", "point"),
+    [
+        ("staged", KillPoint("install.activate", "intent")),
+        ("switched", KillPoint("install.activate", "outcome")),
+    ],
+)
+def test_the_target_is_rebooted(
+    field: Field, servers: ExitStack, case: str, point: KillPoint
+) -> None:
+    """Web server, sshd and every session are killed and started again; it comes up whole."""
+    seen = through(field, case, at=point, do=lambda: reboot(field, servers), away=True)
+
+    assert issued(seen) == (1, 1)
+
+
+def test_the_disk_of_the_target_is_full(field: Field) -> None:
+    """The step says where; with room again the same certificate is installed."""
+    disk = field.outside.folder.parent / "disk"
+    filler = disk / "filler"
+    seen = through(field, "full", repair=lambda: filler.unlink(missing_ok=True))
+
+    assert issued(seen) == (1, 1)
+    (failure,) = seen.failures
+    assert "No space" in failure["failed"][0][1] or "space" in failure["failed"][0][1]
+    assert str(disk) in failure["failed"][0][2]
+    assert [one for one in disk.rglob("*") if ".certrail" in one.name] == []
+
+
+def test_a_storm_of_stale_nonces(field: Field) -> None:
+    """Every second answer refuses the nonce, for a while: nothing is ordered twice."""
+    asked = 0
+
+    def choose(method: str, path: str) -> Fault:
+        nonlocal asked
+        asked += method == "POST"
+        return Fault.STALE_NONCE if method == "POST" and asked % 2 else Fault.NONE
+
+    before, field.ca.choose = field.ca.choose, choose
+    try:
+        seen = through(field, "nonces")
+    finally:
+        field.ca.choose = before
+
+    assert asked > 10
+    assert issued(seen) == (1, 1)
+
+
+@pytest.mark.parametrize(("case", "seconds"), [("ahead", 7200), ("behind", -7200)])
+def test_the_clock_of_the_worker_is_stepped(
+    field: Field, tmp_path: Path, case: str, seconds: int
+) -> None:
+    """By two hours, between order and CSR, and back before the retry: nothing waits for ever.
+
+    The certificate may not be valid yet by that clock: then the step says so.
+    """
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+
+    def step() -> None:
+        clock.write_text(str(seconds))
+
+    def right() -> None:
+        clock.write_text("0")
+
+    environment = {**field.environment, stepped_clock.VARIABLE: str(clock)}
+    usual = field.runner
+    with FlowRunner(environment, field.log) as field.runner:
+        try:
+            point = KillPoint("order.finalize", "intent")
+            seen = through(field, case, at=point, do=step, repair=right)
+        finally:
+            field.runner = usual
+
+    assert issued(seen) == (1, 1)
+    assert len(seen.failures) <= 1
+
+
+def make_an_account(field: Field) -> None:
+    """Let the CA know the connector."""
+    with acme(field) as ca:
+        ca.ensure_account()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def acme(field: Field) -> Iterator[object]:
+    """Open the field's CA with the account that is stored."""
+    from blocks._base import ConnectorBlock
+    from certrail.store import plans
+
+    plan = plans.for_location(f"{NAMES['closed']}:443").plan
+    with ConnectorBlock.named(plan.ca.reference).connect() as ca:  # type: ignore[attr-defined]
+        yield ca
+
+
+def close_account(ca: object) -> None:
+    """Close the account, as a person with its key does."""
+    account = ca.ensure_account()  # type: ignore[attr-defined]
+    ca._post(account.url, b'{"status":"deactivated"}', "deactivate")  # type: ignore[attr-defined]
+
+
+def forget(field: Field) -> None:
+    """What the remedy says."""
+    done = field.stack.cli("connector", "forget-account", "single-ca")
+    assert done.returncode == 0, done.stderr
+
+
+def reboot(field: Field, servers: ExitStack) -> None:
+    """Kill nginx, sshd and all of their children, and start both again."""
+    nginx, ssh = field.outside.nginx, field.outside.ssh
+    config = ssh.log.parent / "sshd_config"
+    starts = [
+        (nginx.port, str(nginx.directory), nginx.argv()),
+        (ssh.port, str(config), [binary("sshd", "openssh-server"), "-D", "-f", str(config)]),
+    ]
+    for port, mark, argv in starts:
+        victims = [
+            one
+            for first in psutil.process_iter(["name", "cmdline"])
+            if first.info["name"] in ("nginx", "sshd") and mark in " ".join(first.info["cmdline"])
+            for one in (first, *first.children(recursive=True))
+        ]
+        assert victims
+        for one in victims:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(victims, timeout=10)
+        again = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
+        )
+        servers.callback(end, again)
+        wait_for(lambda port=port: accepts(port), f"port {port} again")  # type: ignore[misc]
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server that a test started."""
+    process.terminate()
+    process.wait(20)
