@@ -98,7 +98,7 @@ async def _over(request_id: UUID) -> State[Any] | None:
     told = f"{request.location}: {request.status.text.lower()} before this; nothing was done"
     if request.status in SUCCESSFUL:
         return Completed(message=told)
-    if request.flow_run_id is not None and await _retried_by_hand(request.flow_run_id):
+    if request.flow_run_id is not None and await retried_by_hand(request.flow_run_id):
         await in_lease_thread(_starting.reopen, request, "Prefect UI")
         return None
     return Cancelled(message=told) if request.status is Status.CANCELLED else Failed(message=told)
@@ -109,7 +109,8 @@ def _is_begun_again() -> bool:
     return context is not None and context.flow_run is not None and context.flow_run.run_count > 1
 
 
-async def _retried_by_hand(run_id: UUID) -> bool:
+async def retried_by_hand(run_id: UUID) -> bool:
+    """Return whether it was a person who had the run scheduled again last."""
     # What a repair or a stopping worker scheduled again must not bring a cancelled request back.
     async with get_client() as client:
         states = await client.read_flow_run_states(run_id)

@@ -44,6 +44,7 @@ from certrail.store.jobs import Job
 from tasks import _children
 from tasks._job_page import JobPage
 from tasks._outbox import nudge
+from tasks._run import retried_by_hand
 from tasks._threads import in_lease_thread, in_thread
 from tasks.bulk_shard import LEASE, new_owner, patiently, taken
 
@@ -70,6 +71,9 @@ async def run_job(job_id: UUID) -> State[Any]:
                 # `certrail job resume` has said so already; this is Prefect's own button.
                 await patiently(lambda: job_control.resume(job, "Prefect's Resume button"))
             if job.status.is_over:
+                if not await _is_retried_by_hand():
+                    # A repair that came late scheduled it again; nobody asked for more.
+                    return _state(job.status, f"{job.status.text.lower()} before this")
                 count = await patiently(lambda: _jobs.reopen(job, "Prefect's Retry button"))
                 log.info("%d endpoints run again", count)
             await patiently(lambda: job_runs.begin(job_id))
@@ -85,6 +89,12 @@ async def run_job(job_id: UUID) -> State[Any]:
     except CertrailError as exc:
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
         return Failed(message=f"{exc}. {exc.remedy}")
+
+
+async def _is_retried_by_hand() -> bool:
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run is not None and await retried_by_hand(run.id)
 
 
 async def _is_carried_by_this_run(job_id: UUID) -> bool:
@@ -373,11 +383,7 @@ class _Run:
         await self._page.show(await self._waves(), last=True)
         await patiently(lambda: job_ends.finish(job.id, status, message))
         nudge()
-        if status is JobStatus.COMPLETED:
-            return Completed(message=message)
-        return (
-            Cancelled(message=message) if status is JobStatus.CANCELLED else Failed(message=message)
-        )
+        return _state(status, message)
 
     async def _beat(self) -> None:
         while True:
@@ -390,6 +396,12 @@ class _Run:
             except CertrailError:
                 pass  # the database is away for a moment
             await asyncio.sleep(min(_LOOK_SECONDS, LEASE.total_seconds() / 3))
+
+
+def _state(status: JobStatus, message: str) -> State[Any]:
+    if status is JobStatus.COMPLETED:
+        return Completed(message=message)
+    return Cancelled(message=message) if status is JobStatus.CANCELLED else Failed(message=message)
 
 
 def _verdict(job: Job, stop: Stop | None, counts: Counts) -> tuple[JobStatus, str]:

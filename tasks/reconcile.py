@@ -157,6 +157,9 @@ def _job_facts(job: Job, run: FlowRun | None) -> RunFacts:
 
 
 def _apply_to_job(job: Job, verdict: Repair) -> None:
+    present = jobs.by_id(job.id)
+    if present.status.is_over or present.is_held:
+        return  # it went on, or ended, since it was looked for
     if verdict is Repair.CANCEL:
         if not job.cancel_requested:
             job_control.ask_to_cancel(job, "Prefect's Cancel button")

@@ -123,6 +123,14 @@ class Yard:
         job = jobs.by_id(job_id)
         return (job.status.is_over or job.status == "paused") and job.lease_owner is None
 
+    def is_told(self, job_id: UUID) -> bool:
+        """Whether Prefect knows that the job is over."""
+        from certrail.store import jobs
+
+        job = jobs.by_id(job_id)
+        state = self.api.get(f"/flow_runs/{job.flow_run_id}")["state"]["type"]
+        return bool(state == str(job.status).upper())
+
     def _stored(self, planned: object) -> UUID:
         from certrail.cli import _jobs
         from certrail.store import audit, jobs
@@ -177,7 +185,7 @@ def yard(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             patch.setenv(name, value)
         short = {
             **found,
-            "CERTRAIL_LEASE_SECONDS": "1",
+            "CERTRAIL_LEASE_SECONDS": "2",
             "PREFECT_WORKER_QUERY_SECONDS": "0.2",
         }
         with (
@@ -249,6 +257,7 @@ def kill_at(yard: Yard, case: Case, job_id: UUID) -> None:
             done = yard.stack.cli("job", "resume", f"{yard.served.prefix}-{case.queue}")
             assert done.returncode == 0, done.stderr
             wait_for(lambda: yard.over(job_id), where, within=120)
+        wait_for(lambda: yard.is_told(job_id), where, within=120)
     finally:
         yard.runner.end(worker)
 
