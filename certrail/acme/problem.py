@@ -160,7 +160,8 @@ _TABLE: Mapping[str, tuple[_Kind, str]] = {
     "externalAccountRequired": (AuthenticationFailed, _EAB),
     "unauthorized": (
         PermissionRefused,
-        "Check that the account is still in force at the CA and may order these names.",
+        "Check that the account is still in force at the CA and may order these names. If the CA "
+        "closed it, `certrail connector forget-account` lets a retry make a new one.",
     ),
     "userActionRequired": (
         Rejected,

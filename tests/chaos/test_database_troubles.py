@@ -14,6 +14,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from certrail.cli import _starting
+from certrail.errors import Unreachable
 from certrail.model import Action
 from certrail.postgres import EmbeddedPostgres
 from certrail.settings import read_run_file
@@ -25,7 +26,7 @@ from tests.support.flow_runner import FlowRunner
 from tests.support.handshake import fingerprint_at
 from tests.support.kill_points import KillPoint
 from tests.support.postgres_pair import postgres_pair
-from tests.support.process import let_in
+from tests.support.process import let_in, wait_for
 from tests.support.stack import Stack, cli, environment
 
 ACTIVE = ("automation-requested", "in-progress")
@@ -94,6 +95,7 @@ def test_a_failover_loses_and_doubles_nothing(tmp_path: Path) -> None:
             pair.fail_over()
         for run in runs:
             runner.wait(run)
+        wait_for(answers, "this process has connections to the new primary")
         for each in ids:
             to_the_end(runner, each)
 
@@ -170,6 +172,15 @@ def must_be_whole(url: str, served: Estate) -> None:
         assert fingerprint_at(served.port, location.partition(":")[0]) == fingerprint
     assert {status for (status,) in steps} <= {"completed", "skipped"}
     assert served.issued() == dict.fromkeys(served.names, 1)
+
+
+def answers() -> bool:
+    """Whether the database answers; the first call finds the connections that are gone."""
+    try:
+        requests.newest(limit=1)
+    except Unreachable:
+        return False
+    return True
 
 
 def request(request_id: str) -> Request:
