@@ -18,7 +18,7 @@ from certrail.errors import Unreachable
 from certrail.model import Action
 from certrail.postgres import EmbeddedPostgres
 from certrail.settings import read_run_file
-from certrail.store import database, plans, requests
+from certrail.store import database, new_requests, plans, requests
 from certrail.store.requests import Reason, Request
 from tests.support import kill_points
 from tests.support.bulk import Estate, estate
@@ -68,7 +68,7 @@ def found() -> dict[str, str]:
 def make_request(location: str) -> str:
     """Store a request that no worker knows of; this test runs it itself."""
     prepared = plans.for_location(location)
-    made = requests.create(
+    made = new_requests.create(
         prepared.endpoint_id,
         action=Action.ENROLL,
         plan=prepared.plan,

@@ -133,10 +133,10 @@ class Yard:
 
     def _stored(self, planned: object) -> UUID:
         from certrail.cli import _jobs
-        from certrail.store import audit, jobs
+        from certrail.store import audit, new_jobs
 
         assert isinstance(planned, _jobs.Planned)
-        draft = jobs.Draft(
+        draft = new_jobs.Draft(
             name=planned.wanted.name,
             action=None,
             concurrency=planned.wanted.concurrency,
@@ -146,7 +146,7 @@ class Yard:
             scheduled_at=None,
             actor=audit.local_actor(),
         )
-        return jobs.create(draft, planned.chosen, planned.left_out, planned.layout.shards).id
+        return new_jobs.create(draft, planned.chosen, planned.left_out, planned.layout.shards).id
 
 
 @contextmanager
@@ -202,13 +202,13 @@ def test_every_write_of_a_job_is_a_place_to_be_killed_at(yard: Yard) -> None:
 
 def test_a_job_whose_end_was_not_told_to_prefect_is_settled(yard: Yard) -> None:
     """Its last row was written, and then the worker died: the repair tells it."""
-    from certrail.store import job_runs, jobs
+    from certrail.store import job_shards, jobs
 
     case = yard.cases[0]
     job = jobs.get(f"{yard.served.prefix}-{case.queue}")
     if not job.status.is_over:
         kill_at(yard, case, job.id)
-    (shard,) = job_runs.shards(job.id, 1)
+    (shard,) = job_shards.shards(job.id, 1)
     for run in (job.flow_run_id, shard.flow_run_id):
         yard.api.post(f"/flow_runs/{run}/set_state", state={"type": "RUNNING"}, force=True)
 
@@ -264,9 +264,9 @@ def kill_at(yard: Yard, case: Case, job_id: UUID) -> None:
 
 def pause(job_id: UUID) -> None:
     """As ``certrail job pause``."""
-    from certrail.store import job_runs, jobs
+    from certrail.store import job_control, jobs
 
-    job_runs.ask_to_pause(jobs.by_id(job_id), "test")
+    job_control.ask_to_pause(jobs.by_id(job_id), "test")
 
 
 def assert_settled(yard: Yard, case: Case, job_id: UUID) -> None:
