@@ -80,6 +80,7 @@ docs: setup
 
 chaos: setup servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	CHAOS_TIMES=5 $(BIN)/pytest tests/chaos
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed 0 $(if $(ONLY),--only "$(ONLY)")

@@ -6,6 +6,7 @@ about to write; all of them at the same time, since most of it is waiting.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -62,8 +63,8 @@ class Case:
         return f"kill{self.number}"
 
 
-def cases(each: int = 1) -> list[Case]:
-    """Return a clean run, and *each* jobs for every write."""
+def cases(each: int = int(os.environ.get("CHAOS_TIMES", "1"))) -> list[Case]:
+    """Return a clean run, and *each* jobs for every write; `make chaos` has several."""
     points = [
         *((write, "completed") for write in CLEAN),
         *((write, "failed") for write in STOPPED),

@@ -30,7 +30,7 @@ from tests.support.stack import Stack
 
 _CASES = (
     "closed", "closing", "invalid", "expired", "revoked", "staged", "switched", "full", "nonces",
-    "ahead", "behind",
+    "ahead", "behind", "halfway",
 )  # fmt: skip
 NAMES = {case: f"{case}.example.test" for case in _CASES}
 ORDER_IS_GONE = json.dumps(
@@ -244,6 +244,28 @@ def test_the_target_is_rebooted(
     """Web server, sshd and every session are killed and started again; it comes up whole."""
     seen = through(field, case, at=point, do=lambda: reboot(field, servers), away=True)
 
+    assert issued(seen) == (1, 1)
+
+
+def test_the_connection_drops_between_two_files(field: Field) -> None:
+    """The key is there and its certificate is not: nothing of it is used, and it is done again."""
+    halves: list[Path] = []
+
+    def is_half() -> bool:
+        halves.extend(
+            key
+            for key in field.outside.nginx.directory.rglob("versions/*/privkey.pem")
+            if NAMES["halfway"] in str(key) and not (key.parent / "fullchain.pem").exists()
+        )
+        return bool(halves)
+
+    def wait_for_it() -> None:
+        field.ssh.when = is_half
+
+    seen = through(field, "halfway", at=KillPoint("install.stage", "intent"), do=wait_for_it)
+
+    assert halves, "the connection did not drop there"
+    assert seen.fired["ssh"] == 1
     assert issued(seen) == (1, 1)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -42,10 +42,12 @@ class Link:
     Attributes:
         port: where it listens on 127.0.0.1.
         broken: how many faults have happened.
+        when: asked at each piece; the first one for which it holds does not arrive.
     """
 
     port: int
     broken: int = 0
+    when: Callable[[], bool] | None = None
     _armed: list[_Armed] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: set[socket.socket] = field(default_factory=set)
@@ -58,11 +60,16 @@ class Link:
     def disarm(self) -> None:
         """Forget the faults that have not happened."""
         with self._lock:
+            self.when = None
             self._armed.clear()
 
     def take(self) -> Break | None:
         """Count a piece; returns what is to happen to it."""
         with self._lock:
+            if self.when is not None and self.when():
+                self.when = None
+                self.broken += 1
+                return Break.CUT
             for one in self._armed:
                 one.left -= 1
             due = next((one for one in self._armed if one.left <= 0), None)
