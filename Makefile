@@ -106,7 +106,7 @@ simulate: setup
 	  $(BIN)/pytest -q tests/integration/store/test_year.py && cat simulation.txt && rm simulation.txt
 
 lock: | $(BIN)/uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra demo --extra aws --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra demo --extra aws --extra iis --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -c requirements/dev.txt -o requirements/base.txt
 

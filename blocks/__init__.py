@@ -32,6 +32,7 @@ from blocks.targets.azure_keyvault import AzureKeyVaultTarget
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
+from blocks.targets.iis import Iis
 from blocks.targets.kubernetes import KubernetesTarget
 from blocks.targets.netscaler import NetScaler
 from blocks.targets.redis_server import RedisServer
@@ -53,6 +54,7 @@ __all__ = [
     "DigicertOne",
     "HaproxyRuntime",
     "HttpPut",
+    "Iis",
     "KubernetesSecret",
     "KubernetesTarget",
     "LocalAuthority",

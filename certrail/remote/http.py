@@ -197,7 +197,7 @@ def send(
     )
     if whole.is_success or whole.status_code in accept:
         return whole
-    raise _status_error(whole, what, label, [*_credentials(reply.request), *hide])
+    raise error_of(whole, what, label, [*_credentials(reply.request), *hide])
 
 
 def json_of(reply: httpx.Response, kind: type[T]) -> T:
@@ -295,9 +295,16 @@ def _is_cut(text: str) -> bool:
     return "disconnected" in text or "closed connection" in text
 
 
-def _status_error(
-    reply: httpx.Response, what: str, label: str, secrets: Sequence[str]
+def error_of(
+    reply: httpx.Response, what: str, label: str, secrets: Sequence[str] = ()
 ) -> ConnectorError:
+    """Return what a reply that is no success means; see :func:`send`.
+
+    Args:
+        what: the call, for people.
+        label: the connector's name.
+        secrets: what must not come back in the message.
+    """
     status = reply.status_code
     said = reason_of(reply, secrets)
     message = f"{what} answered {status}" + (f": {said}" if said else "")

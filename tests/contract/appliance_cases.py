@@ -27,6 +27,7 @@ from blocks.targets.azure_keyvault import KeyInVaultTarget, KeyVaultTarget
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
+from blocks.targets.iis import IisTarget, remoting
 from blocks.targets.kubernetes import KubernetesTlsTarget
 from blocks.targets.netscaler import NetScalerTarget, nitro_client
 from certrail.connectors import HoldsKey, InstallTarget
@@ -34,7 +35,15 @@ from certrail.model import Bundle, Fingerprint, Site, Staged, SubjectSpec
 from certrail.remote import aws, http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
-from tests.support import a10_api, bigip_api, key_vault_api, kubernetes_api, netscaler_api
+from tests.support import (
+    a10_api,
+    bigip_api,
+    iis_api,
+    key_vault_api,
+    kubernetes_api,
+    netscaler_api,
+    winrm_service,
+)
 from tests.support.a10_api import A10
 from tests.support.aws_edge import (
     CLOUDFRONT_REGION,
@@ -47,6 +56,7 @@ from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
 from tests.support.device import Device
 from tests.support.haproxy_runtime import HaproxyRuntime, debian, wheel
+from tests.support.iis_api import IisServer
 from tests.support.key_vault_api import VaultGateway
 from tests.support.kubernetes_api import KubernetesIngress
 from tests.support.moto_server import REGION
@@ -434,6 +444,46 @@ def _a10(directory: Path) -> Iterator[World]:
         yield A10World(device, client)
 
 
+class IisWorld(DeviceWorld):
+    """A Windows Server with IIS; the certificate before came from somebody else."""
+
+    def __init__(self, device: IisServer, stack: ExitStack) -> None:
+        super().__init__(device)
+        self._iis = device
+        self._stack = stack
+        self.site = Site(iis_api.BINDING)
+
+    def open(self) -> InstallTarget:
+        return IisTarget(
+            self._stack.enter_context(
+                remoting(
+                    self._iis.url,
+                    winrm_service.USER,
+                    winrm_service.PASSWORD,
+                    auth="basic",
+                    ca_bundle=self._iis.roots,
+                    label="iis",
+                )
+            )
+        )
+
+    def snapshot(self) -> dict[str, bytes]:
+        return self._iis.snapshot()
+
+    @contextmanager
+    def refuse(self, staged: Staged) -> Iterator[None]:
+        stored = self._iis.stores["WebHosting"][staged.data["new"]["thumbprint"]]
+        good, stored.key = stored.key, None
+        yield
+        stored.key = good
+
+
+@contextmanager
+def _iis(directory: Path) -> Iterator[World]:
+    with IisServer().running() as device, ExitStack() as stack:
+        yield IisWorld(device, stack)
+
+
 class RedisWorld(World):
     """A real Redis that is changed over its own protocol."""
 
@@ -539,5 +589,6 @@ APPLIANCES = (
         partial(_vault, world=KeyInVaultWorld),
         GAPS | {"own key"},
     ),
+    Case("iis", "target-iis", _iis, GAPS),
     Case("kubernetes", "target-kubernetes", _kubernetes, GAPS),
 )

@@ -153,7 +153,7 @@ class Device(ABC):
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Serve the API and the virtual server."""
-        management = _context(
+        management = context_of(
             *_pair(self.ca.bundle("localhost")),
         )
         device = self
@@ -184,7 +184,7 @@ class Device(ABC):
                 self._stuck_with = pair
             pair = self._stuck_with or pair
             if pair not in self._contexts:
-                self._contexts[pair] = _context(*pair)
+                self._contexts[pair] = context_of(*pair)
             return self._contexts[pair]
 
     def handle(self, request: Request) -> Reply | None:
@@ -205,6 +205,8 @@ class Device(ABC):
 class _ApiHandler(BaseHTTPRequestHandler):
     owner: Device
     protocol_version = "HTTP/1.1"
+    # The head and the body of a reply are written apart, and clients answer the first one late.
+    disable_nagle_algorithm = True
 
     def _any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -271,7 +273,8 @@ def _pair(bundle: Bundle) -> tuple[str, bytes]:
     return bundle.chain.text, bundle.key.reveal()
 
 
-def _context(chain: str, key: bytes) -> ssl.SSLContext:
+def context_of(chain: str, key: bytes) -> ssl.SSLContext:
+    """Return how a server with that certificate answers a handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(chain.encode() + b"\n" + key)
@@ -282,7 +285,7 @@ def _context(chain: str, key: bytes) -> ssl.SSLContext:
 def pairs(certificate: bytes, key: bytes) -> bool:
     """Return whether *key* belongs to the first certificate."""
     try:
-        _context(certificate.decode(), key)
+        context_of(certificate.decode(), key)
     except ssl.SSLError:
         return False
     return True

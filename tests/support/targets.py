@@ -27,19 +27,29 @@ from blocks.targets.azure_keyvault import KeyVaultTarget
 from blocks.targets.bigip import BigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
+from blocks.targets.iis import IisTarget, remoting
 from blocks.targets.kubernetes import KubernetesTlsTarget
 from blocks.targets.netscaler import NetScalerTarget, nitro_client
 from certrail.connectors import InstallTarget
 from certrail.model import Fingerprint, Site
 from certrail.remote import aws, http
 from certrail.remote.local import LocalHost
-from tests.support import a10_api, bigip_api, key_vault_api, kubernetes_api, netscaler_api
+from tests.support import (
+    a10_api,
+    bigip_api,
+    iis_api,
+    key_vault_api,
+    kubernetes_api,
+    netscaler_api,
+    winrm_service,
+)
 from tests.support.a10_api import A10
 from tests.support.aws_edge import CLOUDFRONT_REGION, AwsBalancer, AwsDistribution
 from tests.support.bigip_api import BigIp
 from tests.support.caddy import Caddy
 from tests.support.device import SITE, Device, Reply
 from tests.support.haproxy_runtime import HaproxyRuntime, debian
+from tests.support.iis_api import IisServer
 from tests.support.key_vault_api import VaultGateway
 from tests.support.kubernetes_api import KubernetesIngress
 from tests.support.moto_server import REGION
@@ -255,6 +265,22 @@ def _a10(url: str, password: str, ca: str, timeout: timedelta) -> Iterator[Insta
 
 
 @contextmanager
+def _iis(url: str, password: str, ca: str, timeout: timedelta) -> Iterator[InstallTarget]:
+    user, short = winrm_service.USER, timeout is SHORT
+    with remoting(
+        url,
+        user,
+        password,
+        auth="basic",
+        ca_bundle=ca,
+        label="target",
+        timeout=timeout,
+        grace=timedelta(0) if short else timedelta(seconds=5),
+    ) as session:
+        yield IisTarget(session)
+
+
+@contextmanager
 def _amazon(url: str, region: str, *key: str, ca: str, timeout: timedelta) -> Iterator[aws.Session]:
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         Path(file.name).write_text(ca)
@@ -355,6 +381,14 @@ TARGETS = (
         lambda d, word, ca: _a10(d.url, word or a10_api.PASSWORD, ca, LONG),
         lambda d: Site(a10_api.TEMPLATE),
         ("PUT", "/certificate$"),
+    ),
+    Target(
+        "target-iis",
+        lambda port: _iis(_local(port), WRONG, "", SHORT),
+        IisServer,
+        lambda d, word, ca: _iis(d.url, word or winrm_service.PASSWORD, ca, LONG),
+        lambda d: Site(iis_api.BINDING),
+        ("POST", "#Command .* AddSslCertificate"),
     ),
     Target(
         "target-aws-elb",

@@ -23,7 +23,15 @@ from blocks.ca.local import LocalAuthority
 from certrail.model import Fingerprint, Site
 from certrail.remote.ssh_pool import POOL
 from tests.contract.delivery_cases import CASES, Case
-from tests.support import a10_api, bigip_api, key_vault_api, kubernetes_api, netscaler_api
+from tests.support import (
+    a10_api,
+    bigip_api,
+    iis_api,
+    key_vault_api,
+    kubernetes_api,
+    netscaler_api,
+    winrm_service,
+)
 from tests.support.a10_api import A10
 from tests.support.aws_edge import AwsBalancer, AwsDistribution, AwsEdge, AwsSniBalancer
 from tests.support.bigip_api import BigIp
@@ -31,6 +39,7 @@ from tests.support.caddy import Caddy
 from tests.support.device import SITE, Device
 from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.haproxy_runtime import HaproxyRuntime, debian
+from tests.support.iis_api import IisServer
 from tests.support.key_vault_api import VaultGateway
 from tests.support.kubernetes_api import KubernetesIngress
 from tests.support.moto_server import REGION
@@ -109,6 +118,13 @@ def _netscaler(_: Path) -> Iterator[Place]:
 def _a10(_: Path) -> Iterator[Place]:
     with A10().running() as device:
         yield at(device, _account(device, a10_api.USER, a10_api.PASSWORD), a10_api.TEMPLATE)
+
+
+@contextmanager
+def _iis(_: Path) -> Iterator[Place]:
+    with IisServer().running() as device:
+        account = _account(device, winrm_service.USER, winrm_service.PASSWORD)
+        yield at(device, {**account, "auth": "basic"}, iis_api.BINDING)
 
 
 @contextmanager
@@ -218,6 +234,7 @@ INSTALLS = (
     Way("bigip", "target-bigip", _bigip),
     Way("caddy", "target-caddy", _caddy),
     Way("haproxy", "target-haproxy", _haproxy),
+    Way("iis", "target-iis", _iis),
     Way("kubernetes", "target-kubernetes", _kubernetes),
     Way("netscaler", "target-netscaler", _netscaler),
     Way("redis", "target-redis", _redis),

@@ -1,7 +1,7 @@
 """The fakes, asked by other people's programs: they must answer as the devices do.
 
-``bigrest`` (iControl REST), ``acos-client`` (A10's own, aXAPI v3) and
-``netscaler-certbot-hook`` (NITRO) know nothing of our connectors.
+``bigrest`` (iControl REST), ``acos-client`` (A10's own, aXAPI v3), ``netscaler-certbot-hook``
+(NITRO) and ``pywinrm`` (WS-Management) know nothing of our connectors.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from pathlib import Path
 
 import acos_client  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import pytest
+import winrm
 from acos_client import errors as acos_errors  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from bigrest.bigip import BIGIP  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from bigrest.common.exceptions import RESTAPIError  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from netscaler_certbot_hook.nitro import NitroClient  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from winrm.exceptions import InvalidCredentialsError
 
-from tests.support import a10_api, bigip_api, netscaler_api
+from tests.support import a10_api, bigip_api, netscaler_api, winrm_service
 from tests.support.a10_api import A10
 from tests.support.bigip_api import BigIp
 from tests.support.device import SITE
+from tests.support.iis_api import IisServer
 from tests.support.netscaler_api import NetScaler
 
 
@@ -159,3 +162,25 @@ def test_a_nitro_client_installs_a_certificate(trusted: Path) -> None:
         assert bundle.chain.fingerprint == device.served()
         with pytest.raises(Exception, match="404"):
             client.get_config("sslcertkey", "nothing")
+
+
+def test_pywinrm_runs_a_program(trusted: Path) -> None:
+    """Shell, command, output, end: the envelopes around what PowerShell says are understood."""
+    with IisServer().running() as device:
+        trusted.write_text(device.roots)
+        options = {"transport": "basic", "server_cert_validation": "validate"}
+        address, roots = f"{device.url}/wsman", str(trusted)
+        account = (winrm_service.USER, winrm_service.PASSWORD)
+        session = winrm.Session(address, auth=account, ca_trust_path=roots, **options)
+
+        reply = session.run_cmd("whoami.exe", ["/groups", "/fo", "csv", "/nh"])
+        session.protocol.transport.close_session()
+
+        assert (reply.status_code, reply.std_err) == (0, b"")
+        assert b"S-1-5-32-544" in reply.std_out
+        assert device.shells == {}
+        stranger = (winrm_service.USER, "wrong")
+        session = winrm.Session(address, auth=stranger, ca_trust_path=roots, **options)
+        with pytest.raises(InvalidCredentialsError):
+            session.run_cmd("whoami.exe", ["/groups", "/fo", "csv", "/nh"])
+        session.protocol.transport.close_session()

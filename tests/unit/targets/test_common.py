@@ -24,6 +24,7 @@ from blocks.targets.a10 import A10
 from blocks.targets.bigip import BigIp
 from blocks.targets.caddy import CaddyAdmin
 from blocks.targets.haproxy import HaproxyRuntime
+from blocks.targets.iis import Iis
 from blocks.targets.netscaler import NetScaler
 from blocks.targets.redis_server import RedisServer
 from certrail.connectors import Traits
@@ -35,7 +36,7 @@ from tests.support.nginx import TestCa
 
 PRINT = Fingerprint("0123456789abcdef" * 4)
 OTHER = Fingerprint("fedcba9876543210" * 4)
-BLOCKS = [A10, BigIp, CaddyAdmin, HaproxyRuntime, NetScaler, RedisServer]
+BLOCKS = [A10, BigIp, CaddyAdmin, HaproxyRuntime, Iis, NetScaler, RedisServer]
 SECRET = "correct-horse-battery"
 
 
@@ -149,8 +150,8 @@ def test_settings_are_described_and_typos_refused(block: type[TargetBlock]) -> N
         block(pasword="x")
 
 
-@pytest.mark.parametrize("block", [A10, BigIp, NetScaler])
-def test_no_password_in_a_repr(block: type[A10 | BigIp | NetScaler]) -> None:
+@pytest.mark.parametrize("block", [A10, BigIp, Iis, NetScaler])
+def test_no_password_in_a_repr(block: type[A10 | BigIp | Iis | NetScaler]) -> None:
     """Blocks are logged and shown."""
     one = block(url="https://lb.example.test", username="u", password=SecretStr(SECRET))
 
