@@ -249,7 +249,7 @@ class _Reader:
         value, end = self._expression(path, words, at + 2, variables)
         name = words[at].text
         known = value if operator != b"+=" else None
-        variables[name] = known
+        variables[_full(name)] = known
         self._found.contexts.setdefault(context, {})[name] = Setting(
             path, known, words[at + 2].start, words[end - 1].end, words[at].number
         )
@@ -274,7 +274,7 @@ class _Reader:
                 parts.append(None)
             elif word.kind in ("string", "word"):
                 known = word.value
-                parts.append(variables.get(word.text) if known is None else known)
+                parts.append(variables.get(_full(word.text)) if known is None else known)
                 at += 1
             else:
                 raise _misplaced(path, word)
@@ -308,6 +308,11 @@ class _Reader:
                     f"{path}:{word.number} includes {one}, which is not there",
                     remedy="Correct the line; nothing was changed.",
                 ) from exc
+
+
+def _full(name: str) -> str:
+    """Return the name of a variable with its prefix, which may be left out."""
+    return name if "." in name else f"var.{name}"
 
 
 def _searches(pattern: str, subject: str) -> bool:

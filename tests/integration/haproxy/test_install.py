@@ -11,6 +11,7 @@ from certrail.connectors import InstallTarget
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest, NotFound
 from certrail.model import Bundle
 from certrail.remote.local import LocalHost
+from certrail.servers.haproxy import HaproxyTarget
 from certrail.servers.registry import open_target, site_of
 from tests.support.haproxy import Haproxy
 from tests.support.nginx import TestCa
@@ -274,3 +275,40 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
         target(haproxy, binary="hapr0xy").check()
 
     assert "binary" in caught.value.remedy
+
+
+LAYOUTS = {
+    "several addresses, IPv6, RSA beside ECDSA": "frontend a\n    bind 127.0.0.1:@port@,"
+    "[::1]:@port@ ssl crt rsa.pem crt old.pem alpn http/1.1\n",
+    "in a condition that holds, quoted": ".if version_atleast(2.4)\nfrontend b\n    bind "
+    "127.0.0.1:@other@\n.endif\nfrontend a\n\n\tbind  :@port@\tssl  crt '@dir@/old.pem' # ours\n",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_edited_and_undone(layout: str, tmp_path: Path) -> None:
+    """With windows line ends and bytes that are no text; twice is once, undone as before."""
+    pems = {"rsa.pem": TestCa().bundle(WWW, rsa_key=True)}
+    with Haproxy.started(tmp_path, frontends=LAYOUTS[layout], pems=pems) as haproxy:
+        before = b"# \xff\xfe\r\n" + haproxy.config.read_bytes().replace(b"\n", b"\r\n")
+        haproxy.config.write_bytes(before)
+        opened, site = target(haproxy), site_of({"site": WWW})
+        bundle = haproxy.ca.bundle(WWW)
+
+        staged = opened.stage(site, bundle, haproxy.old.chain.fingerprint)
+        opened.activate(staged)
+
+        after = haproxy.config.read_bytes()
+        changed = [line for line in after.splitlines() if line not in before.splitlines()]
+        assert len(changed) == 1
+        assert b"/certrail/" in changed[0]
+        assert haproxy.accepts_configuration()
+        assert haproxy.served(WWW) == bundle.chain.fingerprint == opened.serving(site)
+        assert isinstance(opened, HaproxyTarget)
+        assert not opened.plan(site, haproxy.ca.bundle(WWW)).after
+
+        opened.restore(staged)
+
+        assert haproxy.config.read_bytes() == before
+        assert haproxy.accepts_configuration()
+        assert haproxy.served(WWW) == haproxy.old.chain.fingerprint

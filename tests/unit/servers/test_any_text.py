@@ -53,11 +53,20 @@ ssl = on
 ssl_cert_file = '@dir@/old.pem'
 ssl_key_file '@dir@/old.pem'
 """
+MARIADB = """\
+[client]
+ssl-cert = /none
+[mysqld]
+bind-address = ::
+ssl-cert = @dir@/old.pem
+ssl_key=@dir@/old.pem
+"""
 CASES = {
     "haproxy": ("haproxy.cfg", HAPROXY),
     "caddy": ("Caddyfile", CADDY),
     "lighttpd": ("lighttpd.conf", LIGHTTPD),
     "postgresql": ("postgresql.conf", POSTGRESQL),
+    "mariadb": ("my.cnf", MARIADB),
 }
 # A backslash before the end of a line means something to most of them.
 _COMMENT = st.binary(max_size=20).map(lambda raw: b"# " + raw.translate(None, b"\0\r\n\\"))
@@ -72,7 +81,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", CASES)
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_only_what_names_the_certificate_changes(
     kind: str, folder: Path, data: st.DataObject
