@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from certrail.connectors import Host
 from certrail.errors import InvalidRequest
 from certrail.model import Site, fingerprint, subject_names
 from certrail.servers.leaves import leaf_at
 from certrail.servers.splice import Splice
-from certrail.servers.target import FileTarget, Survey, Wanted
+from certrail.servers.target import FileTarget, ProgramControl, Survey, Wanted
 from certrail.servers.versions import Versions
 
 
@@ -137,6 +138,41 @@ class PairTarget(FileTarget):
         return Survey(
             found.place, directory, configured, {path: found.files[path] for path in made}, made
         )
+
+
+class DatabaseControl(ProgramControl):
+    """The programs of a database server whose data belong to its account."""
+
+    _host: Host
+
+    @property
+    @abstractmethod
+    def config(self) -> str:
+        """The main file."""
+
+    @abstractmethod
+    def data(self) -> str:
+        """Return the data directory."""
+
+    def owner(self) -> str:
+        """Return who owns the data directory, "" if that cannot be told."""
+        info = self._host.info(self.data())
+        return info.owner if info is not None else ""
+
+
+class DatabaseTarget(PairTarget):
+    """A database server: its own account reads the key, and its test looks at no certificate."""
+
+    blind = True
+    control: DatabaseControl
+
+    @property
+    def base(self) -> str:
+        return self.beside(self.control.config)
+
+    def account(self) -> str:
+        # PostgreSQL refuses a key of anybody else but root; MariaDB reads it as this account.
+        return self.control.owner()
 
 
 def listen(address: str, port: str) -> str:

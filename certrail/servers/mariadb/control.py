@@ -9,8 +9,9 @@ from functools import cached_property
 from certrail.connectors import Host
 from certrail.servers.mariadb.config import Configuration, read_configuration
 from certrail.servers.mariadb.settings import MariadbSettings
+from certrail.servers.pair import DatabaseControl
 from certrail.servers.program import Program, last_lines, wait
-from certrail.servers.target import ProgramControl, first_existing
+from certrail.servers.target import first_existing
 from certrail.wait import Pending
 
 CONFIGS = ("/etc/my.cnf", "/etc/mysql/my.cnf")
@@ -22,7 +23,7 @@ STATEMENTS = (_ASKED, _FLUSH, _NOTHING)
 """Everything that a server is told."""
 
 
-class MariadbControl(ProgramControl):
+class MariadbControl(DatabaseControl):
     """One MariaDB on one host."""
 
     def __init__(self, host: Host, settings: MariadbSettings) -> None:
@@ -73,10 +74,9 @@ class MariadbControl(ProgramControl):
         text = result.stdout.decode(errors="surrogateescape").rstrip("\n")
         return tuple("" if one == "NULL" else one for one in text.split("\t"))
 
-    def owner(self) -> str:
-        """Return who owns the data directory, "" if that cannot be told."""
-        info = self._host.info(self.read().text("datadir", "/var/lib/mysql"))
-        return info.owner if info is not None else ""
+    def data(self) -> str:
+        """Return the data directory."""
+        return self.read().text("datadir", "/var/lib/mysql")
 
     def reload(self) -> str:
         """Make the server read its certificate: ``FLUSH SSL`` where it names the file already.

@@ -9,32 +9,23 @@ from certrail.errors import InvalidRequest, NotFound
 from certrail.servers.mariadb.config import Configuration
 from certrail.servers.mariadb.control import MariadbControl
 from certrail.servers.mariadb.settings import MariadbSettings
-from certrail.servers.pair import Found, Line, PairTarget, listen
+from certrail.servers.pair import DatabaseTarget, Found, Line, listen
 from certrail.servers.versions import Versions
 
 _SETTINGS = ("ssl_cert", "ssl_key")
 
 
-class MariadbTarget(PairTarget):
+class MariadbTarget(DatabaseTarget):
     """One MariaDB on one host."""
 
     server = "MariaDB"
     test_command = "mariadbd --verbose --help"
-    blind = True
     starttls = "mysql"
     settings: MariadbSettings
     control: MariadbControl
 
     def __init__(self, host: Host, settings: MariadbSettings) -> None:
         super().__init__(host, settings, MariadbControl(host, settings))
-
-    @property
-    def base(self) -> str:
-        return self.beside(self.control.config)
-
-    def account(self) -> str:
-        # It reads the key after it has changed to its own account.
-        return self.control.owner()
 
     def check(self) -> str:
         count = len(self._read().files)

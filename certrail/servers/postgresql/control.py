@@ -7,11 +7,11 @@ import re
 from functools import cached_property
 
 from certrail.connectors import Host
-from certrail.servers.pair import Value
+from certrail.servers.pair import DatabaseControl, Value
 from certrail.servers.postgresql.config import DEFAULTS, Configuration, read_configuration
 from certrail.servers.postgresql.settings import PostgresqlSettings
 from certrail.servers.program import Program, last_lines
-from certrail.servers.target import ProgramControl, only_one
+from certrail.servers.target import only_one
 
 CONFIGS = ("/etc/postgresql/*/*/postgresql.conf", "/var/lib/pgsql/data/postgresql.conf")
 """Where packages keep the main file: Debian, Red Hat."""
@@ -20,7 +20,7 @@ _BINARIES = ("/usr/lib/postgresql/*/bin/postgres", "/usr/pgsql-*/bin/postgres")
 _TIME = re.compile(r"^\S+ \S+ \S+ \[\d+\] ", re.MULTILINE)
 
 
-class PostgresqlControl(ProgramControl):
+class PostgresqlControl(DatabaseControl):
     """One PostgreSQL on one host."""
 
     def __init__(self, host: Host, settings: PostgresqlSettings) -> None:
@@ -86,10 +86,9 @@ class PostgresqlControl(ProgramControl):
         """
         return self.program.timed(self._reload)
 
-    def owner(self) -> str:
-        """Return who owns the data directory, "" if that cannot be told."""
-        info = self._host.info(self.read().data)
-        return info.owner if info is not None else ""
+    def data(self) -> str:
+        """Return the data directory."""
+        return self.read().data
 
     def _reload(self) -> str:
         limit = self._settings.longest_reload

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from certrail.connectors import Host
 from certrail.errors import InvalidRequest, NotFound
-from certrail.servers.pair import Found, Line, PairTarget, listen
+from certrail.servers.pair import DatabaseTarget, Found, Line, listen
 from certrail.servers.postgresql.config import AUTO, Configuration
 from certrail.servers.postgresql.control import PostgresqlControl
 from certrail.servers.postgresql.settings import PostgresqlSettings
@@ -16,26 +16,17 @@ from certrail.servers.versions import Versions
 _CERTIFICATE, _KEY, _SSL = "ssl_cert_file", "ssl_key_file", "ssl"
 
 
-class PostgresqlTarget(PairTarget):
+class PostgresqlTarget(DatabaseTarget):
     """One PostgreSQL on one host."""
 
     server = "PostgreSQL"
     test_command = "postgres -C ssl_cert_file"
-    blind = True
     starttls = "postgres"
     settings: PostgresqlSettings
     control: PostgresqlControl
 
     def __init__(self, host: Host, settings: PostgresqlSettings) -> None:
         super().__init__(host, settings, PostgresqlControl(host, settings))
-
-    @property
-    def base(self) -> str:
-        return self.beside(self.control.config)
-
-    def account(self) -> str:
-        # It refuses a key of another owner than its own account and root.
-        return self.control.owner()
 
     def check(self) -> str:
         tls = "on" if self._read().ssl else "off"
