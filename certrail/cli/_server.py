@@ -150,7 +150,11 @@ REDIS_SETTINGS: Mapping[str, str] = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
     "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
 }
-_REDIS_URLS = ("PREFECT_REDIS_MESSAGING_URL", "PREFECT_SERVER_DOCKET_URL")
+_REDIS_URLS = (
+    "PREFECT_REDIS_MESSAGING_URL",
+    "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL",
+    "PREFECT_SERVER_DOCKET_URL",
+)
 
 # What every process that talks to the server gets, worker and flows included.
 CLIENT_SETTINGS: Mapping[str, str] = {

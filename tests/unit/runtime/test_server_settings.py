@@ -40,6 +40,8 @@ def test_prefect_accepts_every_setting_for_redis(
 ) -> None:
     """A misspelt one would leave the processes of a server deaf to each other."""
     from prefect.settings import Settings
+    from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
+    from prefect_redis.client import RedisMessagingSettings
 
     url = "redis://:secret@127.0.0.1:6379/0"
     address = Address("127.0.0.1", 4200)
@@ -51,7 +53,8 @@ def test_prefect_accepts_every_setting_for_redis(
         api_auth="",
         redis_url=url,
     )
-    for name in (*REDIS_SETTINGS, "PREFECT_SERVER_DOCKET_URL", "PREFECT_HOME"):
+    urls = [name for name, value in made.items() if value == url]
+    for name in (*REDIS_SETTINGS, *urls, "PREFECT_HOME"):
         monkeypatch.setenv(name, made[name])
     shown = Settings().server
 
@@ -62,7 +65,7 @@ def test_prefect_accepts_every_setting_for_redis(
     assert shown.concurrency.lease_storage == "prefect_redis.lease_storage"
     assert shown.worker_channel.cleanup_queue_storage == "prefect_redis.cleanup_queue"
     assert url in str(getattr(shown.docket.url, "get_secret_value", lambda: shown.docket.url)())
-    assert made["PREFECT_REDIS_MESSAGING_URL"] == url
+    assert RedisMessagingSettings().url == RedisWorkerCleanupQueueSettings().url == url
 
 
 @pytest.mark.parametrize(
