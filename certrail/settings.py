@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from certrail import credential
 from certrail.errors import InvalidRequest, Unreachable
 
 RUN_FILE = "run.json"
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
         prefect_database_url: Prefect's database; absent means ``prefect`` on the same server.
         key: sealing keys, base64, one on each line; the first one seals.
         key_file: a file with such lines, readable by its owner only.
+        credential_file: what `certrail executor credential` wrote, for workers elsewhere.
         host: address the Prefect server listens on.
         port: its TCP port; 0 takes a free one.
         public_url: where browsers reach it, when that is not ``http://host:port`` (a proxy).
@@ -60,6 +62,7 @@ class Settings(BaseSettings):
     prefect_database_url: SecretStr | None = None
     key: SecretStr | None = None
     key_file: Path | None = None
+    credential_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=4200, ge=0, le=65535)
     public_url: str = ""
@@ -163,20 +166,24 @@ def locate() -> Installation:
 
     Raises:
         Unreachable: nothing runs, and the environment does not say where else to look.
+        InvalidRequest: the credential cannot be used.
     """
     known = settings()
     api_url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    given = credential.read(known.credential_file) if known.credential_file else None
     url = known.database_url.get_secret_value() if known.database_url else ""
+    url = url or (given.database_url if given else "")
     found = read_run_file(known.data_dir)
     if found is None and not (api_url and url):
         raise Unreachable(
             f"no certrail installation is running here ({known.data_dir} has none)",
             remedy="Start one with `certrail up`, or set PREFECT_API_URL and "
-            "CERTRAIL_DATABASE_URL to one that runs elsewhere.",
+            "CERTRAIL_CREDENTIAL_FILE (or CERTRAIL_DATABASE_URL) for one that runs elsewhere.",
         )
     key_file = str(known.key_file or "")
-    if not key_file and not known.key and found:
-        key_file = found.key_file
+    if not key_file and not known.key:
+        # A credential is a key file too.
+        key_file = str(known.credential_file) if given else found.key_file if found else ""
     api_url = api_url or (found.api_url if found else "")
     same = found is not None and found.api_url == api_url
     return Installation(
@@ -186,6 +193,7 @@ def locate() -> Installation:
         pid=found.pid if found else 0,
         key_file=key_file,
         api_auth=os.environ.get("PREFECT_API_AUTH_STRING", "")
+        or (given.api_auth if given else "")
         or (found.api_auth if same and found else ""),
         data_dir=str(known.data_dir),
     )

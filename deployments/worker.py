@@ -29,7 +29,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL
 
-from certrail.cli._server import POOLS
+from certrail.cli._server import POOLS, api_trust
 from certrail.errors import CertrailError, Unreachable
 from certrail.wait import Pending, until
 from deployments.engine import install
@@ -88,11 +88,13 @@ def _wait_for_api(stop: threading.Event) -> None:
     if not url:
         raise Unreachable("PREFECT_API_URL is not set", remedy="Set it to the server's address.")
 
+    trust = api_trust()
+
     def attempt() -> bool | Pending:
         if stop.is_set():
             return True
         try:
-            return httpx.get(f"{url}/health", timeout=5).is_success or Pending()
+            return httpx.get(f"{url}/health", timeout=5, verify=trust).is_success or Pending()
         except httpx.TransportError:
             return Pending()
 

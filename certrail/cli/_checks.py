@@ -19,6 +19,7 @@ from certrail.cli._server import (
     PREFECT_VERSION,
     REDIS_SETTINGS,
     SERVER_SETTINGS,
+    api_trust,
 )
 from certrail.errors import CertrailError, KeyUnavailable, Unreachable
 from certrail.keys.seal import keyring
@@ -145,6 +146,7 @@ def _server(found: Installation) -> Iterator[Finding]:
         base_url=found.api_url,
         timeout=_SECONDS,
         auth=(user, password) if user else None,
+        verify=api_trust(),
     ) as client:
         try:
             there = client.get("/admin/version").raise_for_status().json()

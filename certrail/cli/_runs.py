@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 
 from certrail.agreement import Disagreement, RequestRow, RunRecord, TaskRecord, disagreements
+from certrail.cli._server import api_trust
 from certrail.errors import Unreachable
 from certrail.log import plain
 from certrail.model import Workflow
@@ -83,6 +84,7 @@ class _Records:
             base_url=found.api_url,
             timeout=_CALL_SECONDS,
             auth=(user, password) if user else None,
+            verify=api_trust(),
             trust_env=False,
         )
         self._flows: dict[str, str] = {}

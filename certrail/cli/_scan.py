@@ -41,6 +41,8 @@ def addresses(
 ) -> list[dict[str, Any]]:
     """Scan addresses and networks; a known location is reached the way it is configured.
 
+    What only an agent or sensor reaches is not kept: its own regular look is.
+
     Raises:
         InvalidRequest: a target cannot be read, or is too large a network.
     """
@@ -50,11 +52,12 @@ def addresses(
     unknown: list[str] = []
     for target in targets:
         place = observed.place_of(target)
-        if place is None or not (place.addresses or place.sni or place.starttls):
+        if place is None or not (place.addresses or place.sni or place.starttls or place.executor):
             unknown.append(target)
             continue
         answers = list(looking.look_at(place, protocol, timeout))
-        if keep:
+        # What answers here under the address of a place behind an agent may be another machine.
+        if keep and place.executor is None:
             looking.keep(place, answers)
         rows += [_row(seen, place.location) for seen in answers]
     found = scan(unknown, concurrency=concurrency, timeout=timeout, starttls=protocol)

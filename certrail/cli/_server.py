@@ -8,10 +8,13 @@ rest. What each setting was measured to do is said beside it.
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import certifi
 
 from certrail.model import Workflow
 
@@ -282,6 +285,12 @@ def base_environment(home: Path) -> dict[str, str]:
         kept.setdefault("PYTHONPYCACHEPREFIX", str(_cache_home() / "certrail" / "bytecode"))
     # Anything that is set by hand stays as it is set.
     return {**CLIENT_SETTINGS, **kept}
+
+
+def api_trust() -> ssl.SSLContext:
+    """Return what checks the certificate of a proxy before the API, as Prefect's client does."""
+    own = os.environ.get("PREFECT_API_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE")
+    return ssl.create_default_context(cafile=own or certifi.where())
 
 
 def _cache_home() -> Path:

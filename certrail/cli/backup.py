@@ -14,7 +14,7 @@ from certrail.cli import _archive
 from certrail.cli._database import prefect_url_of, prepare_external
 from certrail.cli._output import echo_json, examples, local
 from certrail.errors import InvalidRequest, KeyUnavailable
-from certrail.keys.seal import Keyring, keyring
+from certrail.keys.seal import Keyring, keyring, stored_keys
 from certrail.log import plain
 from certrail.postgres import INVENTORY_DATABASE, PREFECT_DATABASE, EmbeddedPostgres
 from certrail.settings import write_private
@@ -55,7 +55,7 @@ def backup(output: Path, keys_path: Path | None, as_json: bool) -> None:
         folder=output.absolute().parent,
     )
     if keys_path is not None:
-        _archive.write_keys(keys_path, _sealing_keys(found.key_file), _prefect_key(data_dir))
+        _archive.write_keys(keys_path, stored_keys(found.key_file), _prefect_key(data_dir))
     size = output.stat().st_size
     if as_json:
         echo_json({"file": str(output), "size": size, **manifest.to_json()})
@@ -152,15 +152,6 @@ def _clear(folder: Path, *, keep: bool) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep:
         folder.rmdir()
-
-
-def _sealing_keys(key_file: str) -> str:
-    if text := os.environ.get("CERTRAIL_KEY", ""):
-        return text
-    try:
-        return Path(key_file).read_text()
-    except OSError as exc:
-        raise KeyUnavailable(f"cannot read the key file {key_file}: {exc.strerror}") from exc
 
 
 def _prefect_key(data_dir: Path) -> str:

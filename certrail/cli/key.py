@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from certrail.cli import _prefect
 from certrail.cli._output import echo_json, echo_table, examples
+from certrail.credential import is_credential
 from certrail.errors import InvalidRequest, KeyUnavailable
 from certrail.keys.seal import SECRET_PURPOSE, Keyring, is_sealed, keyring, new_key
 from certrail.settings import write_private
@@ -208,6 +209,12 @@ def _file(key_file: str) -> Iterator[Path]:
         )
     path = Path(key_file)
     Keyring.from_file(path)
+    if is_credential(path.read_text()):
+        raise KeyUnavailable(
+            f"{path} is the credential of an agent or sensor",
+            remedy="Change the keys on the server, then make its credential anew: certrail "
+            "executor credential",
+        )
     with (path.parent / f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield path

@@ -29,9 +29,9 @@ _FORBIDDEN = "/%"  # Prefect puts the name into the worker's address
 def worker(pool: str, name: str | None, queue: tuple[str, ...], limit: int | None) -> None:
     """Run a sensor or an agent until SIGTERM.
 
-    On another machine, PREFECT_API_URL, CERTRAIL_DATABASE_URL and
-    CERTRAIL_KEY_FILE (or CERTRAIL_KEY) say where the installation is; beside a
-    running `certrail up` nothing need be set.
+    On another machine, PREFECT_API_URL and CERTRAIL_CREDENTIAL_FILE say where
+    the installation is and let it in: `certrail executor credential` writes that
+    file. Beside a running `certrail up` nothing need be set.
     """
     if name and set(name) & set(_FORBIDDEN):
         raise click.BadParameter("it cannot hold / or %", param_hint="--name")

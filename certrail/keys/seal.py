@@ -134,6 +134,20 @@ def new_key() -> str:
     return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
 
+def stored_keys(key_file: str) -> str:
+    """Return the keys of ``CERTRAIL_KEY``, else of *key_file*, as a key file has them.
+
+    Raises:
+        KeyUnavailable: the file cannot be read.
+    """
+    if text := os.environ.get("CERTRAIL_KEY", ""):
+        return text
+    try:
+        return Path(key_file).read_text()
+    except OSError as exc:
+        raise KeyUnavailable(f"cannot read the key file {key_file}: {exc.strerror}") from exc
+
+
 def keyring() -> Keyring:
     """Return the keys named by ``CERTRAIL_KEY`` or ``CERTRAIL_KEY_FILE``.
 

@@ -38,10 +38,19 @@ class Looked:
     drifted: tuple[str, ...] = ()
 
 
-def look_around(*, most: int, within: timedelta, clock: Clock, at_once: int = 16) -> Looked:
+def look_around(
+    *,
+    most: int,
+    within: timedelta,
+    clock: Clock,
+    at_once: int = 16,
+    executor: str | None = None,
+) -> Looked:
     """Look at the endpoints of the inventory that can be reached from here, and keep what is seen.
 
     Args:
+        executor: the agent or sensor that looks, at those which it alone reaches; None
+            for those which any machine reaches.
         most: how many are looked at; of more, each round takes others.
         within: after this time no more of them are begun.
         clock: measures it.
@@ -62,7 +71,7 @@ def look_around(*, most: int, within: timedelta, clock: Clock, at_once: int = 16
         return place, any(seen.chain is not None for seen in answers), is_new
 
     with ThreadPoolExecutor(at_once) as pool:
-        for place, answered, is_new in pool.map(one, observed.known(most)):
+        for place, answered, is_new in pool.map(one, observed.known(most, executor)):
             if answered is None:
                 done.left += 1
             elif answered:

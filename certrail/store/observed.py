@@ -8,7 +8,19 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Text, exists, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Text,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from certrail.configuration.endpoint import EndpointConfig
@@ -31,6 +43,7 @@ class Place:
 
     Attributes:
         addresses: where it is reached; empty for its location.
+        executor: which agent or sensor alone reaches it, None where this machine does.
     """
 
     id: UUID
@@ -39,16 +52,13 @@ class Place:
     sni: str | None
     starttls: str | None
     trust_pem: str | None = None
+    executor: str | None = None
 
 
 def place_of(text: str) -> Place | None:
     """Return the endpoint of that location, None if it is not known."""
     with transaction() as connection:
-        row = connection.execute(
-            select(endpoints, profiles.c.settings["trust_pem"].astext.label("trust_pem"))
-            .select_from(endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id))
-            .where(endpoints.c.location == text.lower())
-        ).first()
+        row = connection.execute(_places().where(endpoints.c.location == text.lower())).first()
     return _place(row) if row is not None else None
 
 
@@ -101,28 +111,26 @@ def keep_for(place: Place, answers: Sequence[tuple[Mapping[str, Any], Chain | No
         return _observe(connection, place.id, presented)
 
 
-def known(limit: int) -> list[Place]:
-    """Return endpoints that can be looked at from here, in no order; none behind an executor."""
-    executor = func.coalesce(endpoints.c.executor, connectors.c.executor)
+def known(limit: int, executor: str | None = None) -> list[Place]:
+    """Return endpoints that can be looked at, in no order: behind *executor*, or behind none."""
+    query = _places().where(_EXECUTOR.is_not_distinct_from(executor), _HAS_ADDRESS)
+    with transaction() as connection:
+        found = connection.execute(query.order_by(func.random()).limit(limit))
+        return [_place(row) for row in found]
+
+
+def behind() -> list[str]:
+    """Return the executors that alone reach endpoints which can be looked at, by name."""
+    joined = endpoints.outerjoin(connectors, endpoints.c.target == connectors.c.name)
     query = (
-        select(endpoints, profiles.c.settings["trust_pem"].astext.label("trust_pem"))
-        .select_from(
-            endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id).outerjoin(
-                connectors, endpoints.c.target == connectors.c.name
-            )
-        )
-        .where(
-            executor.is_(None),
-            or_(
-                func.cardinality(endpoints.c.addresses) > 0,
-                endpoints.c.location.regexp_match("^[^/]+:[0-9]+$"),
-            ),
-        )
-        .order_by(func.random())
-        .limit(limit)
+        select(_EXECUTOR)
+        .select_from(joined)
+        .where(_EXECUTOR.is_not(None), _HAS_ADDRESS)
+        .distinct()
+        .order_by(_EXECUTOR)
     )
     with transaction() as connection:
-        return [_place(row) for row in connection.execute(query)]
+        return list(connection.execute(query).scalars())
 
 
 def add_site(wanted: EndpointConfig) -> bool:
@@ -206,6 +214,26 @@ def _observe(
     return drift.is_new
 
 
+# The endpoint's own counts before that of its target.
+_EXECUTOR = func.coalesce(endpoints.c.executor, connectors.c.executor)
+_HAS_ADDRESS = or_(
+    func.cardinality(endpoints.c.addresses) > 0,
+    endpoints.c.location.regexp_match("^[^/]+:[0-9]+$"),
+)
+
+
+def _places() -> Select[Any]:
+    return select(
+        endpoints,
+        profiles.c.settings["trust_pem"].astext.label("trust_pem"),
+        _EXECUTOR.label("only"),
+    ).select_from(
+        endpoints.outerjoin(profiles, endpoints.c.profile_id == profiles.c.id).outerjoin(
+            connectors, endpoints.c.target == connectors.c.name
+        )
+    )
+
+
 def _place(row: Row[Any]) -> Place:
     return Place(
         id=row.id,
@@ -214,4 +242,5 @@ def _place(row: Row[Any]) -> Place:
         sni=row.sni,
         starttls=row.starttls,
         trust_pem=row.trust_pem,
+        executor=row.only,
     )

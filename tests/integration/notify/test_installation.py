@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,12 +21,15 @@ import psycopg
 import pytest
 import yaml
 
+from certrail.model import Chain
 from deployments.automations import TAG
 from tests.support.hook_server import HookServer, hook_server
 from tests.support.mail_server import PASSWORD, USER, MailServer, mail_server
-from tests.support.prefect_api import PrefectApi
-from tests.support.process import free_port, wait_for
-from tests.support.stack import Stack
+from tests.support.nginx import Nginx
+from tests.support.prefect_api import FINAL, PrefectApi
+from tests.support.process import free_port, running, wait_for
+from tests.support.stack import ROOT, Stack, environment
+from tests.support.tls_servers import Authority, Issued, pem, tls_server
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 TEAM = "team-zürich@example.test"
@@ -107,14 +112,7 @@ def office(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Ite
                 "endpoints": [
                     {
                         "location": f"{name}.office.example.test:443",
-                        "names": [f"{name}.office.example.test"],
-                        "profile": "office",
-                        "target": "office-host",
-                        "server": {
-                            "kind": "nginx",
-                            "config": "/nonexistent/nginx.conf",
-                            "site": f"{name}.office.example.test",
-                        },
+                        **_site(f"{name}.office.example.test"),
                     }
                     for name in ("first", "second")
                 ],
@@ -316,6 +314,177 @@ def test_a_saved_report_arrives_as_a_mail_with_its_file_once(office: Office) -> 
         assert "first.office.example.test:443" in "".join(rows)
     others = [one.subject for one in office.mail.to("ops@example.test")]
     assert not [subject for subject in others if "Report is ready" in subject]
+
+
+def test_an_agent_elsewhere_looks_for_us_and_its_silence_is_told_once(
+    office: Office, tmp_path: Path
+) -> None:
+    """It has the API's address, a credential and a name; before the API is the documented proxy."""
+    name = f"branch-{uuid4().hex[:6]}"
+    location = f"{name}.office.example.test:443"
+    root = Authority.root()
+    ours, theirs = root.issue("far.test"), root.issue("far.test")
+    with (
+        closing(PrefectApi(office.stack.api_url)) as api,
+        tls_server(ours) as before,
+        tls_server(theirs) as after,
+        _proxy(office, root, tmp_path / "proxy") as url,
+    ):
+        reached = {"location": location, "executor": name, **_site(location.partition(":")[0])}
+        office.apply({"endpoints": [reached | {"address": f"127.0.0.1:{before}"}]})
+        _put_on_record(office, location, ours, f"127.0.0.1:{before}")
+        office.apply({"endpoints": [reached | {"address": f"127.0.0.1:{after}"}]})
+        send = api.get("/deployments/name/send-notifications/every-minute")["id"]
+        env = environment(
+            tmp_path / "far",
+            {
+                "PREFECT_API_URL": f"{url}/api",
+                "PREFECT_API_SSL_CERT_FILE": str(tmp_path / "proxy" / "root.pem"),
+                "CERTRAIL_CREDENTIAL_FILE": str(_credential(office, tmp_path)),
+            },
+        )
+        with _agent(office, name, env, tmp_path) as agent:
+            for _ in range(2):
+                assert f"asked {name}" in _scan(api)
+                wait_for(lambda: not _open_scans(api, name), "the agent's look", within=90)
+            (looked, *_) = _scans(api, name)
+            assert looked["state_type"] == "COMPLETED", api.logs(looked["id"])
+            assert looked["work_queue_name"] == name
+            wait_for(
+                lambda: bool(_told(office, "Another certificate", location)), "drift", within=150
+            )
+            os.kill(agent.pid, signal.SIGKILL)
+        waiting = office.json("request", "start", location)["request_id"]
+        with psycopg.connect(office.stack.database_url) as connection:
+            connection.execute(
+                "update executors set last_seen_at = now() - interval '1 hour' where name = %s",
+                [name],
+            )
+        # At once; by themselves they come each minute.
+        api.wait(api.run(api.get("/deployments/name/reconcile/every-minute")["id"]))
+        api.run(send)
+        wait_for(lambda: bool(_told(office, "sensor is down", name)), "its silence", within=150)
+        # What only it can do waits for it, and goes on when it is back.
+        assert office.json("request", "show", waiting)["status"] == "automation-requested"
+        with _agent(office, name, env, tmp_path):
+            api.run(send)
+            wait_for(lambda: bool(_told(office, "sensor is back", name)), "its return", within=150)
+            wait_for(
+                lambda: office.json("request", "show", waiting)["status"] == "automation-failed",
+                "the request was tried",
+                within=150,
+            )
+        office.stack.cli("executor", "forget", name)
+
+    (down,) = _told(office, "sensor is down", name)
+    assert down.encrypted
+    for part in (down.text, down.html):
+        assert "Start it again" in part
+        assert "1" in part
+    assert len(_told(office, "sensor is back", name)) == 1
+    # To the account and to the profile's own readers, one each, after two looks.
+    assert len(_told(office, "Another certificate", location)) == 2
+
+
+def _site(name: str) -> dict[str, Any]:
+    site = {"kind": "nginx", "config": "/nonexistent/nginx.conf", "site": name}
+    return {"names": [name], "profile": "office", "target": "office-host", "server": site}
+
+
+def _told(office: Office, title: str, about: str) -> list[Any]:
+    found = list(office.mail.received)
+    return [one for one in found if title in one.subject and about in one.text]
+
+
+def _put_on_record(office: Office, location: str, issued: Issued, address: str) -> None:
+    """Make what is served at *address* the certificate that we installed last."""
+    done = office.stack.cli("endpoint", "scan", address)
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(office.stack.database_url) as connection:
+        done_rows = connection.execute(
+            "update endpoints set certificate_id = (select id from certificates where"
+            " fingerprint = %s) where location = %s",
+            [Chain.of(list(issued.chain)).fingerprint, location],
+        )
+        assert done_rows.rowcount == 1
+
+
+def _credential(office: Office, folder: Path) -> Path:
+    """Make the file on the server; its database has no other address than this machine's."""
+    refused = office.stack.cli("executor", "credential", "-o", str(folder / "refused"))
+    assert (refused.returncode, (folder / "refused").exists()) == (2, False)
+    (folder / "url").write_text(office.stack.database_url)
+    path = folder / "agent.credential"
+    done = office.stack.cli(
+        "executor", "credential", "-o", str(path), "--database-url-file", str(folder / "url")
+    )
+    assert done.returncode == 0, done.stderr
+    assert path.stat().st_mode & 0o777 == 0o600
+    return path
+
+
+@contextmanager
+def _proxy(office: Office, root: Authority, folder: Path) -> Iterator[str]:
+    """Put nginx before the API, as docs/security.md has it; yield the address."""
+    folder.mkdir()
+    (folder / "root.pem").write_text(pem(root.certificate))
+    own = root.issue("127.0.0.1").write(folder)
+    documented = (ROOT / "docs" / "security.md").read_text()
+    block = documented.partition("```nginx\n")[2].partition("```")[0]
+    for word, here in (
+        ("listen 443 ssl", "listen 127.0.0.1:@port@ ssl"),
+        ("/etc/certrail/fullchain.pem", str(own)),
+        ("/etc/certrail/privkey.pem", str(own)),
+        ("http://127.0.0.1:4200", office.stack.api_url.removesuffix("/api")),
+    ):
+        assert word in block
+        block = block.replace(word, here)
+    with Nginx.started(folder / "nginx", servers=block) as nginx:
+        yield f"https://127.0.0.1:{nginx.port}"
+
+
+@contextmanager
+def _agent(
+    office: Office, name: str, env: dict[str, str], folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    def is_online() -> bool:
+        found = json.loads(office.stack.cli("executor", "list", "--json").stdout)
+        return any((one["name"], one["status"]) == (name, "online") for one in found)
+
+    command = [sys.executable, "-m", "certrail.cli.main", "worker", "--pool", "agents"]
+    with running(
+        [*command, "--name", name, "--queue", name],
+        log=folder / "agent.log",
+        env=env,
+        cwd=folder,
+        ready=is_online,
+        within=60,
+    ) as process:
+        yield process
+
+
+def _scan(api: PrefectApi) -> str:
+    """Let the regular scan run; return what it said."""
+    scan = api.get("/deployments/name/inventory-scan/every-hour")["id"]
+    said: list[str] = []
+
+    def completed() -> bool:
+        # Cancelled where the run of this hour is under way.
+        ended = api.wait(api.run(scan), within=300)
+        said.append(ended["state"]["message"] or "")
+        return bool(ended["state_type"] == "COMPLETED")
+
+    wait_for(completed, "a scan of the inventory", within=300)
+    return said[-1]
+
+
+def _scans(api: PrefectApi, name: str) -> list[dict[str, Any]]:
+    agents = api.get("/deployments/name/executor-scan/agents")["id"]
+    return [one for one in api.runs_of(agents) if one["name"] == f"executor-scan {name}"]
+
+
+def _open_scans(api: PrefectApi, name: str) -> list[str]:
+    return [one["id"] for one in _scans(api, name) if one["state_type"] not in FINAL]
 
 
 def test_each_automation_that_watches_fires(office: Office) -> None:

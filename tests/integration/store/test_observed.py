@@ -137,5 +137,15 @@ def test_what_only_an_agent_reaches_is_left_to_it(inventory: Inventory) -> None:
     inventory.endpoint("store/object", profile="p", target="web")
     inventory.endpoint("silent.test:443", address=f"127.0.0.1:{free_port()}")
 
+    inventory.connector("far-web", "host-ssh", executor="branch-2")
+    inventory.endpoint("its.test:443", profile="p", target="far-web")
+    inventory.endpoint("own.test:443", profile="p", target="far-web", executor="branch-1")
+
     assert [place.location for place in observed.known(10)] == ["silent.test:443"]
+    assert observed.behind() == ["branch-1", "branch-2"]
+    assert {place.location for place in observed.known(10, "branch-1")} == {
+        "far.test:443",
+        "own.test:443",
+    }
+    assert [place.location for place in observed.known(10, "branch-2")] == ["its.test:443"]
     assert (look().answered, look().silent) == (0, 1)
