@@ -36,19 +36,36 @@ _BEGUN = {
 }
 # Upkeep that has times of its own, or none: it may stay away for long.
 _AT_TIMES = ("saved-report", "executor-scan")
-# What people have to hear of before the next minute.
-_URGENT = {
-    "certrail.request.failed",
-    "certrail.request.rolled-back",
-    "certrail.request.approval-pending",
-    "certrail.certificate.expired",
-    "certrail.certificate.drifted",
-    "certrail.job.failed",
-    "certrail.job.paused",
-    "certrail.executor.silent",
-    "certrail.executor.recovered",
-    "certrail.renewal.overdue",
-}
+# What people have to hear of before the next minute: name, what it is for, the events.
+_AT_ONCE_TOLD = (
+    (
+        "Certrail: tell at once",
+        "When a request failed or needs somebody, or a certificate is not what it should be, "
+        "messages go out within seconds.",
+        {
+            "certrail.request.failed",
+            "certrail.request.rolled-back",
+            "certrail.request.approval-pending",
+            "certrail.certificate.expired",
+            "certrail.certificate.drifted",
+        },
+    ),
+    (
+        "Certrail: a job is over its threshold",
+        "Tells at once of a bulk job that failed, or was paused because too many failed.",
+        {"certrail.job.failed", "certrail.job.paused"},
+    ),
+    (
+        "Certrail: an agent or sensor is silent",
+        "Tells at once that one was not heard of, with what waits for it, and that it is back.",
+        {"certrail.executor.silent", "certrail.executor.recovered"},
+    ),
+    (
+        "Certrail: a renewal is overdue",
+        "Tells at once of a certificate that should have been renewed by now and was not.",
+        {"certrail.renewal.overdue"},
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +93,14 @@ def wanted(
     send, alarm = deployments[SEND], deployments[ALARM]
     upkeep = [*(one.flow for one in watched), *_AT_TIMES]
     return (
-        _automation(
-            "Certrail: tell at once",
-            "When something failed or needs somebody, messages go out within seconds.",
-            EventTrigger(
-                expect=set(_URGENT), posture=Posture.Reactive, threshold=1, within=_AT_ONCE
-            ),
-            RunDeployment(source="selected", deployment_id=send, parameters={}),
+        *(
+            _automation(
+                name,
+                description,
+                EventTrigger(expect=events, posture=Posture.Reactive, threshold=1, within=_AT_ONCE),
+                RunDeployment(source="selected", deployment_id=send, parameters={}),
+            )
+            for name, description, events in _AT_ONCE_TOLD
         ),
         _automation(
             "Certrail: a run crashed",

@@ -17,6 +17,7 @@ from certrail.reports.figures import (
     Figure,
     by_value,
     calendar,
+    coming,
     counted,
     readiness,
 )
@@ -30,7 +31,6 @@ from certrail.store.schema import connectors, endpoints, executors, profiles
 from certrail.tracker import ACTIVE, FAILED, Status
 
 _DAYS = 30
-_WEEK = 7
 _ROWS = 25
 _COLLISIONS = 10
 _NEEDS = "status=automation-failed,action-required,approval-pending,automation-at-risk"
@@ -110,8 +110,10 @@ class Dashboard:
             "at": time_text(self.at),
             "needs_attention": [figure.to_json() for figure in self.groups["needs_attention"]],
             "urgent": [urgent_row(row) for row in self.urgent],
-            "renewals_next_7_days": sum(f.count for f in self.groups["calendar"][:_WEEK]),
-            "renewals_next_30_days": sum(f.count for f in self.groups["calendar"]),
+            **{
+                f"renewals_next_{days}_days": figure.count
+                for days, figure in zip((7, 30), self.groups["coming"], strict=True)
+            },
             "collisions": [collision.to_json() for collision in self.collisions],
             "busiest_hours": [hour.to_json() for hour in self.busiest],
             "success_rate": self.success_rate,
@@ -138,7 +140,8 @@ class Dashboard:
 
 TITLES: Mapping[str, str] = {
     "needs_attention": "Needs attention",
-    "calendar": "Renewals of the next 30 days",
+    "coming": "Renewals to come",
+    "calendar": "Renewals of the next 30 days, by day",
     "ca_load": "Renewals of the next 30 days by CA",
     "in_flight": "In flight, by step",
     "verified": "Installations of the last 30 days",
@@ -159,6 +162,7 @@ def build(now: datetime | None = None) -> Dashboard:
     in_flight = inventory.values("step", parse_filter(f"status={active}"))
     groups: dict[str, list[Asked]] = {
         "needs_attention": list(ATTENTION),
+        "coming": coming(at),
         "calendar": calendar(at, _DAYS),
         "ca_load": by_value("ca", cas, f"next_renewal_at>={at:%Y-%m-%d} and {until}"),
         "in_flight": by_value("step", [title for title, _ in in_flight], f"status={active}"),

@@ -135,6 +135,19 @@ def readiness() -> list[Asked]:
     return found
 
 
+def coming(now: datetime) -> list[Asked]:
+    """Return what renews within the next 7 and the next 30 days, today among them."""
+    begin = now.date()
+    return [
+        Asked(
+            f"next-{days}",
+            f"Renewals of the next {days} days",
+            f"next_renewal_at>={begin} and next_renewal_at<{begin + timedelta(days=days)}",
+        )
+        for days in (7, 30)
+    ]
+
+
 def calendar(now: datetime, days: int) -> list[Asked]:
     """Return one figure for each of the next *days*: what renews on it."""
     begin = now.replace(hour=0, minute=0, second=0, microsecond=0)

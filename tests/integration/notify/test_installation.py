@@ -187,7 +187,16 @@ def _events_are_in_prefect_once(office: Office, location: str) -> None:
 def test_automations_are_there_and_stay_as_people_want_them(office: Office) -> None:
     """Made once, seen in Prefect's pages; what is switched off stays off."""
     first = _automations(office)
-    assert {"Certrail: tell at once", "Certrail: a run crashed"} <= {a["name"] for a in first}
+    assert {
+        "Certrail: tell at once",
+        "Certrail: a job is over its threshold",
+        "Certrail: an agent or sensor is silent",
+        "Certrail: a renewal is overdue",
+        "Certrail: a run crashed",
+        "Certrail: upkeep failed",
+        "Certrail: a request is late",
+        "Certrail: reconcile stays away",
+    } <= {a["name"] for a in first}
     assert all(one["enabled"] and one["description"] for one in first)
     late = next(one for one in first if one["name"] == "Certrail: a request is late")
     office.api("PATCH", f"/automations/{late['id']}", json={"enabled": False})

@@ -107,6 +107,8 @@ def test_renewals_to_come_and_those_that_meet(fleet: Inventory) -> None:
 
     assert len(board.groups["calendar"]) == 30
     assert shown["renewals_next_7_days"] == shown["renewals_next_30_days"] == 4
+    assert [one["count"] for one in shown["coming"]] == [4, 4]
+    assert sum(figure.count for figure in board.groups["calendar"]) == 4
     (collision,) = board.collisions
     assert (collision.name, collision.figure.count) == ("web", 3)
     assert shown["ca_load"][0]["label"] == "ca"

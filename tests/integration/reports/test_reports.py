@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import re
 import zipfile
+import zlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -152,7 +156,20 @@ def test_charts_are_in_spreadsheet_page_and_paper(fleet: Inventory) -> None:
     with zipfile.ZipFile(io.BytesIO(rendered(report, "xlsx"))) as book:
         assert "xl/charts/chart1.xml" in book.namelist()
     assert rendered(report, "html").decode().count("<svg") == len(report.charts)
-    assert b"%%EOF" in rendered(report, "pdf")
+    assert report.charts
+    # What is drawn on paper: each bar is a filled rectangle more.
+    bars = sum(len(chart.points) for chart in report.charts)
+    bare = filled(rendered(replace(report, charts=()), "pdf"))
+    assert filled(rendered(report, "pdf")) == bare + bars
+
+
+def filled(paper: bytes) -> int:
+    """Count the filled rectangles on the pages of a PDF (ISO 32000-1, section 8.5)."""
+    found = 0
+    for part in re.findall(rb"stream\r?\n(.*?)endstream", paper, re.DOTALL):
+        page = zlib.decompress(base64.a85decode(part.strip().removesuffix(b"~>")))
+        found += len(re.findall(rb" re f\b", page))
+    return found
 
 
 def test_letters_that_paper_lacks_do_not_stop_the_report() -> None:

@@ -9,6 +9,7 @@ import sys
 from datetime import timedelta
 from uuid import UUID
 
+from certrail.events import KINDS
 from certrail.notify.alarms import ALARMS
 from deployments.automations import ALARM, SEND, TAG, Watched, wanted
 from tests.support.stack import ROOT
@@ -23,6 +24,31 @@ def test_each_has_a_name_of_its_own_and_says_what_it_does() -> None:
 
     assert len({one.name for one in found}) == len(found)
     assert all(one.description and TAG in one.tags for one in found)
+
+
+def test_each_kind_of_failure_has_one_that_tells_of_it() -> None:
+    """Two that send for the same event would be two runs; none, up to a minute."""
+    found = {one.name: one.trigger for one in wanted(IDS, WATCHED)}
+    at_once = {
+        "tell at once": "certrail.request.failed",
+        "a job is over its threshold": "certrail.job.paused",
+        "an agent or sensor is silent": "certrail.executor.silent",
+        "a renewal is overdue": "certrail.renewal.overdue",
+        "a run crashed": "prefect.flow-run.Crashed",
+        "upkeep failed": "prefect.flow-run.Failed",
+    }
+
+    for name, event in at_once.items():
+        told = [one for one, trigger in found.items() if event in trigger.expect]  # type: ignore[union-attr]
+        if event == "prefect.flow-run.Crashed":
+            # It is also what ends the wait for a late run.
+            told.remove("Certrail: a request is late")
+        if event == "prefect.flow-run.Failed":
+            told.remove("Certrail: a request is late")
+        assert told == [f"Certrail: {name}"]
+    urgent = {event for trigger in found.values() for event in trigger.expect}  # type: ignore[union-attr]
+    known = {kind.name for kind in KINDS}
+    assert {event for event in urgent if event.startswith("certrail.")} <= known
 
 
 def test_what_they_raise_is_an_alarm() -> None:

@@ -123,6 +123,8 @@ def test_quiet_hours(severity: Severity, slug: str, now: datetime, due: datetime
     [
         (datetime(2027, 3, 27, 6, 59, tzinfo=UTC), datetime(2027, 3, 27, 7, 0, tzinfo=UTC)),
         (datetime(2027, 3, 27, 7, 0, tzinfo=UTC), datetime(2027, 3, 28, 6, 0, tzinfo=UTC)),
+        (datetime(2028, 2, 28, 7, 0, tzinfo=UTC), datetime(2028, 2, 29, 7, 0, tzinfo=UTC)),
+        (datetime(2028, 2, 29, 7, 0, tzinfo=UTC), datetime(2028, 3, 1, 7, 0, tzinfo=UTC)),
     ],
 )
 def test_a_digest_is_sent_by_the_wall_clock(now: datetime, due: datetime) -> None:
