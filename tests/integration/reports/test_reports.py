@@ -19,14 +19,16 @@ import pytest
 from sqlalchemy import insert, select
 
 from certrail.errors import InvalidRequest, NotFound, Rejected
+from certrail.notify import drain
 from certrail.reports import kinds, making
 from certrail.reports.formats import FORMATS, rendered
 from certrail.reports.kinds import KINDS, Wanted
 from certrail.reports.report import Chart, Report
-from certrail.store import reports, steps, views
+from certrail.store import notifications, outbox, reports, steps, views
 from certrail.store.database import transaction
 from certrail.store.reports import SavedReport
-from certrail.store.schema import executors, jobs, outbox
+from certrail.store.schema import executors, jobs
+from certrail.store.schema import outbox as events_table
 from certrail.store.views import View
 from certrail.tracker import Status
 from tests.integration.store.conftest import Inventory, inventory, issue
@@ -61,6 +63,11 @@ def fleet(inventory: Inventory) -> Inventory:
                 pool="agents", name="edge", version="1", host="h", started_at=NOW, last_seen_at=NOW
             )
         )
+    inventory.connector("mail", "notifier-smtp")
+    with transaction() as connection:
+        notifications.keep_settings(connection, {"email": ["zoë@example.test"]})
+        outbox.put(connection, "certrail.certificate.expired", "h0.test:443")
+    drain.route(NOW)
     made = inventory.request("h0.test:443", job_id=job_id)
     steps.begin(made.id, 1, 1, uuid4())
     steps.fail(made.id, 1, Rejected(EVIL, code="rateLimited"), final=True)
@@ -86,9 +93,14 @@ def test_each_kind_has_its_rows(fleet: Inventory) -> None:
         "expiring": 1,
         "security": 5,
         "executors": 1,
-        "notifications": 0,
+        "notifications": 1,
     }
     assert len(found["audit"].rows) >= 4
+    (told,) = found["notifications"].rows
+    assert (told["event"], told["recipient"]) == (
+        "certrail.certificate.expired",
+        "zoë@example.test",
+    )
     (failure,) = found["failures"].rows
     assert (failure["title"], failure["error"]) == ("ACME account created", "Rejected:rateLimited")
     (member,) = found["job"].rows
@@ -208,7 +220,7 @@ def test_a_saved_report_is_made_and_told(fleet: Inventory, tmp_path: Path) -> No
     assert saved.made_at is not None
     with transaction() as connection:
         events = connection.execute(
-            select(outbox.c.payload).where(outbox.c.event == "certrail.report.ready")
+            select(events_table.c.payload).where(events_table.c.event == "certrail.report.ready")
         ).scalars()
         assert [payload["rows"] for payload in events] == [2]
 

@@ -8,7 +8,8 @@ import click
 import pytest
 
 from certrail.cli._times import Moment
-from certrail.configuration import Hold, Renew
+from certrail.configuration.plan import Hold
+from certrail.configuration.profile import Renew
 from certrail.maintenance import Calendar
 from certrail.renewal.due import Code, Facts, Held, Suggestion, Terms, decide
 from certrail.renewal.hold import Why, install_at
