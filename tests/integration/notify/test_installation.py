@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,9 @@ from tests.support.tls_servers import Authority, Issued, pem, tls_server
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 TEAM = "team-zürich@example.test"
+
+
+RULES = {"email": ["ops@example.test"], "channels": ["office-hook"], "mail": "office-mail"}
 
 
 @dataclass
@@ -95,11 +99,7 @@ def office(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Ite
                     },
                     {"name": "office-host", "type": "host-local"},
                 ],
-                "notifications": {
-                    "email": ["ops@example.test"],
-                    "channels": ["office-hook"],
-                    "mail": "office-mail",
-                },
+                "notifications": RULES,
                 "profiles": [
                     {
                         "name": "office",
@@ -129,6 +129,36 @@ def test_a_test_message_arrives(office: Office) -> None:
     assert [one["ok"] for one in results] == [True, True]
     assert any("Test message" in one.subject for one in office.mail.received)
     assert all(one.encrypted for one in office.mail.received)
+
+
+def test_words_of_ones_own_are_shown_before_they_are_sent(office: Office, tmp_path: Path) -> None:
+    """Whoever edits them sees at once what people will read."""
+    words = {
+        "test": {"subject": "Prüfung: {{ title }}", "text": "Von {{ severity }}."},
+        "automation-failed": {"subject": "PKI: {{ location }} braucht dich"},
+    }
+    before = office.json("notify", "preview", "--event", "automation-failed")
+    assert before["subject"].startswith("[Certrail] Automation failed")
+    try:
+        office.apply({"notifications": RULES | {"templates": words}})
+        shown = office.json("notify", "preview", "--event", "automation-failed")
+        assert re.fullmatch("PKI: [^ ]+ braucht dich", shown["subject"])
+        assert shown["text"] == before["text"]
+        wrong = tmp_path / "wrong.yaml"
+        broken = {"test": {"subject": "{{ title.mro() }}"}}
+        wrong.write_text(yaml.safe_dump({"notifications": RULES | {"templates": broken}}))
+        refused = office.stack.cli("apply", "-f", str(wrong))
+        assert (refused.returncode, "templates" in refused.stderr) == (2, True), refused.stderr
+        assert office.json("notify", "preview", "--event", "automation-failed") == shown
+
+        assert all(one["ok"] for one in office.json("notify", "test"))
+    finally:
+        office.apply({"notifications": RULES})
+    (mail,) = [one for one in office.mail.received if one.subject == "Prüfung: Test message"]
+    assert mail.text.strip() == "Von info."
+    told = {one["event"]: one["to"] for one in office.json("notify", "list")}
+    assert sorted(told["automation-failed"]) == ["office-hook", "ops@example.test"]
+    assert told["automation-completed"] == []
 
 
 def test_a_failed_request_is_told_once_to_everybody_it_concerns(office: Office) -> None:
