@@ -69,6 +69,10 @@ class InProcessEngine(AsyncFlowRunEngine[P, R]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._is_given = self.flow_run is not None
+        # A bulk job makes the runs of its endpoints as running, in this process.
+        self._created_here = bool(
+            self.flow_run and self.flow_run.state and self.flow_run.state.is_running()
+        )
 
     @property
     def client(self) -> PrefectClient:

@@ -1,4 +1,4 @@
-"""Flow runs of a bulk job's endpoints: made many at a call, run in this process.
+"""Flow runs of a bulk job's endpoints: made as they begin, run in this process.
 
 They belong to the deployment of their workflow, so that Prefect's Retry button
 and a repair can have any worker run one of them alone, and they hang from a
@@ -7,10 +7,12 @@ task run of the job's own flow run, so that its page lists them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -23,9 +25,10 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Completed, Crashed, Failed, Pending
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
 
 from certrail.cli import _prefect
 from certrail.errors import Unreachable
@@ -42,46 +45,49 @@ _UNFINISHED = [
     StateType.CANCELLING,
 ]
 _PAGE = 200
+_OF_A_PARENT = 20
 
 
 class Children:
-    """Makes and brings back the runs of one job's endpoints."""
+    """Begins and brings back the runs of one shard's endpoints.
 
-    def __init__(self, client: PrefectClient, tag: str, job_run_id: UUID | None) -> None:
+    Args:
+        name: of the shard, for people.
+        tag: of the job's runs.
+        job_run_id: the job's own run.
+    """
+
+    def __init__(self, client: PrefectClient, name: str, tag: str, job_run_id: UUID | None) -> None:
         self._client = client
+        self._name = name
         self._tag = tag
         self._job_run_id = job_run_id
-        self._deployments: dict[Workflow, tuple[UUID, UUID]] = {}
+        self._deployments: dict[Workflow, DeploymentResponse] = {}
+        self._making = asyncio.Lock()
+        self._parent_id: UUID | None = None
+        self._begun = 0
 
-    async def make(self, requests: Sequence[Request], name: str) -> dict[UUID, FlowRun]:
-        """Make the runs of *requests*, by one call; asked twice, they are the same runs.
+    async def begin(self, request: Request) -> FlowRun:
+        """Make the run of a request, as one that runs already; asked twice, it is the same run.
 
-        They hang from a task run *name* of their own: Prefect writes each state of
-        a child into its parent task run too, so that hundreds of children of one
-        would wait for each other at its row.
-
-        Returns the runs by the request's id.
+        One call: of all ways to make a run and begin it, the one that costs the server least.
 
         Raises:
-            Unreachable: the server has no deployment for them, or refused one.
+            Unreachable: the server has no deployment for it.
         """
-        made: dict[UUID, FlowRun] = {}
-        parent = await tracking(self._client, self._job_run_id, name) if self._job_run_id else None
-        for workflow in {request.workflow for request in requests}:
-            deployment_id, flow_id = await self._deployment(workflow)
-            of_it = [request for request in requests if request.workflow is workflow]
-            reply = await self._client._client.post(
-                f"/deployments/{deployment_id}/create_flow_run/bulk",
-                json=[self._body(request, parent) for request in of_it],
-            )
-            reply.raise_for_status()
-            for request, result in zip(of_it, reply.json()["results"], strict=True):
-                if result["status"] != "CREATED":
-                    raise Unreachable(f"Prefect made no run for {request.location}: {result}")
-                made[request.id] = self._run(
-                    request, UUID(result["flow_run_id"]), deployment_id, flow_id
-                )
-        return made
+        deployment = await self._deployment(request.workflow)
+        response = await self._client._client.post(
+            "/flow_runs/", json=self._body(request, deployment, await self._parent())
+        )
+        response.raise_for_status()
+        run_id = UUID(response.json()["id"])
+        run = self._run(request, run_id, deployment, Running())
+        if response.status_code != httpx.codes.CREATED:
+            # A worker made it and died before it noted so.
+            return await self._pending(run)
+        run.run_count = 1
+        run.start_time = cast(Any, run.state.timestamp if run.state else None)
+        return run
 
     async def again(self, request: Request) -> FlowRun:
         """Bring the run that the request had back to where it can begin; a new one if it is gone.
@@ -90,42 +96,69 @@ class Children:
             Unreachable: see :meth:`make`.
         """
         assert request.flow_run_id is not None
-        deployment_id, flow_id = await self._deployment(request.workflow)
+        deployment = await self._deployment(request.workflow)
         if request.run_count:
             await end_steps(self._client, request.flow_run_id)
         try:
-            await self._client.set_flow_run_state(
-                request.flow_run_id,
-                Pending(message="the job goes on with it"),
-                force=True,
+            return await self._pending(
+                self._run(request, request.flow_run_id, deployment, Pending())
             )
         except ObjectNotFound:
-            return (await self.make([request], f"again: {request.location}"))[request.id]
-        return self._run(request, request.flow_run_id, deployment_id, flow_id)
+            return await self.begin(request)
 
-    def _body(self, request: Request, parent: UUID | None) -> dict[str, Any]:
+    async def _pending(self, run: FlowRun) -> FlowRun:
+        run.state = Pending(message="the job goes on with it")
+        await self._client.set_flow_run_state(run.id, run.state, force=True)
+        return run
+
+    async def _parent(self) -> UUID | None:
+        """Return the task run of the job's own run that the next child hangs from.
+
+        Prefect writes each state of a child into its parent task run too, so that
+        hundreds of children of one would wait for each other at its row.
+        """
+        if self._job_run_id is None:
+            return None
+        async with self._making:
+            if self._parent_id is None or self._begun % _OF_A_PARENT == 0:
+                first = self._begun + 1
+                name = f"{self._name}: {first} to {first + _OF_A_PARENT - 1}"
+                self._parent_id = await tracking(self._client, self._job_run_id, name)
+            self._begun += 1
+            return self._parent_id
+
+    def _body(
+        self, request: Request, deployment: DeploymentResponse, parent: UUID | None
+    ) -> dict[str, Any]:
         return {
+            "flow_id": str(deployment.flow_id),
+            # Prefect's own route for a run of a deployment makes it scheduled or pending,
+            # and holds its variables against the pool's schema each time.
+            "deployment_id": str(deployment.id),
             "name": request.flow_run_name,
             "parameters": {"request_id": str(request.id)},
-            "state": {"type": "PENDING", "message": "its place in the job comes"},
+            "state": {"type": "RUNNING"},
             "tags": [self._tag],
             "idempotency_key": str(request.id),
             "parent_task_run_id": str(parent) if parent else None,
             # Should a worker have to run it alone, it is to be one that reaches the target.
-            "work_queue_name": request.plan.executor,
+            "work_pool_name": deployment.work_pool_name,
+            "work_queue_name": request.plan.executor or deployment.work_queue_name,
             "labels": _prefect.labels(request),
         }
 
-    def _run(self, request: Request, run_id: UUID, deployment_id: UUID, flow_id: UUID) -> FlowRun:
+    def _run(
+        self, request: Request, run_id: UUID, deployment: DeploymentResponse, state: State[Any]
+    ) -> FlowRun:
         return FlowRun(
             id=run_id,
-            flow_id=flow_id,
-            deployment_id=deployment_id,
+            flow_id=deployment.flow_id,
+            deployment_id=deployment.id,
             name=request.flow_run_name,
             parameters={"request_id": str(request.id)},
             tags=[self._tag],
             run_count=request.run_count,
-            state=Pending(),
+            state=state,
         )
 
     async def cancelled(self, run_ids: Sequence[UUID]) -> list[FlowRun]:
@@ -139,12 +172,7 @@ class Children:
             )
         )
 
-    async def end_cancelled(self, run_id: UUID) -> None:
-        """End a run that was cancelled before it began."""
-        state: State[Any] = Cancelled(message="Cancelled before its first step.")
-        await self._client.set_flow_run_state(run_id, state, force=True)
-
-    async def _deployment(self, workflow: Workflow) -> tuple[UUID, UUID]:
+    async def _deployment(self, workflow: Workflow) -> DeploymentResponse:
         if workflow not in self._deployments:
             name = f"{workflow}/request"
             try:
@@ -153,7 +181,7 @@ class Children:
                 raise Unreachable(
                     f"Prefect's server has no deployment {name}", remedy="`certrail up` makes it."
                 ) from exc
-            self._deployments[workflow] = (found.id, found.flow_id)
+            self._deployments[workflow] = found
         return self._deployments[workflow]
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -181,11 +182,15 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
 
 
 async def _take(request_id: UUID, owner: str) -> Request:
+    context = FlowRunContext.get()
+    run_id = context.flow_run.id if context is not None and context.flow_run else None
     # A worker that was killed leaves its lease behind; it runs out by itself.
     deadline = asyncio.get_running_loop().time() + 2 * _LEASE.total_seconds()
     while True:
         try:
-            return await in_lease_thread(request_runs.take, request_id, owner, _LEASE)
+            return await in_lease_thread(
+                partial(request_runs.take, request_id, owner, _LEASE, flow_run_id=run_id)
+            )
         except JournalConflict:
             if asyncio.get_running_loop().time() > deadline:
                 raise

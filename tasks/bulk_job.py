@@ -138,7 +138,7 @@ async def _cancel(job_id: UUID) -> None:
         await in_lease_thread(job_ends.drop, job_id)
     await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
     if job.flow_run_id is not None:
-        # Runs that were made ahead are nobody's to end, once their shard is cancelled too.
+        # A run whose worker died is nobody's to end, once its shard is cancelled too.
         with suppress(httpx.HTTPError):
             async with get_client() as client:
                 await _settle(client, job.flow_run_id)
@@ -147,8 +147,13 @@ async def _cancel(job_id: UUID) -> None:
 async def _settle(client: PrefectClient, run_id: UUID) -> None:
     """Let no run of the job stay unfinished in Prefect whose request is over."""
     open_ = await _children.unfinished(client, run_id)
-    if open_:
-        ended = await in_thread(job_ends.ended, [run.id for run in open_])
+    carried = {
+        run.id: UUID(run.parameters["request_id"])
+        for run in open_
+        if "request_id" in run.parameters
+    }
+    if carried:
+        ended = await in_thread(job_ends.ended, carried)
         await _children.settle(client, ended)
 
 

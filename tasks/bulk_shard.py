@@ -26,6 +26,7 @@ from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unre
 from certrail.handover import is_handed_back
 from certrail.jobs import budgets
 from certrail.jobs.waves import Lane, Route
+from certrail.log import plain
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
 from certrail.store import job_ends, job_shards, jobs, plans, request_ends
@@ -38,16 +39,12 @@ from tasks._budgets import Budgets
 from tasks._children import Children
 from tasks._places import Place
 from tasks._run import note_cancelled
-from tasks._threads import in_lease_thread, in_thread
+from tasks._threads import in_lease_thread
 from tasks._waiting import leave
 
 T = TypeVar("T")
 
 LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
-# Runs made by one call, and left to begin when the next ones are made. Few, because
-# Prefect looks through all runs that are not over again and again.
-_AHEAD = 20
-_LOW = 10
 _LOOK_SECONDS = 1.0
 _CANCELS_SECONDS = 2.0
 _TRIES = 5
@@ -168,12 +165,11 @@ class _Runner:
         self._owner = owner
         self._free = places
         self._flows = flows
-        self._children = Children(client, job.tag, job.flow_run_id)
+        name = f"wave {shard.wave}, shard {shard.number}"
+        self._children = Children(client, name, job.tag, job.flow_run_id)
         self._budgets = Budgets(client)
         self._waiting: deque[Request] = deque()
-        self._ready: dict[UUID, FlowRun] = {}
         self._of_run: dict[UUID, Request] = {}
-        self._made = 0
         self._running: dict[asyncio.Task[None], Request] = {}
         self._tried: dict[UUID, int] = {}
         self._returning = 0
@@ -192,7 +188,6 @@ class _Runner:
             self._calendars = await patiently(plans.calendars)
         beat = asyncio.create_task(self._beat())
         tend = asyncio.create_task(self._tend())
-        make = asyncio.create_task(self._make_ahead())
         heed = asyncio.create_task(self._heed_prefect())
         try:
             await self._dispatch()
@@ -200,7 +195,7 @@ class _Runner:
             await self._end_all(exc)
             raise
         finally:
-            for task in (beat, tend, make, heed):
+            for task in (beat, tend, heed):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
@@ -239,9 +234,8 @@ class _Runner:
         while self._waiting and self._free - self._returning > 0:
             request = self._waiting.popleft()
             names = budgets.names(request.plan)
-            unmade = request.flow_run_id is None and request.id not in self._ready
             held_up = full.intersection(names) or _pauses.of(names)
-            if unmade or held_up or self._is_closed(request):
+            if held_up or self._is_closed(request):
                 passed.append(request)
                 continue
             if not self._budgets.try_take(names):
@@ -253,33 +247,6 @@ class _Runner:
             self._running[task] = request
             task.add_done_callback(self._ended)
         self._waiting.extendleft(reversed(passed))
-
-    async def _make_ahead(self) -> None:
-        """Make the runs of the endpoints whose turn comes next, before it comes."""
-        while True:
-            await asyncio.sleep(0.1)
-            if len(self._ready) >= _LOW or self._wishes.hold:
-                continue
-            unmade = [
-                one
-                for one in self._waiting
-                if one.flow_run_id is None and one.id not in self._ready
-            ][:_AHEAD]
-            if not unmade:
-                continue
-            try:
-                first, last = self._made + 1, self._made + len(unmade)
-                name = f"wave {self._shard.wave}, shard {self._shard.number}: {first} to {last}"
-                made = await self._children.make(unmade, name)
-                await in_thread(job_shards.bind_runs, [(id_, run.id) for id_, run in made.items()])
-            except (httpx.HTTPError, CertrailError) as exc:
-                self._log.warning("no runs can be made now: %s", exc)
-                await asyncio.sleep(_LOOK_SECONDS)
-                continue
-            self._made = last
-            self._ready |= made
-            self._of_run |= {made[one.id].id: one for one in unmade if one.id in made}
-            self._changed.set()
 
     async def _one(self, request: Request, names: tuple[str, ...]) -> None:
         """Run one endpoint's request to its end; its place is free while it only waits."""
@@ -305,7 +272,8 @@ class _Runner:
         token = _places.held.set(Place(leave, enter))
         run: FlowRun | None = None
         try:
-            run = self._ready.pop(request.id, None) or await self._children.again(request)
+            if (run := await self._begun(request)) is None:
+                return
             self._of_run[run.id] = request
             await run_flow_async(
                 self._flows[request.workflow],
@@ -326,6 +294,21 @@ class _Runner:
                 self._of_run.pop(run.id, None)
             if holds:
                 self._give_back(names)
+
+    async def _begun(self, request: Request) -> FlowRun | None:
+        """Return the endpoint's run, ready to be run; None when the shard is to rest before that.
+
+        Nothing has been done yet, so that this is tried as long as Prefect does not answer.
+        """
+        while not (self._lost or self._wishes.hold):
+            try:
+                if request.flow_run_id is None:
+                    return await self._children.begin(request)
+                return await self._children.again(request)
+            except (httpx.HTTPError, Unreachable) as exc:
+                self._log.warning("%s cannot begin now: %s", request.location, plain(exc))
+                await asyncio.sleep(_LOOK_SECONDS)
+        return None
 
     async def _again(self, request: Request) -> None:
         """Put a request whose run broke off back into the line, unless it is over."""
@@ -395,22 +378,16 @@ class _Runner:
             try:
                 for run in await self._children.cancelled(asked):
                     if (request := self._of_run.get(run.id)) is not None:
-                        await self._cancel_one(request, run.id)
+                        await self._cancel_one(request)
                         heard.add(run.id)
             except (httpx.HTTPError, CertrailError) as exc:
                 self._log.debug("cancellations: %s", exc)
 
-    async def _cancel_one(self, request: Request, run_id: UUID) -> None:
-        """Let one endpoint stop at its next safe point; one that has not begun never does."""
+    async def _cancel_one(self, request: Request) -> None:
+        """Let one endpoint stop at its next safe point."""
         with suppress(InvalidRequest):
             await in_lease_thread(request_ends.ask_to_cancel, request.id, "Prefect's Cancel button")
-        if self._ready.pop(request.id, None) is None:
-            note_cancelled(request.id)
-            return
-        self._of_run.pop(run_id, None)
-        self._waiting = deque(one for one in self._waiting if one.id != request.id)
-        self._changed.set()
-        await self._children.end_cancelled(run_id)
+        note_cancelled(request.id)
 
     async def _tend(self) -> None:
         while True:

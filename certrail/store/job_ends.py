@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -75,16 +75,22 @@ class Ended:
     status: Status
 
 
-def ended(flow_run_ids: Sequence[UUID]) -> list[Ended]:
-    """Return those of the flow runs whose request is over."""
+def ended(runs: Mapping[UUID, UUID]) -> list[Ended]:
+    """Return those flow runs whose request is over.
+
+    Args:
+        runs: the requests, by flow run: also runs of which their request does not know yet.
+    """
     query = selected().where(
-        requests.c.flow_run_id.in_(flow_run_ids), requests.c.status.not_in(ACTIVE)
+        requests.c.id.in_(list(runs.values())), requests.c.status.not_in(ACTIVE)
     )
     with transaction() as connection:
-        return [
-            Ended(row.flow_run_id, row.location, Status(row.status))
-            for row in connection.execute(query)
-        ]
+        over = {row.id: row for row in connection.execute(query)}
+    return [
+        Ended(run_id, over[request_id].location, Status(over[request_id].status))
+        for run_id, request_id in runs.items()
+        if request_id in over
+    ]
 
 
 def drop_requests(connection: Connection, job_id: UUID, *only: ColumnElement[bool]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     and_,
-    case,
     func,
     or_,
     select,
@@ -185,19 +184,6 @@ def open_requests(job_id: UUID, shard: int) -> list[Request]:
     )
     with transaction() as connection:
         return [read(row) for row in connection.execute(query)]
-
-
-def bind_runs(pairs: Iterable[tuple[UUID, UUID]]) -> None:
-    """Note which flow run carries which request: pairs of request and flow run."""
-    listed = dict(pairs)
-    if not listed:
-        return
-    with transaction() as connection:
-        connection.execute(
-            update(requests)
-            .where(requests.c.id.in_(listed))
-            .values(flow_run_id=case(listed, value=requests.c.id))
-        )
 
 
 def _runnable() -> ColumnElement[bool]:

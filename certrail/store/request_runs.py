@@ -93,8 +93,13 @@ def wait(request_id: UUID, owner: str, until: datetime, why: str, number: int) -
         )
 
 
-def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
+def take(
+    request_id: UUID, owner: str, lease: timedelta, *, flow_run_id: UUID | None = None
+) -> Request:
     """Begin a run: take the lease, set the request in progress and count the run.
+
+    Args:
+        flow_run_id: Prefect's run that carries the request from now on; None: as it was.
 
     Raises:
         JournalConflict: another run holds the lease.
@@ -122,6 +127,7 @@ def take(request_id: UUID, owner: str, lease: timedelta) -> Request:
                 started_at=func.coalesce(requests.c.started_at, func.now()),
                 ended_at=None,
                 waits_for=None,
+                **({} if flow_run_id is None else {"flow_run_id": flow_run_id}),
             )
             .returning(requests.c.run_count)
         ).first()

@@ -19,28 +19,29 @@ def test_one_endpoint_can_be_cancelled_and_the_job_paused_and_resumed(
         "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "1"
     )
     job_run = told["flow_run_id"]
-    wait_for(lambda: bool(shell.members(name, "PENDING")), "a member that waits", within=60)
-    # The last in the line: it has not begun and is not about to.
-    waiting = shell.members(name, "PENDING")
-    late = max(waiting, key=lambda run: run["name"])
+    asked: set[str] = set()
 
-    shell.api.set_state(late["id"], "CANCELLING")
-    assert shell.api.wait(late["id"])["state_type"] == "CANCELLED"
+    def one_is_cancelled() -> bool:
+        # One that is past its last safe point when it hears of it ends as a success.
+        for run in shell.members(name, "RUNNING"):
+            if run["id"] not in asked:
+                asked.add(run["id"])
+                shell.api.set_state(run["id"], "CANCELLING")
+        return bool(shell.members(name, "CANCELLED"))
+
+    wait_for(one_is_cancelled, "a member that is cancelled", within=60)
+    late = shell.members(name, "CANCELLED")[0]
     shell.api.suspend(job_run)
     paused = shell.wait_for_status(name, "paused")
     assert paused["counts"]["in_progress"] == 0
-    assert paused["counts"]["cancelled"] == 1
+    assert paused["counts"]["cancelled"] >= 1
     shell.api.post(f"/flow_runs/{job_run}/resume")
-    wait_for(lambda: bool(shell.members(name, "RUNNING")), "a member that runs", within=60)
-    busy = shell.members(name, "RUNNING")[0]
-    shell.api.set_state(busy["id"], "CANCELLING")
     ended = shell.wait_for_status(name, "completed")
 
     one = shell.json("request", "show", late["name"].split()[-1])
     assert one["status"] == "cancelled"
-    # The other one may have been past its last safe point.
     assert ended["counts"]["failed"] == 0
-    assert 1 <= ended["counts"]["cancelled"] <= 2
+    assert ended["counts"]["cancelled"] >= 1
     assert ended["counts"]["cancelled"] + ended["counts"]["successful"] == 8
     shell.api.wait(job_run, "COMPLETED")
     must_agree(shell.stack, job=name)
