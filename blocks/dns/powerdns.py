@@ -17,6 +17,14 @@ import httpx
 from pydantic import BaseModel, Field, SecretStr
 
 from blocks._base import DnsBlock, open_secret
+from blocks._dns import (
+    POLL_INTERVAL,
+    PROPAGATION_TIMEOUT,
+    RESOLVERS,
+    nameservers_field,
+    resolver_of,
+    servers,
+)
 from certrail.connectors import DnsProvider
 from certrail.dns.lookup import Resolver, authority_of
 from certrail.dns.propagation import Propagation
@@ -52,33 +60,14 @@ class PowerDns(DnsBlock):
     )
     ttl: int = Field(default=60, ge=1, le=86400, description="Lifetime of the records in seconds.")
     timeout: int = Field(default=20, ge=1, le=120, description="Seconds the API may take.")
-    nameservers: list[str] = Field(
-        default_factory=list,
-        description="Servers (host or host:port) that must show a record before the CA is told; "
-        "empty: the zone's NS.",
-    )
-    resolvers: list[str] = Field(
-        default_factory=list,
-        description="Resolvers (host or host:port) that know CNAMEs and NS records; "
-        "empty: those of the system.",
-    )
-    propagation_timeout: int = Field(
-        default=120, ge=1, le=86400, description="Seconds until every server must show a record."
-    )
-    poll_interval: float = Field(
-        default=2.0, ge=0.05, le=600, description="Seconds between two looks at a server."
-    )
+    nameservers: list[str] = nameservers_field("the zone's NS")
+    resolvers: list[str] = RESOLVERS
+    propagation_timeout: int = PROPAGATION_TIMEOUT
+    poll_interval: float = POLL_INTERVAL
 
     def resolver(self) -> Resolver:
-        """Return whom to ask for CNAMEs and name servers.
-
-        First the servers this connector knows, then its resolvers or, without any,
-        the system's.
-        """
-        return Resolver(
-            (*_servers(self.nameservers), *_servers(self.resolvers)),
-            use_system=not self.resolvers,
-        )
+        """Return whom to ask for CNAMEs and name servers."""
+        return resolver_of(servers(self.nameservers), self.resolvers)
 
     @contextmanager
     def connect(self) -> Iterator[DnsProvider]:
@@ -94,15 +83,11 @@ class PowerDns(DnsBlock):
                 self.server_id,
                 label=self.label,
                 ttl=self.ttl,
-                nameservers=_servers(self.nameservers),
+                nameservers=servers(self.nameservers),
                 resolver=self.resolver(),
                 propagation_timeout=timedelta(seconds=self.propagation_timeout),
                 poll_interval=timedelta(seconds=self.poll_interval),
             )
-
-
-def _servers(texts: Sequence[str]) -> tuple[Server, ...]:
-    return tuple(Server.parse(text) for text in texts)
 
 
 class _Server(BaseModel):

@@ -19,6 +19,14 @@ import dns.update
 from pydantic import Field, SecretStr, field_validator
 
 from blocks._base import DnsBlock, open_secret
+from blocks._dns import (
+    POLL_INTERVAL,
+    PROPAGATION_TIMEOUT,
+    RESOLVERS,
+    nameservers_field,
+    resolver_of,
+    servers,
+)
 from certrail.connectors import DnsProvider
 from certrail.dns.lookup import Resolver, authority_of, soa_owner
 from certrail.dns.propagation import Propagation
@@ -64,22 +72,10 @@ class Rfc2136(DnsBlock):
     timeout: int = Field(
         default=10, ge=1, le=120, description="Seconds the server may take to answer."
     )
-    nameservers: list[str] = Field(
-        default_factory=list,
-        description="Servers (host or host:port) that must show a record before the CA is told; "
-        "empty: the primary and the zone's NS.",
-    )
-    resolvers: list[str] = Field(
-        default_factory=list,
-        description="Resolvers (host or host:port) that know CNAMEs and NS records; "
-        "empty: those of the system.",
-    )
-    propagation_timeout: int = Field(
-        default=120, ge=1, le=86400, description="Seconds until every server must show a record."
-    )
-    poll_interval: float = Field(
-        default=2.0, ge=0.05, le=600, description="Seconds between two looks at a server."
-    )
+    nameservers: list[str] = nameservers_field("the primary and the zone's NS")
+    resolvers: list[str] = RESOLVERS
+    propagation_timeout: int = PROPAGATION_TIMEOUT
+    poll_interval: float = POLL_INTERVAL
 
     @field_validator("algorithm", mode="before")
     @classmethod
@@ -87,15 +83,9 @@ class Rfc2136(DnsBlock):
         return value.lower().rstrip(".") if isinstance(value, str) else value
 
     def resolver(self) -> Resolver:
-        """Return whom to ask for CNAMEs and name servers.
-
-        First the servers this connector knows, then its resolvers or, without any,
-        the system's.
-        """
-        own = Server(self.server, self.port)
-        return Resolver(
-            (*_servers(self.nameservers), own, *_servers(self.resolvers)),
-            use_system=not self.resolvers,
+        """Return whom to ask for CNAMEs and name servers."""
+        return resolver_of(
+            (*servers(self.nameservers), Server(self.server, self.port)), self.resolvers
         )
 
     @contextmanager
@@ -109,15 +99,11 @@ class Rfc2136(DnsBlock):
             ttl=self.ttl,
             tcp=self.tcp,
             timeout=timedelta(seconds=self.timeout),
-            nameservers=_servers(self.nameservers),
+            nameservers=servers(self.nameservers),
             resolver=self.resolver(),
             propagation_timeout=timedelta(seconds=self.propagation_timeout),
             poll_interval=timedelta(seconds=self.poll_interval),
         )
-
-
-def _servers(texts: Sequence[str]) -> tuple[Server, ...]:
-    return tuple(Server.parse(text) for text in texts)
 
 
 class _Key(dns.tsig.Key):
