@@ -19,8 +19,8 @@ from sqlalchemy import text
 
 from certrail.postgres import EmbeddedPostgres
 from certrail.store import database, inventory
-from certrail.store.inventory import FIELDS, parse_filter
-from certrail.store.inventory_query import UNSORTED
+from certrail.store.inventory import parse_filter
+from certrail.store.inventory_query import FIELDS, UNSORTED
 from certrail.store.views import SYSTEM_VIEWS
 
 SIZES = (1_000, 10_000, 100_000)
@@ -214,7 +214,7 @@ def questions() -> dict[str, Callable[[], object]]:
 def measured(ask: Callable[[], object]) -> tuple[float, float]:
     """Return median and 99th percentile of *ask* in milliseconds."""
     ask()
-    taken = []
+    taken: list[float] = []
     begin = time.perf_counter()
     while len(taken) < _LEAST and time.perf_counter() - begin < _LONGEST:
         start = time.perf_counter()

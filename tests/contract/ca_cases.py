@@ -188,7 +188,7 @@ class _AcmeWorld(World):
         self.intruder = Opener(lambda: self._open(account="nobody"))
         self.root = x509.load_pem_x509_certificate(server.roots()[0].encode())
 
-    def _open(self, url: str = "", account: str = "ours", **settings: str) -> acme.AcmeCa:
+    def _open(self, url: str = "", account: str = "ours", **settings: Any) -> acme.AcmeCa:
         return acme.AcmeCa(
             url or self._server.directory_url,
             keeper=FileKeeper(self._folder / account),

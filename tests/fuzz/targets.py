@@ -285,14 +285,15 @@ def _vendor(data: bytes) -> None:
     error_code(reply)
     reason_of(reply, ["s3cret"])
     str(refusal(reply, "sign", "vendor", remedy="", secret="s3cret"))
-    for kind in (dict, *_REPLIES):
+    kinds: tuple[type[Any], ...] = (dict, *_REPLIES)
+    for kind in kinds:
         with suppress(CertrailError):
             json_of(reply, kind)
 
 
 def _vendor_headers(data: bytes) -> None:
     request = httpx.Request("GET", "https://vendor.example.test/api")
-    reply = httpx.Response(429, headers={"Retry-After": data}, request=request)
+    reply = httpx.Response(429, headers={b"Retry-After": data}, request=request)
     assert timedelta(0) <= retry_after(reply) <= timedelta(days=1)
 
 

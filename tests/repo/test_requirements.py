@@ -33,7 +33,7 @@ def locked(path: Path) -> dict[Requirement, list[str]]:
 
 def known_bad() -> list[tuple[str, SpecifierSet, str]]:
     """Return package, versions and reason of each line."""
-    found = []
+    found: list[tuple[str, SpecifierSet, str]] = []
     for line in (ROOT / "requirements" / "known-bad.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             what, _, why = line.partition("  ")

@@ -186,7 +186,7 @@ class KeyVault(Api):
             else:
                 text = wanted["value"].encode()
                 chain = x509.load_pem_x509_certificates(text)
-                leaf, key = chain[0], serialization.load_pem_private_key(text, None)  # type: ignore[assignment]
+                leaf, key = chain[0], serialization.load_pem_private_key(text, None)
         except ValueError:
             text_ = "The specified PKCS#12 X.509 certificate content can not be read."
             raise _No(400, "BadParameter", text_) from None

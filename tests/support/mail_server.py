@@ -120,7 +120,7 @@ class MailServer:
         await self._over.wait()
         server.close()
         for protocol in self._protocols:
-            if protocol.transport is not None:
+            if isinstance(protocol.transport, asyncio.WriteTransport):
                 protocol.transport.abort()
         self._protocols.clear()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:

@@ -38,7 +38,9 @@ class _Ports:
         first, last = (int(word) for word in _EPHEMERAL.read_text().split())
         outside = [*range(10_000, first), *range(last + 1, 65_536)]
         # Where the kernel's range is nearly all there is, a collision is only unlikely.
-        self._range = outside if len(outside) > 2_000 else list(range(10_000, 65_536))
+        self._range: Sequence[int] = (
+            outside if len(outside) > 2_000 else list(range(10_000, 65_536))
+        )
         self._ours: set[int] = set()
         self._lock = threading.Lock()
         # Closing any descriptor of the file would drop all locks: it stays open.

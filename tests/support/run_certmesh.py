@@ -6,6 +6,7 @@ Arguments: URL of the service, organization, product, common name. The API key c
 
 import json
 import sys
+from collections.abc import Callable
 
 from certmesh.exceptions import CertMeshError
 from certmesh.providers import digicert_client as client
@@ -26,7 +27,7 @@ wanted = client.OrderRequest(
 told = {}
 
 
-def refused(call, *arguments, **more):
+def refused(call: Callable[..., object], *arguments: object, **more: object) -> str:
     """Return the kind of error that a call ends with."""
     try:
         call(*arguments, **more)

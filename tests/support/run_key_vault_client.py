@@ -19,7 +19,7 @@ url, ca_file, token, *rest = sys.argv[1:]
 
 
 class _Credential:
-    def get_token(self, *_scopes, **_options):
+    def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
         return AccessToken(token, int(time.time()) + 3000)
 
 
@@ -32,7 +32,7 @@ client = CertificateClient(
 )
 
 
-def create(name):
+def create(name: str) -> dict[str, object]:
     """Let the vault make a key and a request; a second one is refused meanwhile."""
     wanted = CertificatePolicy(
         issuer_name="Unknown",
@@ -58,7 +58,7 @@ def create(name):
     }
 
 
-def merge(name, leaf):
+def merge(name: str, leaf: str) -> dict[str, object]:
     """Merge a certificate with the key in the vault, then disable it."""
     merged = client.merge_certificate(name, [base64.b64decode(leaf)])
     disabled = client.update_certificate_properties(name, merged.properties.version, enabled=False)

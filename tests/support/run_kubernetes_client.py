@@ -8,6 +8,7 @@ client made of it.
 import base64
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from kubernetes import client
@@ -20,12 +21,12 @@ settings.api_key = {"authorization": token}
 settings.api_key_prefix = {"authorization": "Bearer"}
 
 
-def code_of(call, *arguments, **more):
+def code_of(call: Callable[..., object], *arguments: object, **more: object) -> int:
     """Return the status that a call is refused with."""
     try:
         call(*arguments, **more)
     except ApiException as refusal:
-        return refusal.status
+        return int(refusal.status)
     return 200
 
 

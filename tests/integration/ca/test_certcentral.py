@@ -384,6 +384,7 @@ def test_the_certificate_before_a_reissue_is_not_taken_for_the_new_one(
         for _ in range(4):
             found = ca.collect(second)
             assert isinstance(found, Pending)
+        assert isinstance(found, Pending)
         assert "reissue" in found.why
         api.approve(int(second.remote_id))
         assert collect(ca, second).fingerprint != old.fingerprint

@@ -171,4 +171,4 @@ def test_another_keys_certificate_is_refused(tmp_path: Path) -> None:
 def test_settings_are_checked(settings: dict[str, Sequence[str]], message: str) -> None:
     """Nothing is left to a shell or to chance."""
     with pytest.raises(ValidationError, match=message):
-        CommandCa(**{"command": ["/bin/true"], **settings})  # type: ignore[arg-type]
+        CommandCa(**{"command": ["/bin/true"], **settings})

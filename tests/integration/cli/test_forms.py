@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -103,6 +104,10 @@ def test_nonsense_never_becomes_a_run(api: PrefectApi, fields: dict[str, Any], s
     assert said in Form(api).unsent(**fields)
 
 
+def _logged(api: PrefectApi, run: str, text: str) -> bool:
+    return text in api.logs(run)
+
+
 def test_the_form_makes_the_normal_request(shell: Shell, api: PrefectApi) -> None:
     """One row; the run that was submitted is renamed and shows the steps."""
     location = shell.location("form")
@@ -155,7 +160,7 @@ def test_what_cannot_work_is_refused_with_the_reason(shell: Shell, api: PrefectA
     for text, run in said.items():
         assert text in run["state"]["message"]
         assert run["name"].startswith("refused: ")
-        wait_for(lambda run=run, text=text: text in api.logs(run["id"]), f"the log says {text}")
+        wait_for(partial(_logged, api, run["id"], text), f"the log says {text}")
     other = Form(api, Workflow.DELIVERY).refused(location=location)
     assert "whose workflow is web-server, not delivery" in other["state"]["message"]
     assert len(shell.json("request", "list", "--location", location)) == 1
@@ -270,7 +275,7 @@ def test_the_form_goes_back(shell: Shell, api: PrefectApi) -> None:
 
     def over() -> bool:
         shown = shell.json("request", "show", location)
-        return shown["action"] == "rollback" and shown["status"] == "automation-successful"
+        return bool(shown["action"] == "rollback" and shown["status"] == "automation-successful")
 
     wait_for(over, "it went back", within=90)
     shown = shell.json("request", "show", location)

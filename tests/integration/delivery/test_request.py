@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -60,7 +61,9 @@ def test_a_target_that_cannot_take_a_delivery_is_told(installation: Stack, tmp_p
     assert "delivery-ca" in applied.stderr
 
 
-def _configuration(folder: Path, server: dict[str, object], target: str = "delivery-here") -> Path:
+def _configuration(
+    folder: Path, server: Mapping[str, object], target: str = "delivery-here"
+) -> Path:
     path = folder / "delivery.yaml"
     whole = {
         "connectors": [

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -486,7 +487,7 @@ def test_key_files_get_owner_and_mode(folder: Path) -> None:
 def test_a_reload_by_pid_or_by_command(folder: Path) -> None:
     """Not every nginx is started the way its configuration says."""
     with Nginx.started(folder) as nginx:
-        ways: list[dict[str, object]] = [
+        ways: list[dict[str, Any]] = [
             {"pid_file": str(folder / "nginx.pid")},
             {"reload": ["sh", "-c", f"kill -HUP $(cat {folder}/nginx.pid)"]},
         ]

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.configuration.profile import ProfileConfig
@@ -55,11 +55,9 @@ class Inventory:
         wanted = EndpointConfig.model_validate({"location": location, **fields})
         with transaction() as connection:
             configured.apply_endpoints(connection, [wanted], "test")
-            return (
-                connection.execute(endpoints.select().where(endpoints.c.location == location))
-                .one()
-                .id
-            )  # type: ignore[no-any-return]
+            query = select(endpoints.c.id).where(endpoints.c.location == location)
+            found: UUID = connection.execute(query).scalar_one()
+            return found
 
     def set(self, location: str, **columns: Any) -> None:
         """Set columns of an endpoint that no configuration sets."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import select
 
 from certrail.configuration.endpoint import EndpointConfig
@@ -14,14 +16,14 @@ from certrail.store.schema import audit
 from tests.integration.store.conftest import Inventory, issue
 
 
-def endpoints(*given: dict[str, object]) -> list[Change]:
+def endpoints(*given: Mapping[str, object]) -> list[Change]:
     """Apply endpoints."""
     with transaction() as connection:
         wanted = [EndpointConfig.model_validate(one) for one in given]
         return configured.apply_endpoints(connection, wanted, "test")
 
 
-def profiles(*given: dict[str, object]) -> list[Change]:
+def profiles(*given: Mapping[str, object]) -> list[Change]:
     """Apply profiles."""
     with transaction() as connection:
         wanted = [ProfileConfig.model_validate(one) for one in given]
@@ -77,7 +79,9 @@ def test_every_change_is_in_the_audit_trail(inventory: Inventory) -> None:
 
 def test_thousands_of_endpoints_in_one_go(inventory: Inventory) -> None:
     """An inventory is filled from a list of a whole company."""
-    many = [{"location": f"h{n}.test:443", "profile": "p", "target": "web"} for n in range(2500)]
+    many: list[dict[str, object]] = [
+        {"location": f"h{n}.test:443", "profile": "p", "target": "web"} for n in range(2500)
+    ]
 
     assert {change.effect for change in endpoints(*many)} == {Effect.CREATED}
     many[7]["tags"] = ["new"]

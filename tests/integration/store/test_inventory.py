@@ -11,7 +11,7 @@ from sqlalchemy import Boolean, DateTime, Text, cast, literal, select
 from certrail.errors import InvalidRequest, NotFound
 from certrail.store import inventory as query
 from certrail.store.database import transaction
-from certrail.store.inventory_query import UNSORTED, status_column
+from certrail.store.inventory_query import FIELDS, UNSORTED, status_column
 from certrail.store.views import SYSTEM_VIEWS
 from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status, endpoint_status
 from tests.integration.store.conftest import OTHER_KEY, Inventory, issue
@@ -336,7 +336,7 @@ def test_every_column_can_be_filtered_and_sorted(inventory: Inventory) -> None:
     """A column that cannot be asked for is found out here, not by a user."""
     inventory.endpoint("a.test:443")
 
-    for column in query.FIELDS:
+    for column in FIELDS:
         assert [*locations(f"{column}="), *locations(f"{column}!=")] == ["a.test:443"], column
         if column not in UNSORTED:
             assert locations(sort=column) == ["a.test:443"]

@@ -13,7 +13,7 @@ from certrail.steps import looking
 from certrail.store import inventory as rows
 from certrail.store import observed
 from certrail.store.database import transaction
-from certrail.store.schema import outbox
+from certrail.store.schema import endpoints, outbox
 from certrail.tracker import Status
 from tests.integration.store.conftest import Inventory
 from tests.support.process import free_port
@@ -127,7 +127,7 @@ def test_the_same_again_is_not_written_again(inventory: Inventory) -> None:
     assert before.observed
     observed.keep_for(place, [(before.observed, chain(ours))])
     with transaction() as connection:
-        at = connection.execute(select(observed.endpoints.c.observed_at)).scalar_one()
+        at = connection.execute(select(endpoints.c.observed_at)).scalar_one()
     assert datetime.now(UTC) - at < timedelta(hours=1)
 
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     invariant,
     multiple,
@@ -132,7 +133,7 @@ class Requests(RuleBasedStateMachine):
         self.model: dict[UUID, Expected] = {}
 
     @rule(target=made, which=st.integers(0, 1))
-    def start(self, which: int) -> object:
+    def start(self, which: int) -> UUID | MultipleResults[UUID]:
         endpoint, location = self.places[which]
         busy = any(one.endpoint == endpoint and one.status in ACTIVE for one in self.model.values())
         try:

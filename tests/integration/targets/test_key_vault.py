@@ -142,7 +142,7 @@ def test_the_block_says_who_makes_the_key() -> None:
         block = AzureKeyVaultTarget(
             client_secret="lab-secret",
             key_in_vault=key_in_vault,
-            **fields,  # type: ignore[arg-type]
+            **fields,
         )
         with block.connect() as target:
             assert isinstance(target, KeyInVaultTarget) is key_in_vault

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
@@ -522,6 +523,7 @@ def test_must_staple_is_watched(root: Authority, ca: Authority, stapling: bool) 
     issued = ca.issue(HOST, extra=[(demand, False)])
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.use_certificate(issued.leaf)
+    assert isinstance(issued.key, ec.EllipticCurvePrivateKey)
     context.use_privatekey(issued.key)
     context.add_extra_chain_cert(issued.intermediates[0])
     staple = ca.ocsp_response(issued.leaf) if stapling else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -73,7 +74,8 @@ def record(number: int, kind: str, state: str, message: str, **changes: int) -> 
     """Return the run with one task run changed."""
     tasks = list(TASKS)
     tasks[number - 1] = replace(tasks[number - 1], kind=kind, state=state, message=message)
-    return replace(RECORD, tasks=tuple(tasks), **changes)
+    changed: dict[str, Any] = {"tasks": tuple(tasks), **changes}
+    return replace(RECORD, **changed)
 
 
 SKIPPED = row(2, StepStatus.SKIPPED, "still valid")

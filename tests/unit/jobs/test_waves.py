@@ -92,7 +92,7 @@ def test_pools_and_executors_have_shards_of_their_own() -> None:
 def test_a_size_below_one_is_refused(option: dict[str, int]) -> None:
     """It would be a job that never begins."""
     with pytest.raises(InvalidRequest):
-        lay_out(agents(3), **option)  # type: ignore[arg-type]
+        lay_out(agents(3), **option)
 
 
 @given(

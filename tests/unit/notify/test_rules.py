@@ -156,7 +156,7 @@ def test_every_event_can_be_named_and_none_twice() -> None:
 
 def test_settings_refuse_what_means_nothing() -> None:
     """A typo in an event or an address must not be silent."""
-    for wrong in (
+    cases: tuple[dict[str, object], ...] = (
         {"events": ["automation-faild"]},
         {"email": ["nobody"]},
         {"email": ["a@b.test\r\nBcc: c@d.test"]},
@@ -165,7 +165,8 @@ def test_settings_refuse_what_means_nothing() -> None:
         {"templates": {"no-such-event": {"text": "x"}}},
         {"digest": {"events": ["all"], "at": "08:00", "timezone": "Europe/Nowhere"}},
         {"emails": []},
-    ):
+    )
+    for wrong in cases:
         with pytest.raises(ValueError, match=r"\w"):
             NotificationSettings.model_validate(wrong)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from pathlib import Path
+from typing import Any
 
 import crossplane
 import pytest
@@ -154,7 +155,7 @@ def test_directives_are_those_of_an_independent_parser(
         assert _theirs(payload["config"][0]["parsed"]) == _ours(parse(data))
 
 
-def _theirs(parsed: list[dict[str, object]]) -> list[object]:
+def _theirs(parsed: list[dict[str, Any]]) -> list[object]:
     # crossplane strips the brackets of an `if`.
     return [
         (one["directive"], _bare(one["args"]), one["line"], _theirs(one.get("block") or []))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from certrail.tls.client import Client
@@ -190,7 +191,7 @@ def test_cross_signed_chain_is_good_by_either_way() -> None:
         not_valid_before=NOW - 900 * DAY,
         not_valid_after=NOW + 900 * DAY,
         extensions=list(young.certificate.extensions),
-    ).sign(gone.key, young.certificate.signature_hash_algorithm)
+    ).sign(gone.key, hashes.SHA256())
     issued = young.intermediate().issue(HOST)
     anchors = TrustAnchors([gone.certificate, young.certificate], "the profile's trust anchors")
     findings = verify_chain(issued.leaf, [*issued.intermediates, crossed], anchors, HOST, NOW)
