@@ -5,6 +5,7 @@
 # make bench-trouble  a job of 10,000 endpoints with a pause and a killed worker, compared afterwards: SIZE=10000
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
 # make chaos  breaks connections, servers and processes under requests; writes benchmarks/reliability.md: SECONDS=600
+# make soak   a thousand requests at once with every fault mixed in; the other half of that page: REQUESTS=1000
 # make fuzz   feeds spoiled input to everything that reads what others send: SECONDS=600, ONLY=nginx
 # make audit  asks the advisory database about every locked package; needs the internet
 # make docs   writes the generated parts of docs/ anew
@@ -17,7 +18,7 @@ export DO_NOT_TRACK := 1
 
 SECONDS ?= 600
 
-.PHONY: help demo docs chaos fuzz audit setup test check lint types layers format servers unit bench bench-large bench-trouble simulate lock clean
+.PHONY: help demo docs chaos soak fuzz audit setup test check lint types layers format servers unit bench bench-large bench-trouble simulate lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -82,7 +83,16 @@ chaos: setup servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	CHAOS_TIMES=5 $(BIN)/pytest tests/chaos
 
-fuzz: setup
+REQUESTS ?= 1000
+AT_ONCE ?= 50
+PERCENT ?= 10
+
+soak: setup servers
+	$(BIN)/python -m tests.chaos.soak_run --requests $(REQUESTS) --at-once $(AT_ONCE) --percent $(PERCENT) \
+	  $(if $(SEED),--seed $(SEED))
+
+fuzz: setup servers
+	@[ -n "$(ONLY)" ] || CERTRAIL_FUZZ_EXAMPLES=200 $(BIN)/pytest -q tests/fuzz/test_replies.py
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed 0 $(if $(ONLY),--only "$(ONLY)")
 
 # The check of the lock files that needs no network is tests/repo/test_requirements.py.

@@ -162,6 +162,21 @@ def is_shown_right(status: Status, kind: str) -> bool:
     return kind in _KINDS[status]
 
 
+def untold(row: RequestRow, tasks: Sequence[TaskRecord]) -> list[tuple[StepRow, UUID | None]]:
+    """Return the steps with an end that Prefect does not show, of a request that is over.
+
+    With each its latest task run, None if Prefect has none: whoever ran it could
+    not tell, or what was told got lost on the way.
+    """
+    latest = {task.name: task for task in sorted(tasks, key=lambda task: task.attempt)}
+    found: list[tuple[StepRow, UUID | None]] = []
+    for step in row.steps:
+        task = latest.get(task_run_name(row.workflow, step.title))
+        if step.status in _ALWAYS_SHOWN and (task is None or task.state != _SAID[step.status]):
+            found.append((step, task.id if task else None))
+    return found
+
+
 def disagreements(row: RequestRow, runs: Sequence[RunRecord]) -> list[Disagreement]:
     """Return what differs between a request and the flow runs that carry or carried it.
 

@@ -35,6 +35,7 @@ from certrail.model import Workflow
 from certrail.store import audit, recorded
 from certrail.store.recorded import Ended
 from certrail.tracker import SUCCESSFUL, Status
+from tasks import retelling
 from tasks._threads import in_thread
 
 IDLE = "Nothing to do"
@@ -81,6 +82,9 @@ async def settle_records() -> dict[str, int]:
             await client.set_task_run_state(task_run.id, lost, force=True)
             await in_thread(_note, "end-step", task_run, lost)
             done["task runs"] += 1
+        for task_name, request_id in await retelling.retell(client, _GRACE):
+            await in_thread(_note_step, request_id, task_name)
+            done["steps told again"] += 1
     return dict(done)
 
 
@@ -142,6 +146,15 @@ def _note(what: str, run: FlowRun | TaskRun, state: State[Any]) -> None:
         f"repair.{what}",
         str(run.id),
         {"name": run.name, "was": run.state_name, "is": state.name, "why": state.message},
+    )
+
+
+def _note_step(request_id: UUID, task_name: str) -> None:
+    audit.note_now(
+        _ACTOR,
+        "repair.tell-step",
+        str(request_id),
+        {"step": task_name, "why": "what its worker told Prefect did not arrive"},
     )
 
 

@@ -99,6 +99,10 @@ class _SecretReply(BaseModel):
     data: _Secret
 
 
+class _Written(BaseModel):
+    data: _Version
+
+
 class _Token(BaseModel):
     display_name: str = ""
 
@@ -207,7 +211,7 @@ class _VaultKvDelivery(DeliveryTarget):
                 connector=self._label,
                 code=exc.code,
             ) from exc
-        made = http.json_of(reply, dict)["data"].get("version", version + 1)
+        made = http.json_of(reply, _Written).data.version
         effect("vault.deliver", connector=self._label, path=path, version=made)
         return f"the secret {plain(path)}, version {plain(made)}"
 

@@ -23,6 +23,7 @@ from certrail.connectors import InstallTarget, Traits
 from certrail.errors import ActivationRefused, Conflict, InvalidRequest, NotFound, Rejected
 from certrail.log import effect, plain
 from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
+from certrail.remote import http
 
 _BEFORE = ("before.crt", "before.key")
 _MARK = re.compile(r"\.certrail-[0-9a-f]{16}\Z")
@@ -73,7 +74,7 @@ class KubernetesTlsTarget(InstallTarget):
         hosts, listens = self._users(namespace)
         secrets = f"/api/v1/namespaces/{namespace}/secrets"
         for item in self._cluster.items(secrets, fieldSelector="type=kubernetes.io/tls"):
-            secret = Secret.model_validate(item)
+            secret = http.shaped(item, Secret, self._label)
             name = secret.metadata.name
             if _MARK.search(name):
                 continue

@@ -374,6 +374,11 @@ class RedisTarget(InstallTarget):
             raise Unreachable(f"{what}: {plain(exc)}", connector=self._label) from exc
         except errors.ResponseError as exc:
             raise Rejected(f"{what}: {plain(exc)}", connector=self._label) from exc
+        except (errors.RedisError, ValueError, TypeError, RecursionError) as exc:
+            # The library reads numbers and lengths as they come.
+            raise UnexpectedReply(
+                f"{what}: the reply is not of Redis' protocol", connector=self._label
+            ) from exc
 
 
 def _must_be(site: str) -> None:

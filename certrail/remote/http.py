@@ -12,7 +12,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -187,9 +187,10 @@ def send(
     whole = httpx.Response(
         reply.status_code,
         headers=[
+            # As bytes: a header with other letters than those of ASCII is no reason to fail.
             (name, value)
-            for name, value in reply.headers.multi_items()
-            if name not in ("content-encoding", "content-length", "transfer-encoding")
+            for name, value in reply.headers.raw
+            if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
         ],
         content=body,
         request=request,
@@ -208,8 +209,23 @@ def json_of(reply: httpx.Response, kind: type[T]) -> T:
             where it is wrong and quotes nothing of it.
     """
     label = str(reply.extensions.get(_LABEL, reply.request.url.host))
+    adapter = _adapter(cast(Any, kind))
+    return cast(T, _checked(lambda: adapter.validate_json(reply.content), label))
+
+
+def shaped(part: object, kind: type[T], label: str) -> T:
+    """Return a part of a reply of the service *label* as *kind*; see :func:`json_of`.
+
+    Raises:
+        UnexpectedReply: it is not of that shape.
+    """
+    adapter = _adapter(cast(Any, kind))
+    return cast(T, _checked(lambda: adapter.validate_python(part), label))
+
+
+def _checked(validate: Callable[[], Any], label: str) -> Any:
     try:
-        return cast(T, _adapter(cast(Any, kind)).validate_json(reply.content))
+        return validate()
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         place = plain(".".join(str(part) for part in first["loc"])) or "the whole"

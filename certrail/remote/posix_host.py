@@ -236,23 +236,31 @@ class PosixHost(Host):
         except NotFound:
             return None
         facts, _, target = output.partition(b"\n")
-        numbers, owner, group = facts.decode(errors="replace").split(":")
-        mode, uid, gid, size = numbers.split(" ")
-        raw = int(mode, 16)
+        try:
+            numbers, owner, group = facts.decode(errors="replace").split(":")
+            mode, uid, gid, length = numbers.split(" ")
+            raw, size = int(mode, 16), int(length)
+        except ValueError as exc:
+            raise UnexpectedReply(
+                f"{self.name} tells of {readable(path)} in words that are not those of stat",
+                remedy="Install GNU coreutils or busybox there, or let files go by SFTP.",
+                connector=self.name,
+            ) from exc
         return FileInfo(
             path=path,
             kind=kind_of(raw),
             mode=stat.S_IMODE(raw),
             owner=uid if owner == "UNKNOWN" else owner,
             group=gid if group == "UNKNOWN" else group,
-            size=int(size),
+            size=size,
             target=to_text(target),
         )
 
     def list_directory(self, path: str) -> tuple[str, ...]:
         output = self._script(_LIST, "list", checked(path), limit=16 * OUTPUT_LIMIT)
         entries = output.split(b"\0")[:-1]
-        return tuple(sorted(to_text(entry.rpartition(b"/")[2]) for entry in entries))
+        names = (to_text(entry.rpartition(b"/")[2]) for entry in entries)
+        return tuple(sorted(name for name in names if name))
 
     def real_path(self, path: str) -> str:
         return to_text(self._script(_REAL_PATH, "resolve", checked(path)))

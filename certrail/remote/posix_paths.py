@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
+import re
 import secrets
 from collections.abc import Callable
 
 from certrail.errors import InvalidRequest
 
 _WILD = frozenset("*?[")
+
+_TEMPORARY = re.compile(r"\.certrail-[0-9a-f]{16}")
 
 
 def to_bytes(path: str) -> bytes:
@@ -81,6 +84,11 @@ def temporary_beside(path: str) -> str:
     ``include *.conf`` or ``include sites-enabled/*`` picks it up meanwhile.
     """
     return posixpath.join(posixpath.dirname(path), f".certrail-{secrets.token_hex(8)}")
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether *name* is one that :func:`temporary_beside` made."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def expand(

@@ -34,6 +34,7 @@ from certrail.errors import (
 from certrail.log import effect, plain
 from certrail.model import Bundle, Chain, Csr, Fingerprint, SubjectSpec
 from certrail.private_key import PrivateKeyPem
+from certrail.remote.posix_paths import is_temporary
 from certrail.servers.host_keys import HostKeys
 from certrail.servers.key_file import KeyFile
 
@@ -179,6 +180,8 @@ class Versions:
                 self._link_key(directory, bundle.chain)
             for name, content in self._files(bundle).items():
                 self._write(posixpath.join(directory, name), content, secret=name != CHAIN)
+            if not new:
+                self._remove_unfinished(directory)
         except CertrailError:
             if new:
                 self._host.remove(directory, tree=True)
@@ -186,6 +189,13 @@ class Versions:
             raise
         effect("version.stage", host=self._host.name, directory=directory)
         return version
+
+    def _remove_unfinished(self, directory: str) -> None:
+        """Remove what a connection that broke while a file was written has left."""
+        for place in (directory, self.directory):
+            for name in self._host.list_directory(place):
+                if is_temporary(name):
+                    self._host.remove(posixpath.join(place, name))
 
     def must_be_whole(self, version: str) -> None:
         """Read *version* back: its files are there, and the key belongs to the certificate.

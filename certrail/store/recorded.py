@@ -124,6 +124,23 @@ def rows(ids: Sequence[UUID]) -> list[RequestRow]:
     return _rows(_query().where(requests.c.id == any_(literal(list(ids), ARRAY(UUID_)))))
 
 
+def over_since(
+    begin: datetime, older_than: timedelta, limit: int
+) -> tuple[list[RequestRow], datetime]:
+    """Return requests that ended after *begin* and longer than *older_than* ago, oldest first.
+
+    And the moment up to which they are all: *begin* of the next call.
+    """
+    with transaction() as connection:
+        until = connection.execute(select(func.now() - older_than)).scalar_one()
+        ended_at = requests.c.ended_at
+        kept = (requests.c.flow_run_id.is_not(None), requests.c.status.not_in(ACTIVE))
+        query = select(requests.c.id, ended_at).where(*kept, ended_at > begin, ended_at <= until)
+        found = connection.execute(query.order_by(ended_at).limit(limit)).all()
+    reached: datetime = found[-1].ended_at if len(found) == limit else until
+    return rows([row.id for row in found]), reached
+
+
 def _query() -> Any:
     listed = (
         select(

@@ -18,21 +18,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import psycopg
 
 from benchmarks.measure import machine
 from certrail.errors import CertrailError
 from certrail.settings import read_run_file
+from tests.chaos import report
 from tests.chaos.field import Field, Seen, Trouble, the_field
-from tests.chaos.invariants import must_hold, must_not_leak
+from tests.chaos.invariants import must_hold
+from tests.chaos.leaks import must_not_leak
+from tests.chaos.soak import SERVER, child
 from tests.chaos.troubles import BATCHES, CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS
 from tests.support.fault_link import Break
 from tests.support.faulty_proxy import Fault
 from tests.support.process import let_in
 from tests.support.stack import Stack, stack
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "reliability.md"
 NAMES = [f"chaos{number}.example.test" for number in range(12)]
 AT_ONCE = 4
 _HTTP = (
@@ -82,7 +83,7 @@ def main() -> None:
                 number += 1
                 _round(there, number, chance, totals)
                 print(f"round {number}: {totals.requests} requests", flush=True)
-    RESULTS.write_text(_report(totals, given.seconds, given.seed, number))
+    report.put("Storms", _report(totals, given.seconds, given.seed, number))
 
 
 def _round(there: Field, number: int, chance: random.Random, totals: Totals) -> None:
@@ -109,10 +110,10 @@ def _round(there: Field, number: int, chance: random.Random, totals: Totals) -> 
     _count(totals, seen, troubles)
     try:
         must_hold(there, seen)
-        must_not_leak(there, seen.requests.values())
+        must_not_leak(there.stack, seen.requests.values(), logs=[there.log])
     except (AssertionError, CertrailError, psycopg.Error) as exc:
         totals.violations.append(str(exc)[:2000])
-    worker = _process(there.stack, "deployments.worker")
+    worker = child(there.stack.process.pid, "deployments.worker")
     if worker is not None:
         totals.files.append(worker.num_fds())
         totals.memory.append(worker.memory_info().rss // 2**20)
@@ -145,22 +146,15 @@ def _trouble(chance: random.Random) -> Trouble:
 
 def _kills(running: Stack) -> dict[str, Callable[[], None]]:
     def kill(marker: str, number: int = signal.SIGKILL) -> None:
-        process = _process(running, marker)
-        if process is not None:
-            process.send_signal(number)
+        process = child(running.process.pid, marker)
+        assert process is not None, f"nothing to kill: {marker}"
+        process.send_signal(number)
 
     return {
         "the worker (SIGKILL)": lambda: kill("deployments.worker"),
-        "the Prefect server (SIGKILL)": lambda: kill("prefect"),
+        "the Prefect server (SIGKILL)": lambda: kill(SERVER),
         "PostgreSQL (immediate stop)": lambda: kill("postgres", signal.SIGQUIT),
     }
-
-
-def _process(running: Stack, marker: str) -> psutil.Process | None:
-    for one in psutil.Process(running.process.pid).children():
-        if marker in " ".join(one.cmdline()):
-            return one
-    return None
 
 
 def _report(totals: Totals, seconds: int, seed: int, rounds: int) -> str:
@@ -173,11 +167,10 @@ def _report(totals: Totals, seconds: int, seed: int, rounds: int) -> str:
         else ""
     )
     told = "".join(f"\n```\n{one}\n```\n" for one in (*totals.lost, *totals.violations))
-    return f"""# Reliability
-
-Written by `make chaos`; every figure comes from one run. Requests for web servers run while faults
-happen on the ways to the CA (Pebble), DNS (PowerDNS), the host (OpenSSH, nginx), the Prefect server
-and PostgreSQL; then the faults end, and what failed is retried as an operator would.
+    return f"""Written by `make chaos`; every figure comes from one run.
+Requests for web servers run while faults happen on the ways to the CA (Pebble), DNS (PowerDNS),
+the host (OpenSSH, nginx), the Prefect server and PostgreSQL; then the faults end, and what failed
+is retried as an operator would.
 
 - command: `make chaos SECONDS={seconds} SEED={seed}`
 - machine: {machine()}

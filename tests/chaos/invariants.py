@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import subprocess
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, cast
-from urllib.parse import unquote, urlsplit
-from uuid import UUID
+from typing import Any
 
 import psycopg
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from certrail.postgres import program
-from certrail.store import keys
 from tests.chaos.field import Field, Seen
 from tests.support.process import wait_for
 
@@ -83,66 +72,3 @@ def _must_have_served(seen: Seen, name: str, served: str) -> None:
     assert visits.failures == []
     assert visits.seen
     assert set(visits.seen) <= {seen.before[name], served}
-
-
-def must_not_leak(field: Field, request_ids: Iterable[str]) -> None:
-    """Look for every private key in all that is written or shown."""
-    marks = {mark for request_id in request_ids for mark in _marks(field, request_id)}
-    assert marks
-    for place, content in _places(field):
-        for mark in marks:
-            assert mark not in content, f"a private key is in {place}"
-
-
-def _marks(field: Field, request_id: str) -> Iterator[bytes]:
-    with psycopg.connect(field.stack.database_url) as connection:
-        found = connection.execute(
-            "select key_id from orders where request_id = %s and key_id is not null", [request_id]
-        ).fetchall()
-    for (key_id,) in found:
-        pem = keys.load(UUID(str(key_id))).reveal()
-        key = cast(
-            ec.EllipticCurvePrivateKey, serialization.load_pem_private_key(pem, password=None)
-        )
-        der = key.private_bytes(
-            serialization.Encoding.DER,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        scalar = key.private_numbers().private_value
-        raw = scalar.to_bytes(32, "big")
-        yield pem.splitlines()[1]
-        yield der
-        yield base64.b64encode(der)
-        yield raw
-        yield base64.b64encode(raw)
-        yield raw.hex().encode()
-        yield str(scalar).encode()
-
-
-def _places(field: Field) -> Iterator[tuple[str, bytes]]:
-    url = urlsplit(field.stack.database_url)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PGHOST": url.hostname or "",
-        "PGPORT": str(url.port),
-        "PGUSER": unquote(url.username or ""),
-        "PGPASSWORD": unquote(url.password or ""),
-    }
-    for name in ("prefect", "certrail"):
-        dump = subprocess.run(
-            [str(program("pg_dump")), name], env=environment, check=True, capture_output=True
-        )
-        yield f"a dump of the database {name}", dump.stdout
-    for path in [field.log, *(field.stack.data_dir / "logs").glob("*.log*")]:
-        yield str(path), path.read_bytes()
-    yield "what `certrail up` said", field.stack.said().encode()
-    for name in ("cmdline", "environ"):
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                yield f"{name} of process {process.name}", (process / name).read_bytes()
-            except OSError:
-                continue  # it has ended
-    for path in Path(os.environ.get("TMPDIR", "/tmp")).glob("certrail*"):
-        if path.is_file():
-            yield str(path), path.read_bytes()

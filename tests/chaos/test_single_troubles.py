@@ -20,7 +20,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from certrail.settings import read_run_file
 from tests.chaos.field import Field, Seen, the_field
-from tests.chaos.invariants import must_hold, must_not_leak
+from tests.chaos.invariants import must_hold
+from tests.chaos.leaks import must_not_leak
 from tests.support import kill_points, stepped_clock
 from tests.support.faulty_proxy import Fault
 from tests.support.flow_runner import FlowRunner
@@ -60,7 +61,7 @@ def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 installation, folder, list(NAMES.values()), prefix="single", servers=changes
             ) as made:
                 yield made
-                must_not_leak(made, every_request(made))
+                must_not_leak(made.stack, every_request(made), logs=[made.log])
 
 
 def every_request(field: Field) -> list[str]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import socket
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,6 +49,7 @@ from certrail.ca.answer import chain_of, error_code, refusal
 from certrail.cli import _csv_import, _yaml
 from certrail.cli._document import check
 from certrail.cli._pem import trust_from_text
+from certrail.connectors import CommandResult
 from certrail.dns.query import Server, canonical
 from certrail.errors import CertrailError, InvalidRequest
 from certrail.jobs.threshold import Threshold
@@ -67,9 +71,11 @@ from certrail.notify.sandbox import check_template
 from certrail.private_key import PrivateKeyPem
 from certrail.remote.http import json_of, reason_of, retry_after
 from certrail.remote.local import LocalHost
+from certrail.remote.posix_host import PosixHost
 from certrail.servers.apache import config as apache
 from certrail.servers.apache.tree import Reader as ApacheReader
 from certrail.servers.caddy import config as caddy
+from certrail.servers.discovery import discover
 from certrail.servers.dovecot import config as dovecot
 from certrail.servers.exim import config as exim
 from certrail.servers.haproxy import config as haproxy
@@ -81,13 +87,16 @@ from certrail.servers.nginx.match import Matcher
 from certrail.servers.nginx.tree import parse
 from certrail.servers.postfix import config as postfix
 from certrail.servers.postgresql import config as postgresql
+from certrail.servers.registry import open_target
 from certrail.servers.tomcat import config as tomcat
 from certrail.store.filters import parse as parse_filter
 from certrail.store.inventory_query import ALIASES, FIELDS
 from certrail.tls.addresses import Address, expand
+from certrail.tls.channel import Channel, Deadline
+from certrail.tls.findings import Stopped
 from certrail.tls.handshake import Presented
 from certrail.tls.scan import examine
-from certrail.tls.starttls import StartTls
+from certrail.tls.starttls import StartTls, negotiate
 from certrail.tls.trust import TrustAnchors
 from certrail.x509.csr import build_csr, read_csr
 from certrail.x509.export import Format, Part, export, load
@@ -297,6 +306,68 @@ def _vendor_headers(data: bytes) -> None:
     assert timedelta(0) <= retry_after(reply) <= timedelta(days=1)
 
 
+# -- what hosts and servers say ------------------------------------------------------------------
+
+
+class _Telling(PosixHost):
+    """A host whose every command says the same."""
+
+    def __init__(self, said: bytes) -> None:
+        super().__init__("told")
+        self._said = said
+
+    def execute(
+        self, argv: Sequence[str], *, stdin: bytes, timeout: timedelta, limit: int
+    ) -> CommandResult:
+        # The scripts of files begin with a mark, which their output does too.
+        found = re.search(r"echo (certrail-[0-9a-f]{16});", " ".join(argv))
+        mark = f"{found[1]}\n".encode() if found else b""
+        code = len(self._said) % 5
+        return CommandResult(0 if code > 1 else code, mark + self._said, self._said, 0.0)
+
+
+def _commands(data: bytes) -> None:
+    host = _Telling(data)
+    for call in (
+        host.check,
+        lambda: host.info("/a/b"),
+        lambda: host.list_directory("/a"),
+        lambda: host.real_path("/a"),
+        lambda: host.read_file("/a"),
+        lambda: host.write_file("/a/b", b"x"),
+        lambda: discover(host),
+    ):
+        with suppress(CertrailError):
+            call()
+    for kind in ("nginx", "apache", "haproxy", "postfix", "dovecot", "lighttpd", "exim"):
+        with suppress(CertrailError):
+            open_target(host, {"kind": kind, "site": "www.example.test"}).check()
+
+
+def _dialogs(data: bytes) -> None:
+    """All that a server says, however it is asked: greeting, answers, and too much."""
+    for protocol in StartTls:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            said = threading.Thread(target=_say, args=(listener, data), daemon=True)
+            said.start()
+            address = Address("127.0.0.1", listener.getsockname()[1])
+            with suppress(Stopped, OSError), Channel(address, Deadline(20)) as channel:
+                negotiate(channel, protocol)
+            said.join(20)
+            assert not said.is_alive()
+
+
+def _say(listener: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(20)
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+
+
 # -- certificates -------------------------------------------------------------------------------
 
 _ROOT = Authority.root()
@@ -504,6 +575,24 @@ endpoints:
 - &a {location: "a.test:443", names: [a.test], profile: p, tags: [x], trust: "${HOME}"}
 - <<: *a
 """
+_COMMANDS = (
+    b"81a4 0 0 12:root:root\n/etc/x",
+    b"root\nLinux 6.1\n",
+    b"/a/b\0/a/c\0",
+    b"nginx\x01/usr/sbin/nginx\x01/\x01nginx: master process\x01-c\x01/etc/nginx/nginx.conf\n",
+    b"nginx version: nginx/1.22.1\nTLS SNI support enabled\n--conf-path=/etc/nginx/nginx.conf",
+    b'Server version: Apache/2.4.57\n -D HTTPD_ROOT="/etc/apache2"\nVirtualHost configuration:\n',
+    b"mail_version = 3.7.11\nconfig_directory = /etc/postfix\n",
+    b"HAProxy version 2.6.12\n",
+)
+_DIALOGS = (
+    b"220-a\r\n220 ready\r\n250-x\r\n250 STARTTLS\r\n220 go ahead\r\n",
+    b"* OK [CAPABILITY STARTTLS] ready\r\na1 OK begin\r\n",
+    b"+OK ready\r\n+OK begin\r\n",
+    b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00",
+    b"S",
+    b"\x4a\x00\x00\x00\x0a8.0.36\x00" + bytes(13) + b"\xff\xff" + bytes(48),
+)
 _CSV = b"location,names,profile,target,tags,server.kind\na.test:443,a.test b.test,p,c,x,nginx\n"
 _DER = tuple(one.public_bytes(Encoding.DER) for one in (*_ISSUED.chain, _ROOT.certificate))
 _NO_VERSION = _DER[0].replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x23", 1)
@@ -543,6 +632,8 @@ TARGETS = (
     ),
     Target("vendor replies", _vendor, _VENDOR),
     Target("vendor headers", _vendor_headers, (b"120", b"Fri, 31 Dec 1999 23:59:59 GMT")),
+    Target("commands", _commands, _COMMANDS),
+    Target("starttls dialogs", _dialogs, _DIALOGS),
     Target("served certificate", _served, (*_DER, _NO_VERSION)),
     Target("pem", _pem, (_PEM,)),
     Target("delivered", _delivered, (_PEM + _ISSUED.key_pem().encode(), *_STORES)),

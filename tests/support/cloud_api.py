@@ -42,6 +42,9 @@ def served(api: Api, tls: ssl.SSLContext | None = None) -> Iterator[Any]:
     """Serve *api* on a port of this machine, over TLS if a context is given."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        wbufsize = -1  # head and body in one packet, or each call waits for an ACK
+        disable_nagle_algorithm = True
+
         def _reply(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             with api.lock:

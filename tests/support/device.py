@@ -205,7 +205,7 @@ class Device(ABC):
 class _ApiHandler(BaseHTTPRequestHandler):
     owner: Device
     protocol_version = "HTTP/1.1"
-    # The head and the body of a reply are written apart, and clients answer the first one late.
+    wbufsize = -1  # head and body in one packet, or each call waits for an ACK
     disable_nagle_algorithm = True
 
     def _any(self) -> None:

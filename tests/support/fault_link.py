@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -43,11 +44,13 @@ class Link:
         port: where it listens on 127.0.0.1.
         broken: how many faults have happened.
         when: asked at each piece; the first one for which it holds does not arrive.
+        happened: which ones, all of them.
     """
 
     port: int
     broken: int = 0
     when: Callable[[], bool] | None = None
+    happened: Counter[Break] = field(default_factory=Counter)
     _armed: list[_Armed] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: set[socket.socket] = field(default_factory=set)
@@ -77,6 +80,7 @@ class Link:
                 return None
             self._armed.remove(due)
             self.broken += 1
+            self.happened[due.fault] += 1
             return due.fault
 
     def cut(self) -> None:

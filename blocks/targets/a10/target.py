@@ -60,15 +60,15 @@ class A10Target(InstallTarget):
         return f"ACOS {version}, {len(self._templates())} client-SSL templates"
 
     def sites(self) -> Iterator[Site]:
-        servers = self._session.read("slb/virtual-server").get("virtual-server-list", [])
+        servers = _objects(self._session.read("slb/virtual-server"), "virtual-server-list")
         for template in self._templates():
             name = str(template.get("name", ""))
-            entry: dict[str, Any] = next(iter(template.get("certificate-list", [])), {})
+            entry: dict[str, Any] = next(iter(_objects(template, "certificate-list")), {})
             leaf = self._leaf(str(entry.get("cert", "")))
             listens = tuple(
                 f"{server.get('ip-address', '')}:{port.get('port-number', '')}"
                 for server in servers
-                for port in server.get("port-list", [])
+                for port in _objects(server, "port-list")
                 if port.get("template-client-ssl") == name
             )
             yield Site(
@@ -149,7 +149,7 @@ class A10Target(InstallTarget):
         used = {
             str(entry.get(part, ""))
             for template in self._templates()
-            for entry in template.get("certificate-list", [])
+            for entry in _objects(template, "certificate-list")
             for part in _PARTS
         }
         names = {"cert-name": str(gone["cert"]), "private-key": str(gone["key"])}
@@ -166,7 +166,8 @@ class A10Target(InstallTarget):
 
     def _must_be_usable(self) -> str:
         oper = self._session.read("version/oper").get("version", {})
-        text = str(oper.get("oper", {}).get("sw-version", "")) if isinstance(oper, dict) else ""
+        facts = oper.get("oper") if isinstance(oper, dict) else None
+        text = str(facts.get("sw-version", "")) if isinstance(facts, dict) else ""
         found = re.match(r"(\d+)\.(\d+)", text)
         if found is None:
             raise UnexpectedReply(f"{self._label}: not an A10", connector=self._label)
@@ -179,8 +180,7 @@ class A10Target(InstallTarget):
         return plain(text).partition(",")[0]
 
     def _templates(self) -> list[dict[str, Any]]:
-        found = self._session.read("slb/template/client-ssl").get("client-ssl-list", [])
-        return [one for one in found if isinstance(one, dict)]
+        return _objects(self._session.read("slb/template/client-ssl"), "client-ssl-list")
 
     def _list(self, name: str) -> list[dict[str, Any]]:
         if not _NAME.fullmatch(name):
@@ -196,7 +196,7 @@ class A10Target(InstallTarget):
         template = found.get("client-ssl")
         if not isinstance(template, dict):
             raise UnexpectedReply(f"{self._label}: a template without content")
-        return [dict(one) for one in template.get("certificate-list", [])]
+        return [dict(one) for one in _objects(template, "certificate-list")]
 
     def _entry(
         self, entries: list[dict[str, Any]], settings: Mapping[str, Any], site: str
@@ -278,6 +278,14 @@ class A10Target(InstallTarget):
 
     def _save(self) -> None:
         self._session.call("POST", "write/memory")
+
+
+def _objects(reply: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the list of objects *key* of a reply; none there is an empty one."""
+    found = reply.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise UnexpectedReply(f"A10: {key} is no list of objects")
+    return found
 
 
 def _segment(name: str) -> str:

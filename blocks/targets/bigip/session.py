@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
@@ -20,6 +20,8 @@ from certrail.errors import (
 )
 from certrail.log import logger, plain
 from certrail.remote import http
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class _Items(BaseModel):
@@ -72,9 +74,10 @@ class Session:
             self._token = ""
             raise
 
-    def items(self, path: str, **more: Any) -> list[dict[str, Any]]:
-        """Return a collection; an empty one has no ``items``."""
-        return http.json_of(self.call("GET", path, **more), _Items).items
+    def items(self, path: str, kind: type[T], **more: Any) -> list[T]:
+        """Return a collection of *kind*; an empty one has no ``items``."""
+        found = http.json_of(self.call("GET", path, **more), _Items).items
+        return [http.shaped(one, kind, self.label) for one in found]
 
     @contextmanager
     def transaction(self) -> Iterator[Mapping[str, str]]:

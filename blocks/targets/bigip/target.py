@@ -56,13 +56,17 @@ class _Profile(_Named):
     certKeyChain: list[dict[str, Any]] = []  # noqa: N815
 
 
+class _Reference(BaseModel):
+    items: list[_Named] = []
+
+
 class _Virtual(_Named):
     destination: str = ""
-    profilesReference: dict[str, Any] = {}  # noqa: N815
+    profilesReference: _Reference = _Reference()  # noqa: N815
 
     @property
     def profiles(self) -> set[str]:
-        return {str(one.get("fullPath", "")) for one in self.profilesReference.get("items", [])}
+        return {one.fullPath for one in self.profilesReference.items}
 
 
 class _Device(BaseModel):
@@ -90,7 +94,7 @@ class _Stats(BaseModel):
             if key == name and isinstance(value.get("description"), str):
                 yield value["description"]
             if isinstance(nested := value.get("nestedStats"), dict):
-                yield from _Stats(**nested).texts(name)
+                yield from http.shaped(nested, _Stats, "BIG-IP").texts(name)
 
 
 # Of `cm/sync-status`. While a synchronisation is under way it says "Not All Devices Synced".
@@ -124,7 +128,7 @@ class BigIpTarget(InstallTarget):
 
     def check(self) -> str:
         device = self._must_be_active()
-        groups = [_Group(**one) for one in self._session.items("/mgmt/tm/cm/device-group")]
+        groups = self._session.items("/mgmt/tm/cm/device-group", _Group)
         manual = [
             g.fullPath for g in groups if g.type == "sync-failover" and g.autoSync != "enabled"
         ]
@@ -140,19 +144,16 @@ class BigIpTarget(InstallTarget):
                 )
         elif manual:
             told = f"; set sync_group, or {plain(manual[0])} will not get changes"
-        profiles = len(self._session.items("/mgmt/tm/ltm/profile/client-ssl"))
+        profiles = len(self._session.items("/mgmt/tm/ltm/profile/client-ssl", _Named))
         name, version = plain(device.name), plain(device.version)
         return f"BIG-IP {version} {name}, active, {profiles} client-SSL profiles{told}"
 
     def sites(self) -> Iterator[Site]:
-        found = self._session.items("/mgmt/tm/sys/file/ssl-cert")
-        files = {one.fullPath: one for one in (_CertFile(**item) for item in found)}
+        found = self._session.items("/mgmt/tm/sys/file/ssl-cert", _CertFile)
+        files = {one.fullPath: one for one in found}
         query = {"expandSubcollections": "true"}
-        virtuals = [
-            _Virtual(**item) for item in self._session.items("/mgmt/tm/ltm/virtual", params=query)
-        ]
-        for item in self._session.items("/mgmt/tm/ltm/profile/client-ssl"):
-            profile = _Profile(**item)
+        virtuals = self._session.items("/mgmt/tm/ltm/virtual", _Virtual, params=query)
+        for profile in self._session.items("/mgmt/tm/ltm/profile/client-ssl", _Profile):
             entry = next(iter(profile.certKeyChain), None)
             file = files.get(str(entry.get("cert"))) if entry else None
             listens = tuple(
@@ -254,7 +255,7 @@ class BigIpTarget(InstallTarget):
             self._save()
 
     def _must_be_active(self) -> _Device:
-        devices = [_Device(**one) for one in self._session.items("/mgmt/tm/cm/device")]
+        devices = self._session.items("/mgmt/tm/cm/device", _Device)
         own = next((one for one in devices if one.selfDevice == "true"), None)
         if own is None:
             raise UnexpectedReply(f"{self._label}: not a BIG-IP", connector=self._label)

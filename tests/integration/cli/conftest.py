@@ -24,6 +24,7 @@ _PAGE_SITES = (
     "back",
     "blocks",
     "settled",
+    "untold",
 )
 NAMES = [f"{name}.cli.example.test" for name in (*_SITES, *_PAGE_SITES)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,9 +10,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from prefect.client.orchestration import PrefectClient
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tasks import retelling
 from tests.integration.cli.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.prefect_api import PrefectApi
@@ -70,6 +73,43 @@ def test_what_a_dead_worker_left_open_is_closed_as_our_rows_say(
     assert any("task runs: " in one for one in said)
     assert [one["action"] for one in _repairs(shell, run)] == ["repair.end-run"]
     assert [one["action"] for one in _repairs(shell, earlier["id"])] == ["repair.end-step"]
+    must_agree(shell.stack, locations=[location])
+
+
+def test_what_did_not_arrive_at_prefect_is_told_again(
+    shell: Shell, api: PrefectApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker says goes over a connection that can break; our rows know how steps ended."""
+    location = shell.location("untold")
+    run = shell.json("request", "start", location, "--wait")["flow_run_id"]
+    must_agree(shell.stack, locations=[location])
+    with psycopg.connect(shell.stack.database_url) as connection:
+        # The installation's own repair has it behind itself then.
+        ended = connection.execute(
+            "update requests set ended_at = ended_at - interval '1 day' where flow_run_id = %s"
+            " returning ended_at",
+            [run],
+        ).fetchone()
+    assert ended is not None
+    tasks = sorted(
+        api.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}}),
+        key=lambda one: str(one["name"]),
+    )
+    for lost in tasks[:2]:
+        api.delete(f"/task_runs/{lost['id']}")
+    _force(api, "task_runs", tasks[3]["id"], "CRASHED")
+    monkeypatch.setenv("CERTRAIL_DATABASE_URL", shell.stack.database_url)
+    monkeypatch.setattr(retelling, "_reached", ended[0] - timedelta(seconds=1))
+    day = timedelta(days=1) - timedelta(minutes=10)
+
+    async def retell() -> list[str]:
+        async with PrefectClient(shell.stack.api_url) as client:
+            return [name for name, _ in await retelling.retell(client, day)]
+
+    first, second = asyncio.run(retell()), asyncio.run(retell())
+
+    assert first == [tasks[0]["name"], tasks[1]["name"], tasks[3]["name"]]
+    assert second == []
     must_agree(shell.stack, locations=[location])
 
 

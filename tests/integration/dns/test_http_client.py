@@ -521,3 +521,12 @@ def test_one_connection_serves_many_requests() -> None:
             thread.join()
 
     assert len(Handler.connections) == 1
+
+
+def test_a_header_with_other_letters_is_read_past() -> None:
+    """Proxies put a company's name into headers; none of that is ours to judge."""
+    said = b"HTTP/1.1 200 OK\r\nX-Proxy: Z\xc3\xbcrich\r\nContent-Length: 2\r\n\r\n{}"
+
+    reply = call(said)
+
+    assert http.json_of(reply, dict) == {}

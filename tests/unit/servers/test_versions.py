@@ -80,6 +80,21 @@ def test_a_half_written_version_is_completed(tmp_path: Path) -> None:
     assert key.stat().st_mode & 0o7777 == 0o640
 
 
+def test_what_a_broken_connection_left_is_removed(tmp_path: Path) -> None:
+    """A file is written beside its place first: the next try clears up, and nothing but that."""
+    versions = Versions(LocalHost("here"), str(tmp_path / "site"))
+    bundle = TestCa().bundle("www.example.test")
+    version = versions.stage(bundle)
+    directory = Path(versions.path(version))
+    for name in (".certrail-0123456789abcdef", ".certrail-notes"):
+        (directory / name).write_bytes(b"half a k")
+
+    versions.stage(bundle)
+
+    left = {path.name for path in directory.iterdir()}
+    assert left == {"fullchain.pem", "privkey.pem", ".certrail-notes"}
+
+
 def test_only_a_link_of_ours_is_live(tmp_path: Path) -> None:
     """Something else at that place belongs to somebody else."""
     versions = Versions(LocalHost("here"), str(tmp_path))

@@ -1,0 +1,51 @@
+"""Growth is told from noise, and one command's figures do not wipe out another's."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.levels import slope
+from tests.chaos.report import put
+
+_NOISE = random.Random(1)
+_RUN = [(done, 200 + _NOISE.uniform(-4, 4)) for done in range(500, 1000)]
+
+
+@pytest.mark.parametrize(
+    ("kib_per_request", "is_flat"),
+    [(0, True), (5, True), (50, False), (-50, True)],
+)
+def test_growth_is_told_from_noise(kib_per_request: int, is_flat: bool) -> None:
+    """50 KiB that stay of each request are 25 MiB in 500 requests: found among a noise of 8."""
+    points = [(done, level + done * kib_per_request / 1024) for done, level in _RUN]
+
+    found = slope(points, 6.0)
+
+    assert found.is_flat is is_flat
+    assert abs(found.per_thousand - kib_per_request * 1000 / 1024) < 4
+
+
+def test_one_peak_is_no_growth() -> None:
+    """A collection that comes late, or fifty connections at once."""
+    points = [(done, level + (300 if done > 990 else 0)) for done, level in _RUN]
+
+    assert slope(points, 6.0).is_flat
+
+
+def test_too_little_is_not_judged() -> None:
+    """Sixty requests say nothing about an hour."""
+    assert slope(_RUN[:60], 6.0).is_flat is None
+
+
+def test_a_section_replaces_its_own(tmp_path: Path) -> None:
+    """Two commands write one page."""
+    page = tmp_path / "page.md"
+    put("Storms", "first", page)
+    put("Soak", "second\n\n| a |", page)
+
+    put("Storms", "third", page)
+
+    assert page.read_text() == "# Reliability\n\n## Storms\n\nthird\n\n## Soak\n\nsecond\n\n| a |\n"
