@@ -44,8 +44,8 @@ from tests.support.redis_server import PASSWORD, RedisProcess
 EXAMPLES = int(os.environ.get("CERTRAIL_FUZZ_EXAMPLES", "8"))
 # The SDK of AWS tries again by itself, with pauses.
 _SLOW = 4
-# What has another protocol has a relay of its own below; these have no other side.
-_OTHERS = ("redis", "haproxy-runtime-2.6", "haproxy-runtime-2.8")
+# What has another protocol has a relay of its own below; that of IIS is encrypted by its library.
+_OTHERS = ("redis", "haproxy-runtime-2.6", "haproxy-runtime-2.8", "iis")
 _NOT_HTTP = ("ca-local", "ca-command", "ca-acme", "dns-rfc2136", "directory-local", "directory-ssh")
 
 
