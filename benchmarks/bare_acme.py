@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-import josepy as jose
 from acme import challenges, client, crypto_util, messages
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from josepy import jwa, jwk
 
 _POLL = 0.02
 
@@ -19,7 +19,7 @@ class Orders:
     def __init__(self, directory_url: str, ca_bundle: str) -> None:
         self._directory_url = directory_url
         self._ca_bundle = ca_bundle
-        self._key = jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
+        self._key = jwk.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
         self._local = threading.local()
         first = self._connect(None)
         self._account = first.new_account(
@@ -63,7 +63,10 @@ class Orders:
 
     def _connect(self, account: messages.RegistrationResource | None) -> client.ClientV2:
         net = client.ClientNetwork(
-            self._key, account=account, alg=jose.ES256, verify_ssl=self._ca_bundle
+            self._key,
+            account=account,
+            alg=jwa.ES256,
+            verify_ssl=self._ca_bundle,  # type: ignore[arg-type]  # requests takes a path too
         )
         directory = client.ClientV2.get_directory(self._directory_url, net)
         return client.ClientV2(directory, net)

@@ -70,9 +70,9 @@ def rows_are_whole(stack: Stack, ids: Sequence[UUID]) -> str:
     with psycopg.connect(stack.database_url) as connection:
 
         def rows(query: str) -> list[tuple[object, ...]]:
-            return connection.execute(query, [list(ids)]).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query, [list(ids)]).fetchall()
 
-        orders = dict(
+        orders: dict[object, object] = dict(
             rows(  # type: ignore[arg-type]
                 "select request_id, count(*) from orders"
                 " where request_id = any(%s) and not is_dead group by 1"
@@ -122,7 +122,7 @@ def clients_found_a_valid_pair(ground: Ground, counts: Counts) -> str:
 def places_have_the_last_certificate(ground: Ground, counts: Counts) -> str:
     """From outside everything is as the inventory has it."""
     with psycopg.connect(ground.stack.database_url) as connection:
-        last = dict(
+        last: dict[str, str] = dict(
             connection.execute(
                 "select e.location, c.fingerprint from endpoints e"
                 " join lateral (select certificate_id from requests where endpoint_id = e.id"

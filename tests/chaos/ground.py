@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,7 +68,7 @@ class Faults:
         """Break things on these ways."""
         self._links = links
         for way, proxy in proxies.items():
-            proxy.choose = lambda method, path, way=way: self._choose(way, method, path)
+            proxy.choose = partial(self._choose, way)
 
     def mix_in(self, workflow: Workflow) -> None:
         """Draw for one more request: each kind of fault on each of its ways by itself."""

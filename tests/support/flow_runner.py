@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -102,6 +102,10 @@ def _is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
+async def _ended(run: Awaitable[object]) -> None:
+    await run
+
+
 def main() -> None:
     """Fork a run for every line on standard input: a request id, the repair, or a worker."""
     from certrail.model import Workflow
@@ -134,10 +138,10 @@ def main() -> None:
                 # It ends by itself, by the signal that stops workers.
                 worker.main(["--pool", "agents", "--name", queue, "--queue", queue])
             elif word == _RECONCILE:
-                asyncio.run(reconcile(return_state=True))
+                asyncio.run(_ended(reconcile(return_state=True)))
             else:
                 flow = flows[requests.get(UUID(line.strip())).workflow]
-                asyncio.run(flow(line.strip(), return_state=True))
+                asyncio.run(_ended(flow(line.strip(), return_state=True)))
             os._exit(0)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()

@@ -47,12 +47,13 @@ def bound(step: Step) -> dict[str, Any]:
             "CommandNotFoundException",
             ErrorCategory.ObjectNotFound,
         )
-    known, given = PARAMETERS[step.name], {}
+    known = PARAMETERS[step.name]
+    given: dict[str, Any] = {}
     for name, value in step.parameters:
         if name == "ErrorAction":
             assert value in ("Stop", "Continue", "SilentlyContinue")
             continue
-        if name not in known:
+        if name is None or name not in known:
             raise Failed(
                 f"A parameter cannot be found that matches parameter name '{name}'.",
                 f"NamedParameterNotFound,{step.name}",
