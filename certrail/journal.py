@@ -59,7 +59,9 @@ class Effect:
 
         What the effect yielded is stored by *also* in the same transaction.
         """
-        with transaction() if also else statement() as connection:
+        # An outcome alone can be lost to a crash of the database: the next run finds the
+        # intent, and finds out what came of it, as after any other crash at this point.
+        with transaction() if also else statement(durable=False) as connection:
             for store in also:
                 store(connection)
             connection.execute(_RECORD, {"row_id": self._row_id, "result": dict(outcome)})

@@ -192,7 +192,7 @@ def keep_staged(connection: Connection, request_id: UUID, staged: dict[str, Any]
 
 def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
     """Store what a test or scan saw served at the endpoint."""
-    with statement() as connection:
+    with statement(durable=False) as connection:
         connection.execute(
             update(endpoints)
             .where(endpoints.c.id == endpoint_id)

@@ -46,7 +46,8 @@ def begin_step(
         "owners": list(owners),
         "task_run_id": task_run_id,
     }
-    with statement() as connection:
+    # Nothing is done before an intent is written, which makes this last too.
+    with statement(durable=False) as connection:
         row = connection.execute(_BEGIN_STEP, values).first()
     if row is None:
         raise NotFound(f"there is no request {request_id}")

@@ -198,7 +198,8 @@ def _end(
     error: CertrailError | None = None,
 ) -> None:
     told = status.is_final and status is not StepStatus.CANCELLED
-    with statement() as connection:
+    # The next intent or the request's end makes it last; without them the step is run again.
+    with statement(durable=False) as connection:
         connection.execute(
             _END,
             {

@@ -120,6 +120,7 @@ class Fleet:
         # The next connections have it.
         database.engine().dispose()
         database.engine("AUTOCOMMIT").dispose()
+        database.engine("AUTOCOMMIT", durable=False).dispose()
         self.set(self.now)
 
     def set(self, now: datetime) -> None:
