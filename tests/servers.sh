@@ -56,16 +56,19 @@ if ! getent passwd Debian-exim >/dev/null; then
   useradd --system --user-group --no-create-home --shell /usr/sbin/nologin Debian-exim
 fi
 
-# Debian has smallstep's step-ca as a library only: its server is built of it, once.
+# Debian has smallstep's step-ca as a library only: its server is built of it, once. That takes a
+# minute, beside what comes next: whoever wants the server waits for the lock.
 source=$(dirname "$(realpath "$0")")/support/step_ca
 built=/var/tmp/certrail-test-step-ca-$(id -u)
 mkdir -p "$built"
 exec 9>"$built/lock"
 flock 9
 if ! cmp -s "$source/main.go" "$built/main.go"; then
-  folder=$(mktemp -d)
-  CGO_ENABLED=0 GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$folder" \
-    go build -o "$built/step-ca" "$source/main.go"
-  rm -rf "$folder"
-  cp "$source/main.go" "$built/main.go"
+  (
+    rm -f "$built/step-ca"
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    CGO_ENABLED=0 GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$folder" \
+      go build -o "$built/step-ca" "$source/main.go" && cp "$source/main.go" "$built/main.go"
+  ) >"$built/log" 2>&1 </dev/null &
 fi

@@ -104,8 +104,13 @@ def step_ca(folder: Path, *, dns: str) -> Iterator[AcmeServer]:
 
     For http-01 it would look at port 80, which is not ours to take.
     """
-    program = Path(f"/var/tmp/certrail-test-step-ca-{os.getuid()}/step-ca")
-    assert program.exists(), "step-ca is missing: tests/servers.sh builds it"
+    built = Path(f"/var/tmp/certrail-test-step-ca-{os.getuid()}")
+    with (built / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # until its build has ended
+    program = built / "step-ca"
+    assert program.exists(), (
+        f"step-ca is missing: tests/servers.sh builds it. {(built / 'log').read_text()[-2000:]}"
+    )
     authority, port = SigningCa("Certrail Lab"), free_port()
     root, issuer, key = (folder / name for name in ("root.pem", "issuer.pem", "issuer.key"))
     root.write_bytes(authority.root.public_bytes(PEM))
