@@ -75,13 +75,14 @@ def cases(each: int = int(os.environ.get("CHAOS_TIMES", "1"))) -> list[Case]:
 
 @dataclass
 class Yard:
-    """An installation with endpoints for all cases."""
+    """An installation with endpoints for all cases, and for one more clean run."""
 
     stack: Stack
     served: Estate
     runner: FlowRunner
     api: PrefectApi
     cases: list[Case]
+    spare: Case
 
     def start(self, case: Case) -> UUID:
         """Make the job and its run, which only a worker of its own queue takes."""
@@ -155,13 +156,15 @@ def the_yard(
     stack: Stack, folder: Path, environment: dict[str, str], of: list[Case]
 ) -> Iterator[Yard]:
     """Serve the endpoints of all cases, and watch the rows of jobs."""
+    spare = Case(len(of), "")
+    all_ = [*of, spare]
     with (
-        estate(folder / "e", "kj", EACH * len(of)) as served,
+        estate(folder / "e", "kj", EACH * len(all_)) as served,
         FlowRunner(environment, folder / "runner.log") as runner,
     ):
         whole = served.configuration()
         for position, endpoint in enumerate(whole["endpoints"]):
-            case = of[position // EACH]
+            case = all_[position // EACH]
             endpoint["executor"] = case.queue
             if case.kind == "failed" and position % EACH == 0:
                 endpoint["server"]["test"] = ["sh", "-c", "echo unknown directive >&2; exit 1"]
@@ -170,7 +173,7 @@ def the_yard(
         job_kills.install(stack.database_url)
         api = PrefectApi(stack.api_url)
         try:
-            yield Yard(stack, served, runner, api, of)
+            yield Yard(stack, served, runner, api, of, spare)
         finally:
             api.close()
             job_kills.remove(stack.database_url)
@@ -205,10 +208,9 @@ def test_a_job_whose_end_was_not_told_to_prefect_is_settled(yard: Yard) -> None:
     """Its last row was written, and then the worker died: the repair tells it."""
     from certrail.store import job_shards, jobs
 
-    case = yard.cases[0]
-    job = jobs.get(f"{yard.served.prefix}-{case.queue}")
-    if not job.status.is_over:
-        kill_at(yard, case, job.id)
+    job_id = yard.start(yard.spare)
+    kill_at(yard, yard.spare, job_id)
+    job = jobs.by_id(job_id)
     (shard,) = job_shards.shards(job.id, 1)
     for run in (job.flow_run_id, shard.flow_run_id):
         yard.api.post(f"/flow_runs/{run}/set_state", state={"type": "RUNNING"}, force=True)

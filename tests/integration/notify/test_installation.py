@@ -348,9 +348,11 @@ def test_a_saved_report_arrives_as_a_mail_with_its_file_once(office: Office) -> 
         (file,) = mail.mail.iter_attachments()
         assert str(file.get_filename()).startswith("office-weekly-")
         assert file.get_content_type() == "text/csv"
-        rows = file.get_content().splitlines()
-        assert len(rows) == 3
-        assert "first.office.example.test:443" in "".join(rows)
+        _, *rows = file.get_content().splitlines()
+        # What other tests add to the profile is there too.
+        assert {"first.office.example.test:443", "second.office.example.test:443"} <= {
+            row.partition(",")[0] for row in rows
+        }
     others = [one.subject for one in office.mail.to("ops@example.test")]
     assert not [subject for subject in others if "Report is ready" in subject]
 
