@@ -24,12 +24,12 @@ from prefect.states import Completed, Failed, Scheduled
 
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
 from certrail.handover import is_handed_back
-from certrail.jobs import budgets
+from certrail.jobs import budgets, threshold
 from certrail.jobs.waves import Lane, Route
 from certrail.log import plain
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
-from certrail.store import job_ends, job_shards, jobs, plans, request_ends
+from certrail.store import job_ends, job_results, job_shards, jobs, plans, request_ends
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
@@ -175,6 +175,7 @@ class _Runner:
         self._returning = 0
         self._wishes = Wishes(pause=False, end=False)
         self._lost = False
+        self._stopped = False
         self._changed = asyncio.Event()
         self._log = get_run_logger()
         self._calendars: Mapping[str, Calendar] = {}
@@ -216,7 +217,7 @@ class _Runner:
     async def _dispatch(self) -> None:
         while True:
             self._changed.clear()
-            if self._lost or self._wishes.hold:
+            if self._lost or self._stopped or self._wishes.hold:
                 self._waiting.clear()
             else:
                 await self._begin_some()
@@ -275,12 +276,14 @@ class _Runner:
             if (run := await self._begun(request)) is None:
                 return
             self._of_run[run.id] = request
-            await run_flow_async(
+            state = await run_flow_async(
                 self._flows[request.workflow],
                 flow_run=run,
                 parameters={"request_id": str(request.id)},
                 return_type="state",
             )
+            if state is not None and state.is_failed():
+                await self._judge()
         except Pause as exc:
             # It waits for an approval or its window; a worker takes its run up alone then.
             self._log.info("%s: %s", request.location, exc)
@@ -295,12 +298,19 @@ class _Runner:
             if holds:
                 self._give_back(names)
 
+    async def _judge(self) -> None:
+        """Begin no more endpoints once too many failed; the job itself looks only now and then."""
+        waves = await patiently(lambda: job_results.waves(self._job))
+        begun = [wave for wave in waves if wave.number <= self._shard.wave]
+        if threshold.stop(self._job.threshold, begun) is not None:
+            self._stopped = True
+
     async def _begun(self, request: Request) -> FlowRun | None:
         """Return the endpoint's run, ready to be run; None when the shard is to rest before that.
 
         Nothing has been done yet, so that this is tried as long as Prefect does not answer.
         """
-        while not (self._lost or self._wishes.hold):
+        while not (self._lost or self._stopped or self._wishes.hold):
             try:
                 if request.flow_run_id is None:
                     return await self._children.begin(request)

@@ -41,6 +41,6 @@ BATCHES: dict[str, tuple[Trouble, ...]] = {
         Trouble("ca", Fault.STALE_NONCE, FINALIZE),
         Trouble("dns", Fault.DOUBLED, RECORDS),
         Trouble("ssh", Break.DELAYED, 10),
-        Trouble("database", Break.ALL_CUT, 60),
+        Trouble("database", Break.ALL_CUT, 140),
     ),
 }

@@ -41,8 +41,12 @@ begin
   else
     select write || ': ' || coalesce(string_agg(each.key, ', ' order by each.key), '') into write
       from jsonb_each(now) each where each.value is distinct from to_jsonb(old) -> each.key;
-    if tg_table_name = 'requests' and write <> 'requests: flow_run_id' then
-      return new;
+    if tg_table_name = 'requests' then
+      -- Of its rows only the one that tells which flow run Prefect has made for it.
+      if write not like '%flow_run_id%' then
+        return new;
+      end if;
+      write := 'requests: flow_run_id';
     end if;
   end if;
   if point.write = '' then

@@ -106,7 +106,10 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     assert told["status"] == "failed"
     assert told["stopped"]["code"] == "canary-failed"
     assert told["counts"]["failed"] == 1
-    assert told["counts"]["cancelled"] == 6
+    # Whether the other canary had begun by then is chance.
+    begun = endpoints.names[: 1 + told["counts"]["successful"]]
+    assert len(begun) in (1, 2)
+    assert told["counts"]["cancelled"] == 8 - len(begun)
     assert sum(told["failures_by_cause"].values()) == 1
     assert told["failures"][0]["example"] == f"{first}:443"
     table = _artifacts(shell, told["flow_run_id"])["table"]
@@ -120,7 +123,7 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
         within=20,
     )
     assert "unknown directive" in told["failures"][0]["cause"]
-    assert set(endpoints.issued()) == set(endpoints.names[:2])
+    assert set(endpoints.issued()) == set(begun)
     shell.api.wait(told["flow_run_id"], "FAILED")
     must_agree(shell.stack, job=name)
 
@@ -128,8 +131,8 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     again = shell.json("job", "retry", name, "--wait")
 
     assert again["status"] == "completed"
-    assert again["counts"]["successful"] == 2
-    assert endpoints.issued() == dict.fromkeys(endpoints.names[:2], 1)
+    assert again["counts"]["successful"] == len(begun)
+    assert endpoints.issued() == dict.fromkeys(begun, 1)
 
     rest = shell.json("job", "retry", name, "--rest", "--wait")
 
