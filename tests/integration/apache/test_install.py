@@ -96,6 +96,28 @@ def test_the_other_virtual_host_keeps_its_certificate(tmp_path: Path) -> None:
         assert apache.served(SHOP) != bundle.chain.fingerprint
 
 
+def test_hundreds_of_hosts(tmp_path: Path) -> None:
+    """Inventory lists them all, and one of them is changed among the others."""
+    hosts = "".join(
+        TWO_HOSTS.replace("www.example", f"w{number}.example")
+        .replace("shop.example", f"s{number}.example")
+        .replace("ServerAlias example.test", f"ServerAlias a{number}.example.test")
+        for number in range(150)
+    )
+    with Apache.started(tmp_path, hosts=hosts) as apache:
+        name = "w75.example.test"
+        opened, bundle = target(apache, site=name), apache.ca.bundle(name)
+        found = list(opened.sites())
+
+        opened.activate(opened.stage(site_of({"site": name}), bundle, None))
+
+        assert len({one.id for one in found}) == 300
+        assert {apache.old.chain.fingerprint} == {one.fingerprint for one in found}
+        assert apache.served(name) == bundle.chain.fingerprint
+        assert apache.served("w76.example.test") == apache.old.chain.fingerprint
+        assert sum(one.fingerprint == bundle.chain.fingerprint for one in opened.sites()) == 1
+
+
 def test_a_mismatched_key_never_reaches_apache(tmp_path: Path) -> None:
     """Its own test passes such a pair, and the reload then ends the server."""
     with Apache.started(tmp_path) as apache:

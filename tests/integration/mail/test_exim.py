@@ -28,6 +28,13 @@ LAYOUTS: dict[str, tuple[str, dict[str, str]]] = {
         "tls_privatekey = CERT\n.endif\n.ifdef _HAVE_TLS\n# yes\n.endif\n",
         {},
     ),
+    "windows line ends": (
+        ".include @dir@/tls.conf\n",
+        {
+            "tls.conf": "tls_certificate = \\\r\n  @dir@/old.pem\r\n"
+            "tls_privatekey = @dir@/old.pem\r\n"
+        },
+    ),
     "included": (
         ".include_if_exists @dir@/none\n.include @dir@/tls.conf\n",
         {"tls.conf": "# \udcff\udcfe\ntls_certificate = @dir@/old.pem"},

@@ -52,15 +52,16 @@ def install(postfix: Postfix, bundle: Bundle, **settings: object) -> str:
     return opened.activate(opened.stage(site_of({"site": NAME, **settings}), bundle, None))
 
 
+@pytest.mark.parametrize("line_ending", ["\n", "\r\n"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_is_edited_and_undone(tmp_path: Path, layout: str) -> None:
+def test_every_layout_is_edited_and_undone(tmp_path: Path, layout: str, line_ending: str) -> None:
     """Twice is once, and undone is byte for byte as before."""
     old = TestCa().bundle(NAME)
     assert old.key is not None
     (tmp_path / "old.pem").write_bytes(old.key.reveal() + old.chain.text.encode())
     main = tmp_path / "main.cf"
     lines = ["# \udcff", "compatibility_level = 3.6", *LAYOUTS[layout]]
-    text = "\n".join(lines).replace("@dir@", str(tmp_path))
+    text = line_ending.join(lines).replace("@dir@", str(tmp_path))
     before = text.encode("utf-8", "surrogateescape")
     main.write_bytes(before)
     (tmp_path / "master.cf").write_text("25 inet n - n - - smtpd\n")
