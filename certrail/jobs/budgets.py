@@ -21,6 +21,14 @@ DEFAULTS: Mapping[str, int] = {"ca": 20, "domain": 10, "device": 10}
 """Places of a limit that nobody has set yet, by what it is about."""
 
 
+PER_SECOND = 6.5
+"""Endpoints that a Prefect server of one process carries in a second: see the bulk chapters of
+``benchmarks/results.md``."""
+
+WAVE_SECONDS = 2.0
+"""From the end of one wave to the first endpoint of the next: a worker asks every second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A limit as it is set in Prefect.
@@ -107,7 +115,11 @@ def expected(
         concurrency: how many run at the same time.
     """
     seconds = each.total_seconds()
-    free = sum(max(seconds, size * seconds / concurrency) for size in waves if size)
+    free = sum(
+        max(seconds, size * seconds / concurrency, size / PER_SECOND) + WAVE_SECONDS
+        for size in waves
+        if size
+    )
     held = max((share.seconds(seconds) for share in budget), default=0.0)
     return timedelta(seconds=max(free, held))
 

@@ -18,13 +18,13 @@ from sqlalchemy import (
 from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest
 from certrail.jobs.status import OPEN, JobStatus
-from certrail.store import audit
+from certrail.store import audit, steps
 from certrail.store.database import transaction
 from certrail.store.job_ends import announce, drop_requests
 from certrail.store.jobs import Job
 from certrail.store.requests import Request, read, selected
-from certrail.store.schema import jobs, requests, steps
-from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status, StepStatus
+from certrail.store.schema import jobs, requests
+from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status
 
 
 def ask_to_pause(job: Job, actor: str) -> None:
@@ -200,22 +200,7 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
                 f"no endpoint of the job {job.name} failed that could run again",
                 remedy=f"`certrail endpoint list --job {job.name}` shows them.",
             )
-        connection.execute(
-            update(steps)
-            .where(
-                steps.c.request_id.in_(again),
-                steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
-            )
-            .values(
-                status=StepStatus.PENDING,
-                cause=None,
-                remedy=None,
-                retryable=None,
-                error=None,
-                detail=None,
-                ended_at=None,
-            )
-        )
+        steps.again(connection, again)
         connection.execute(
             update(requests)
             .where(requests.c.id == bindparam("of"))

@@ -13,6 +13,7 @@ from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest
 from certrail.model import Action
 from certrail.store import audit
+from certrail.store import steps as store_steps
 from certrail.store.database import transaction
 from certrail.store.new_requests import conflict
 from certrail.store.request_schedule import ELSEWHERE
@@ -56,27 +57,8 @@ def open_again(
             told_at=None,
         )
     )
-    _steps_again(connection, request_id)
+    store_steps.again(connection, [request_id])
     audit.note(connection, actor, "request.retry", plan.location, {"request_id": str(request_id)})
-
-
-def _steps_again(connection: Connection, request_id: UUID) -> None:
-    connection.execute(
-        update(steps)
-        .where(
-            steps.c.request_id == request_id,
-            steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
-        )
-        .values(
-            status=StepStatus.PENDING,
-            cause=None,
-            remedy=None,
-            retryable=None,
-            error=None,
-            detail=None,
-            ended_at=None,
-        )
-    )
 
 
 def finish(
@@ -202,7 +184,7 @@ def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
                     "only a failed or cancelled request can be retried",
                     remedy="Start a new one with `certrail request start`.",
                 )
-            _steps_again(connection, request_id)
+            store_steps.again(connection, [request_id])
             audit.note(
                 connection, actor, "request.retry", plan.location, {"request_id": str(request_id)}
             )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from certrail.errors import CertrailError, ConnectorError
 from certrail.store.database import statement
@@ -158,6 +158,26 @@ def begin(request_id: UUID, number: int, run: int, task_run_id: UUID | None) -> 
 def end(request_id: UUID, number: int, status: StepStatus, detail: str) -> None:
     """Note that the step is completed, skipped or cancelled."""
     _end(request_id, number, status, detail=detail)
+
+
+def again(connection: Connection, request_ids: Collection[UUID]) -> None:
+    """Put failed and cancelled steps back in the caller's transaction; finished ones stay so."""
+    connection.execute(
+        update(steps)
+        .where(
+            steps.c.request_id.in_(request_ids),
+            steps.c.status.in_((StepStatus.FAILED, StepStatus.CANCELLED)),
+        )
+        .values(
+            status=StepStatus.PENDING,
+            cause=None,
+            remedy=None,
+            retryable=None,
+            error=None,
+            detail=None,
+            ended_at=None,
+        )
+    )
 
 
 def hold(request_id: UUID, number: int, why: str) -> bool:
