@@ -107,6 +107,11 @@ class NetScaler(Device):
         return _done({"hanode": self.nodes})
 
     def _nsconfig(self, request: Request, name: str | None) -> Reply:
+        if request.method == "GET":
+            assert not request.query
+            changed = self.saved != self.configuration()
+            shown = {"ipaddress": "192.0.2.10", "systemtype": "HA", "configchanged": changed}
+            return _done({"nsconfig": [shown]})
         assert request.method == "POST"
         assert request.query == {"action": "save"}
         assert request.json() == {"nsconfig": {}}

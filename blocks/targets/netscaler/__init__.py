@@ -12,8 +12,9 @@ as kept in doubret/citrix-netscaler-nitro-12-yaml-specs and the ADC documentatio
   has to be unlinked before another can be linked;
 * the same certificate cannot be added under two names: error 273, "Resource already
   exists [certkeyName Contents, NAME]";
-* ``POST nsconfig?action=save``; ``GET hanode`` tells the state of the pair, whose
-  secondary gets configuration and files from the primary.
+* ``POST nsconfig?action=save`` saves; ``configchanged`` of ``GET nsconfig`` tells whether
+  the configuration was changed since it was last saved; ``GET hanode`` tells the state of
+  the pair, whose secondary gets configuration and files from the primary.
 
 No device was at hand: this was tried against a fake made from these sources only.
 Not verified: whether ``update`` keeps the link (so it is read again and set when it

@@ -21,6 +21,7 @@ from certrail.errors import (
     ConnectorError,
     InvalidRequest,
     NotFound,
+    PermissionRefused,
     Rejected,
     UnexpectedReply,
 )
@@ -60,7 +61,8 @@ class NetScalerTarget(InstallTarget):
             raise UnexpectedReply(f"{self._label}: not a NetScaler", connector=self._label)
         state = self._must_be_primary()
         text = plain(version[0]["version"]).split(", Date")[0]
-        return f"{text}, {state}, {len(self._nitro.read('sslcertkey'))} certificate-key pairs"
+        pairs = len(self._nitro.read("sslcertkey"))
+        return f"{text}, {state}, {pairs} certificate-key pairs{self._unsaved()}"
 
     def sites(self) -> Iterator[Site]:
         for pair in self._nitro.read("sslcertkey"):
@@ -170,6 +172,17 @@ class NetScalerTarget(InstallTarget):
         if self._remove_unused_issuers():
             # A saved configuration that names objects without files would not load.
             self._save()
+
+    def _unsaved(self) -> str:
+        """Say if others have changes to save: saving ours will save them, a restart drops them."""
+        try:
+            found = self._nitro.read("nsconfig")
+        except PermissionRefused:
+            return ""
+        # A Boolean by the reference; NITRO sends others of its Booleans as text.
+        if not found or str(found[0].get("configchanged", "")).lower() != "true":
+            return ""
+        return "; its configuration has unsaved changes, which the next save takes in"
 
     def _must_be_primary(self) -> str:
         nodes = self._nitro.read("hanode")

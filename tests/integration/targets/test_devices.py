@@ -283,6 +283,18 @@ class TestNetScaler:
         with block.connect() as one:
             assert one.check().startswith("NetScaler NS13.1: Build 49.13.nc, primary, 2 ")
 
+    def test_changes_of_others_are_told_before_they_are_saved(self, adc: NetScaler) -> None:
+        """Saving takes them in; an account may be kept from seeing them."""
+        with netscaler(adc) as one:
+            assert "unsaved" not in one.check()
+            adc.bindings["vs_new"] = netscaler_api.PAIR
+            assert "unsaved changes" in one.check()
+            adc.fault("GET", "/nsconfig$", reply=Reply(403, {"errorcode": 2138, "message": "No"}))
+            assert one.check().endswith("certificate-key pairs")
+
+            one.activate(one.stage(PAIR, fresh(adc), None))
+            assert "unsaved" not in one.check()
+
     def test_an_issuer_that_is_there_is_used(self, adc: NetScaler) -> None:
         """The appliance takes no certificate twice."""
         with netscaler(adc) as one:

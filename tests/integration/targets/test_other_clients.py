@@ -140,6 +140,12 @@ def test_a_nitro_client_installs_a_certificate(trusted: Path) -> None:
                 "fileencoding": "BASE64",
             }
             client.request("post", "config", "systemfile", data=json.dumps({"systemfile": file}))
+
+        def unsaved() -> object:
+            shown = client.get_config("nsconfig")
+            assert isinstance(shown, dict)
+            return shown["nsconfig"][0]["configchanged"]
+
         change = {"certkey": netscaler_api.PAIR, "cert": "le.crt", "key": "le.key"}
         client.request(
             "post",
@@ -148,6 +154,7 @@ def test_a_nitro_client_installs_a_certificate(trusted: Path) -> None:
             params={"action": "update"},
             data=json.dumps({"sslcertkey": {**change, "nodomaincheck": True}}),
         )
+        assert unsaved() is True
         client.request(
             "post",
             "config",
@@ -155,6 +162,7 @@ def test_a_nitro_client_installs_a_certificate(trusted: Path) -> None:
             params={"action": "save"},
             data=json.dumps({"nsconfig": {}}),
         )
+        assert unsaved() is False
         shown = client.get_config("sslcertkey", netscaler_api.PAIR)
 
         assert isinstance(shown, dict)
