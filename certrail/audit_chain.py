@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from certrail.errors import InvalidRequest
+from certrail.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,11 @@ def verify(
         )
     if unchained:
         findings.append(
-            Finding(Broken.NOT_CHAINED, 0, f"{unchained} entries were written around the chain")
+            Finding(
+                Broken.NOT_CHAINED,
+                0,
+                counted(unchained, "entry was", "entries were") + " written around the chain",
+            )
         )
     return findings, Anchor(last.seq, last.hash) if last else None
 

@@ -212,7 +212,7 @@ def _changed(facts: RiskFacts) -> Risk | None:
     if facts.wanted_key and facts.present_key and facts.wanted_key != facts.present_key:
         news.append(f"key {facts.wanted_key} instead of {facts.present_key}")
     if missing := [name for name in facts.wanted_names if name not in facts.present_names]:
-        news.append(f"the name{'s' if len(missing) > 1 else ''} {' '.join(missing)}")
+        news.append(("the name " if len(missing) == 1 else "the names ") + " ".join(missing))
     if not news:
         return None
     return Risk(

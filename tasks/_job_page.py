@@ -22,6 +22,7 @@ from certrail.store.job_results import Member
 from certrail.store.jobs import Job
 from certrail.store.request_view import run_url
 from certrail.tracker import FAILED, SUCCESSFUL
+from certrail.words import counted
 from tasks._threads import in_thread
 
 _SHOWN_EVERY = 3.0
@@ -45,7 +46,7 @@ class JobPage:
         over = sum(wave.counts.over for wave in waves)
         failed = sum(wave.counts.failed for wave in waves)
         percent = 100.0 * over / max(1, eligible)
-        said = f"{over} of {eligible} endpoints are over, {failed} failed"
+        said = f"{over} of {counted(eligible, 'endpoint')} over, {failed} failed"
         with suppress(httpx.HTTPError):
             if self._progress is None:
                 made = await acreate_progress_artifact(

@@ -41,6 +41,7 @@ from certrail.store.executors import DEFAULT_QUEUE
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
+from certrail.words import counted
 from tasks import _children
 from tasks._job_page import JobPage
 from tasks._outbox import nudge
@@ -75,7 +76,7 @@ async def run_job(job_id: UUID) -> State[Any]:
                     # A repair that came late scheduled it again; nobody asked for more.
                     return _state(job.status, f"{job.status.text.lower()} before this")
                 count = await patiently(lambda: _jobs.reopen(job, "Prefect's Retry button"))
-                log.info("%d endpoints run again", count)
+                log.info(counted(count, "endpoint runs again", "endpoints run again"))
             await patiently(lambda: job_runs.begin(job_id))
             job = await patiently(lambda: jobs.by_id(job_id))
             async with AsyncClientContext.get_or_create() as context:
@@ -220,8 +221,8 @@ class _Run:
                 return
             if not named:
                 named = True
-                size = sum(shard.left for shard in shards)
-                self._log.info("wave %d of %d begins: %d endpoints", number, len(waves), size)
+                size = counted(sum(shard.left for shard in shards), "endpoint")
+                self._log.info("wave %d of %d begins: %s", number, len(waves), size)
             if not rests:
                 try:
                     await self._keep_going(shards)
@@ -283,7 +284,8 @@ class _Run:
         if state.type.value == "RUNNING" and datetime.now(UTC) - state.timestamp < _ABANDONED:
             return  # it begins this moment
         self._count_try(shard)
-        self._log.info("shard %d goes on: %d endpoints are left", shard.number, shard.left)
+        left = counted(shard.left, "endpoint is left", "endpoints are left")
+        self._log.info("shard %d goes on: %s", shard.number, left)
         await self._client.set_flow_run_state(
             shard.flow_run_id, AwaitingRetry(message="the job goes on with it"), force=True
         )
@@ -327,9 +329,10 @@ class _Run:
 
     async def _tracking(self, shard: ShardState) -> UUID:
         """Make the task run of the job's own run that the shard's run hangs from."""
-        lane = ", endpoints that failed before" if shard.lane is Lane.FAILING else ""
-        only = f", only {shard.route.queue} reaches them" if shard.route.queue else ""
-        name = f"wave {shard.wave}, shard {shard.number}: {shard.size} endpoints{only}{lane}"
+        lane = ", failed before" if shard.lane is Lane.FAILING else ""
+        only = f", for {shard.route.queue} alone" if shard.route.queue else ""
+        size = counted(shard.size, "endpoint")
+        name = f"wave {shard.wave}, shard {shard.number}: {size}{only}{lane}"
         made = await _children.tracking(self._client, self._run_id, name)
         await patiently(lambda: job_shards.bind_shard(self._job.id, shard.number, task_run_id=made))
         return made

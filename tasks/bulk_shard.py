@@ -34,6 +34,7 @@ from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
+from certrail.words import counted
 from tasks import _pauses, _places
 from tasks._budgets import Budgets
 from tasks._children import Children
@@ -184,7 +185,7 @@ class _Runner:
         """Go through the shard; returns its final state."""
         found = await patiently(lambda: job_shards.open_requests(self._job.id, self._shard.number))
         self._waiting.extend(found)
-        self._log.info("%d of %d endpoints are left", len(found), self._shard.size)
+        self._log.info("%d of %s left", len(found), counted(self._shard.size, "endpoint"))
         if self._job.in_window:
             self._calendars = await patiently(plans.calendars)
         beat = asyncio.create_task(self._beat())
@@ -212,7 +213,7 @@ class _Runner:
             )
         )
         done = self._shard.size - state.left
-        return Completed(message=f"{done} of {self._shard.size} endpoints are over")
+        return Completed(message=f"{done} of {counted(self._shard.size, 'endpoint')} over")
 
     async def _dispatch(self) -> None:
         while True:

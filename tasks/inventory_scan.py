@@ -23,6 +23,7 @@ from certrail.cli._server import POOLS
 from certrail.settings import silent_after
 from certrail.steps import looking
 from certrail.store import executors, observed
+from certrail.words import counted
 from tasks._threads import in_thread
 
 _MOST = 5000
@@ -51,7 +52,7 @@ async def look_at_endpoints(executor: str | None = None) -> str:
     log = get_run_logger()
     for location in found.drifted[:50]:
         log.warning("%s serves another certificate than the one installed", location)
-    told = f"{found.answered} endpoints answered, {found.silent} did not"
+    told = f"{counted(found.answered, 'endpoint')} answered, {found.silent} did not"
     if found.left:
         told += f", {found.left} are left for the next round"
     return f"{told}; {len(found.drifted)} began to serve another certificate than ours"

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from certrail.jobs.status import JobStatus
-from certrail.store import audit, recorded
+from certrail.store import audit, job_ends, recorded
 from certrail.store.recorded import EndedJob
 from tasks._threads import in_thread
 
@@ -48,8 +48,10 @@ async def settle_jobs() -> int:
     """Give the runs of jobs that are over, and of their shards, an end; returns how many got one.
 
     A job's own run ends as the job did, whatever a worker said that had lost it.
+    Shards that died with their worker are nobody's any more.
     """
     done = 0
+    await in_thread(job_ends.free_shards)
     async with get_client() as client:
         runs = await _doubtful(client)
         ended = await in_thread(recorded.ended_jobs, [run.id for run in runs], _GRACE)

@@ -16,6 +16,7 @@ from certrail.connectors import Notifier
 from certrail.errors import CertrailError
 from certrail.log import plain
 from certrail.notify import alarms, drain
+from certrail.words import counted
 from tasks._outbox import emit_all
 from tasks._threads import in_thread
 
@@ -64,8 +65,8 @@ async def send_messages() -> int:
         log.warning("%s: %s", channel, trouble)
     if done.sent or done.postponed or done.failed:
         log.info(
-            "%d messages sent, %d tried again later, %d given up",
-            done.sent,
+            "%s sent, %d tried again later, %d given up",
+            counted(done.sent, "message"),
             done.postponed,
             done.failed,
         )

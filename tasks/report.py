@@ -15,6 +15,7 @@ from certrail.cli import _prefect_reports
 from certrail.reports import dashboard as boards
 from certrail.reports import making, markdown, page
 from certrail.reports.formats import text_of
+from certrail.words import counted
 from tasks._threads import in_thread
 
 DASHBOARD_KEY = "dashboard"
@@ -69,16 +70,17 @@ async def make_report(name: str) -> bool:
     if one is None:
         return False
     columns = one.report.columns[:_COLUMNS]
+    rows = counted(len(one.report.rows), "row")
     lines = markdown.table(
         [heading for _, heading in columns],
         ([text_of(row.get(key)) for key, _ in columns] for row in one.report.rows[:_ROWS]),
     )
     await acreate_markdown_artifact(
-        "\n".join([f"{len(one.report.rows)} rows, all of them in `{one.path}`.", "", *lines]),
+        "\n".join([f"{rows}, all in `{one.path}`.", "", *lines]),
         key="report-" + re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-"),
         description=one.report.title,
     )
-    get_run_logger().info("report %s: %d rows in %s", one.name, len(one.report.rows), one.path)
+    get_run_logger().info("report %s: %s in %s", one.name, rows, one.path)
     return True
 
 

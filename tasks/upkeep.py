@@ -29,6 +29,7 @@ from certrail.settings import silent_after
 from certrail.store import approvals, audit, executors, request_ends, request_schedule
 from certrail.store.requests import Request
 from certrail.tracker import Status
+from certrail.words import counted
 from tasks._places import AWAITING_PLACE
 from tasks._threads import in_thread
 
@@ -106,7 +107,10 @@ async def find_silent_executors() -> int:
     found = await in_thread(executors.find_silent, silent_after())
     for one in found:
         get_run_logger().warning(
-            "%s of the pool %s is silent; %d requests wait for it", one.name, one.pool, one.waiting
+            "%s of the pool %s is silent; %s for it",
+            one.name,
+            one.pool,
+            counted(one.waiting, "request waits", "requests wait"),
         )
     return len(found)
 

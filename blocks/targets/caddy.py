@@ -55,6 +55,7 @@ from certrail.model import (
 )
 from certrail.names import matches
 from certrail.remote import http
+from certrail.words import counted
 
 _SHELF = ("apps", "http", "servers", "certrail_staged")
 _ENTRIES = ("apps", "tls", "certificates", "load_pem")
@@ -199,7 +200,8 @@ class CaddyTarget(InstallTarget):
         )
         guarded = "" if config.etag else ", an old Caddy that cannot guard against other writers"
         return (
-            f"Caddy, {len(config.at(_ENTRIES) or [])} certificates in its configuration{guarded}; "
+            f"Caddy, {counted(len(config.at(_ENTRIES) or []), 'certificate')} in its "
+            f"configuration{guarded}; "
             f"changes are {kept}"
         )
 

@@ -28,6 +28,7 @@ from certrail.settings import Installation, adopt, silent_after
 from certrail.store import configured, database, executors, intents
 from certrail.store import keys as key_store
 from certrail.store.schema import keys
+from certrail.words import counted
 
 _ONLINE = "ONLINE"
 _SECONDS = 10.0
@@ -249,7 +250,7 @@ def _executors() -> Iterator[Finding]:
     for one in found:
         if one.status != "silent":
             continue
-        work = f"; {one.waiting} requests wait for it" if one.waiting else ""
+        work = f"; {_waiting(one.waiting)} for it" if one.waiting else ""
         yield Finding(
             f"executor-{plain(one.name)}",
             Verdict.FAILED if one.waiting else Verdict.WARNING,
@@ -258,16 +259,20 @@ def _executors() -> Iterator[Finding]:
             f"Start it on {plain(one.host)}: certrail worker --pool {one.pool} "
             f"--name {plain(one.name)}; if it is gone: certrail executor forget {plain(one.name)}",
         )
-    for queue, waiting in executors.unknown().items():
+    for queue, number in executors.unknown().items():
         yield Finding(
             f"executor-{plain(queue)}",
             Verdict.FAILED,
-            f"{waiting} requests wait for {plain(queue)}, of which nobody has heard",
+            f"{_waiting(number)} for {plain(queue)}, of which nobody has heard",
             f"Start it: certrail worker --pool agents --name {plain(queue)}; "
             "or correct `executor` of the endpoint or target",
         )
     if found and all(one.status != "silent" for one in found):
         yield Finding("executors", Verdict.OK, f"{len(found)} heard of lately")
+
+
+def _waiting(number: int) -> str:
+    return counted(number, "request waits", "requests wait")
 
 
 def _connectors() -> Iterator[Finding]:
@@ -304,7 +309,8 @@ def _journal() -> Iterator[Finding]:
         yield Finding(
             "journal",
             Verdict.WARNING,
-            f"{len(found) - _SHOWN} more effects whose outcome was never recorded",
+            counted(len(found) - _SHOWN, "more effect", "more effects")
+            + " whose outcome was never recorded",
             "`certrail dashboard --json` lists them under `unknown_outcomes`.",
         )
     if not found:

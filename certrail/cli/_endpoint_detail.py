@@ -13,6 +13,7 @@ from certrail.cli._output import is_terminal, local, style_of
 from certrail.log import plain
 from certrail.store.inventory import Detail
 from certrail.store.request_view import RequestView, time_text
+from certrail.words import counted
 
 
 def to_json(found: Detail, last: RequestView | None, ui_url: str) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _sections(found: Detail, last: RequestView | None) -> Iterator[tuple[str, _L
         ],
     )
     if row.fingerprint:
-        ends = f"{local(row.not_after)} ({row.days_left} days left)"
+        ends = f"{local(row.not_after)} ({counted(row.days_left or 0, 'day')} left)"
         yield (
             "Certificate",
             [

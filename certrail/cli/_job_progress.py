@@ -16,6 +16,7 @@ from certrail.jobs.status import Counts, JobStatus
 from certrail.log import plain
 from certrail.store.job_view import JobView, wave_status
 from certrail.wait import Pending, until
+from certrail.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,10 +44,10 @@ def show(view: JobView) -> None:
 def show_plan(planned: Planned) -> None:
     """Print who would take part, what holds it up, and when it would be over."""
     eligible, out = len(planned.chosen), planned.left_out
-    click.echo(f"{eligible} of {eligible + len(out)} endpoints would take part")
+    click.echo(f"{eligible} of {counted(eligible + len(out), 'endpoint')} would take part")
     for number, size in enumerate(planned.layout.waves, start=1):
         canary = " (canary)" if planned.layout.canary and number == 1 else ""
-        click.echo(f"wave {number}{canary}: {size} endpoints")
+        click.echo(f"wave {number}{canary}: {counted(size, 'endpoint')}")
     if out:
         click.echo("not eligible:")
         for one in out[:_SHOWN]:
@@ -69,10 +70,21 @@ def show_plan(planned: Planned) -> None:
         echo_table(
             [("name", "name"), ("endpoints", "endpoints"), ("limit", "limit"), ("set", "")], rows
         )
+    for pause in planned.waits_for:
+        click.echo(f"waits: {plain(pause.message)}")
     if eligible:
+        late = f", {_later(planned.later_by)} because of that" if planned.waits_for else ""
         click.echo(f"begins  {local(planned.begins)}")
-        click.echo(f"expected to be over at {local(planned.ends)}")
+        click.echo(f"expected to be over at {local(planned.ends)}{late}")
     click.echo("nothing was changed")
+
+
+def _later(by: timedelta) -> str:
+    seconds = round(by.total_seconds())
+    if not seconds:
+        return "not later"
+    long = counted(round(seconds / 60), "minute") if seconds >= 90 else counted(seconds, "second")
+    return f"{long} later"
 
 
 def follow(look: Callable[[], JobView]) -> JobView:
@@ -134,14 +146,16 @@ def _until(ask: Callable[[], JobView | Pending]) -> JobView:
 
 def _news(view: JobView) -> Iterator[str]:
     job, counts = view.job, view.counts
-    yield f"job {plain(job.name)}: {counts.eligible} endpoints"
+    yield f"job {plain(job.name)}: {counted(counts.eligible, 'endpoint')}"
     if counts.skipped:
-        yield f"{counts.skipped} endpoints do not take part"
+        out = counted(counts.skipped, "endpoint does", "endpoints do")
+        yield f"{out} not take part"
     if view.flow_run_url:
         yield f"Prefect: {view.flow_run_url}"
     for wave in view.waves:
         if wave_status(wave, job) == "running":
-            yield f"{_wave_name(wave.number, wave.canary)}: {wave.counts.eligible} endpoints begin"
+            begin = counted(wave.counts.eligible, "endpoint begins", "endpoints begin")
+            yield f"{_wave_name(wave.number, wave.canary)}: {begin}"
         if wave_status(wave, job) == "done":
             yield f"{_wave_name(wave.number, wave.canary)}: {_sums(wave.counts)}"
     done = counts.over * 10 // max(1, counts.eligible) * 10

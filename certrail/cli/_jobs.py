@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +19,7 @@ from certrail.errors import CertrailError, InvalidRequest, Unreachable
 from certrail.jobs import budgets
 from certrail.jobs.budgets import Share
 from certrail.jobs.eligibility import Candidate, judge
+from certrail.jobs.pauses import Pause
 from certrail.jobs.threshold import Threshold
 from certrail.jobs.waves import Lane, Layout, Route, lay_out
 from certrail.model import Action
@@ -28,6 +31,7 @@ from certrail.store import (
     job_runs,
     jobs,
     new_jobs,
+    pauses,
     plans,
 )
 from certrail.store.endpoint_activity import Activity
@@ -35,7 +39,8 @@ from certrail.store.filters import Clause
 from certrail.store.jobs import Job
 from certrail.store.new_jobs import Chosen, Draft, LeftOut
 from certrail.store.plans import Prepared
-from certrail.store.request_view import time_text
+from certrail.store.request_view import pause_json, time_text
+from certrail.words import counted
 
 CONCURRENCY = 20
 _EACH = timedelta(seconds=15)
@@ -59,7 +64,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A job as it would be made: who takes part and who does not, how, and until when."""
+    """A job as it would be made: who takes part and who does not, how, and until when.
+
+    Attributes:
+        waits_for: budgets of it that still pause when it begins.
+        later_by: how much later it is over because of them.
+    """
 
     wanted: Wanted
     chosen: tuple[Chosen, ...]
@@ -68,6 +78,8 @@ class Planned:
     budget: tuple[Share, ...]
     begins: datetime
     ends: datetime
+    waits_for: tuple[Pause, ...] = ()
+    later_by: timedelta = timedelta(0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -100,6 +112,8 @@ class Planned:
             "concurrency": self.wanted.concurrency,
             "begins_at": time_text(self.begins),
             "expected_finish": time_text(self.ends),
+            "waits_for": [pause_json(pause) for pause in self.waits_for],
+            "later_by_seconds": round(self.later_by.total_seconds()),
         }
 
 
@@ -170,7 +184,7 @@ def start(planned: Planned) -> Job:
     if not planned.chosen:
         reasons = ", ".join(sorted({one.code for one in planned.left_out}))
         raise InvalidRequest(
-            f"none of the {len(planned.left_out)} endpoints chosen can take part: {reasons}",
+            f"none of {counted(len(planned.left_out), 'chosen endpoint')} can take part: {reasons}",
             remedy="The same command with --dry-run says why for each of them.",
         )
     later = planned.begins > datetime.now(UTC) + timedelta(seconds=1)
@@ -325,15 +339,36 @@ def _planned(
     begins = max(wanted.at or now, now)
     if wanted.in_window:
         begins = _opens(pairs, begins)
-    lasts = budgets.expected(
-        layout.waves,
+    drawn = {share.name for share in budget}
+    paused = [one for one in pauses.present() if one.budget in drawn and one.until > begins]
+    waits = {one.budget: one.until - begins for one in paused}
+    lasts = partial(
+        budgets.expected,
+        _waves(chosen, layout, waits),
         budget,
         each=endpoint_activity.usual_duration() or _EACH,
         concurrency=wanted.concurrency,
     )
+    ends = begins + lasts(pauses=waits)
     return Planned(
-        wanted, tuple(chosen), tuple(left_out), layout, tuple(budget), begins, begins + lasts
+        wanted,
+        tuple(chosen),
+        tuple(left_out),
+        layout,
+        tuple(budget),
+        begins,
+        ends,
+        tuple(paused),
+        ends - begins - lasts(),
     )
+
+
+def _waves(chosen: Sequence[Chosen], layout: Layout, of: Collection[str]) -> list[budgets.Wave]:
+    """Return the waves with how many endpoints of each draw on the budgets *of*."""
+    drawn: list[Counter[str]] = [Counter() for _ in layout.waves]
+    for one in chosen:
+        drawn[one.place.wave - 1].update(set(budgets.names(one.plan)).intersection(of))
+    return [budgets.Wave(size, by) for size, by in zip(layout.waves, drawn, strict=True)]
 
 
 def _opens(pairs: Sequence[tuple[UUID, Prepared, Lane]], after: datetime) -> datetime:

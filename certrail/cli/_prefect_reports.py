@@ -14,6 +14,7 @@ from certrail.errors import InvalidRequest, Unreachable
 from certrail.log import logger
 from certrail.store import reports
 from certrail.store.reports import SavedReport
+from certrail.words import counted
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -161,7 +162,7 @@ def _timing(report: SavedReport, *, active: bool) -> DeploymentScheduleCreate:
 
 def _description(report: SavedReport) -> str:
     readers: Sequence[str] = report.email
-    told = f", mailed to {len(readers)} reader{'s' if len(readers) > 1 else ''}" if readers else ""
+    told = f", mailed to {counted(len(readers), 'reader')}" if readers else ""
     return (
         f"The report **{report.name}** ({report.kind}, {report.format}{told}), as it was saved "
         "with `certrail report save`.\n\nPause it here; `certrail report delete` removes it."

@@ -25,6 +25,7 @@ from certrail.store.database import transaction
 from certrail.tls.addresses import is_ip
 from certrail.tls.scan import Scanned, scan
 from certrail.tls.starttls import StartTls, guess_starttls
+from certrail.words import counted
 
 _HTTPS = 443
 # Settings that say which site is meant, not where the server is.
@@ -142,7 +143,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         columns = ("address", "names", "issuer", "valid to", "key", "findings")
         echo_table([(name, name) for name in columns], answered)
     if silent:
-        click.echo(f"{len(silent)} of {len(rows)} addresses did not answer")
+        click.echo(f"{len(silent)} of {counted(len(rows), 'address', 'addresses')} did not answer")
 
 
 def print_unreadable(rows: Sequence[Mapping[str, Any]]) -> None:

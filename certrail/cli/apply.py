@@ -23,6 +23,7 @@ from certrail.store import audit, configured, notifications
 from certrail.store.configured import Change, Effect
 from certrail.store.database import transaction
 from certrail.store.plans import read_profile
+from certrail.words import counted
 
 _MOST_LINES = 40
 
@@ -199,7 +200,7 @@ def print_changes(changes: Sequence[Change], *, dry_run: bool, as_json: bool) ->
             click.echo(f"… and {number - _MOST_LINES} more {kind}s {effect}")
     same = Counter(c.kind for c in changes if c.effect is Effect.UNCHANGED)
     for kind, number in same.items():
-        click.echo(f"{number} {kind}{'s' if number > 1 else ''} unchanged")
+        click.echo(f"{counted(number, kind)} unchanged")
     if not changes:
         click.echo("the file is empty: nothing to do")
     elif dry_run:

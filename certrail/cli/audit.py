@@ -19,6 +19,7 @@ from certrail.cli._times import Moment
 from certrail.errors import InvalidRequest
 from certrail.log import plain
 from certrail.store import audit as trail
+from certrail.words import counted
 
 _COLUMNS = ("seq", "at", "actor", "action", "object", "detail", "hash")
 _ANCHORS = "audit.anchors"
@@ -168,7 +169,8 @@ def _tell(findings: Sequence[Finding], head: Anchor | None, *, as_json: bool) ->
     elif head is None:
         click.echo("the trail is empty")
     else:
-        click.echo(f"{head.seq} entries, none changed; keep this anchor elsewhere: {head}")
+        entries = counted(head.seq, "entry", "entries")
+        click.echo(f"{entries}, none changed; keep this anchor elsewhere: {head}")
 
 
 def _write(form: str, entries: Iterable[Entry]) -> None:

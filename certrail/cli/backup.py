@@ -19,6 +19,7 @@ from certrail.log import plain
 from certrail.postgres import INVENTORY_DATABASE, PREFECT_DATABASE, EmbeddedPostgres
 from certrail.settings import write_private
 from certrail.store import audit
+from certrail.words import counted
 
 
 @click.command(
@@ -61,7 +62,7 @@ def backup(output: Path, keys_path: Path | None, as_json: bool) -> None:
         echo_json({"file": str(output), "size": size, **manifest.to_json()})
         return
     click.echo(
-        f"{output}: {size} bytes, {manifest.counts['requests']} requests, "
+        f"{output}: {counted(size, 'byte')}, {counted(manifest.counts['requests'], 'request')}, "
         f"{manifest.counts['under_way']} of them under way, as of {local(manifest.made_at)}"
     )
     click.echo(
@@ -136,7 +137,8 @@ def restore(
             _clear(folder, keep=existed)
     click.echo(
         f"{folder} holds the backup of {local(manifest.made_at)}: "
-        f"{manifest.counts['requests']} requests, {manifest.counts['under_way']} under way"
+        f"{counted(manifest.counts['requests'], 'request')}, "
+        f"{manifest.counts['under_way']} under way"
     )
     click.echo("make sure that the old installation does not run, then: certrail up --data-dir …")
 

@@ -11,6 +11,7 @@ from certrail import settings
 from certrail.cli._files import write_whole
 from certrail.cli._output import echo_json, echo_table, examples, is_terminal
 from certrail.log import plain
+from certrail.words import counted
 
 _ROWS = 10
 
@@ -92,13 +93,13 @@ def dashboard(as_json: bool, path: Path | None, everything: bool) -> None:
     click.echo(f"{len(board.executors):>7}  known, {len(silent)} silent")
     for row in silent:
         click.echo(f"         {row['pool']}/{row['name']} silent since {row['silent_since']}")
-        click.echo(f"         {row['figure'].count} endpoints: {row['figure'].command}")
+        click.echo(f"         {counted(row['figure'].count, 'endpoint')}: {row['figure'].command}")
     failing = [row for row in board.connectors if row["ok"] is False]
     _heading("Connectors")
     click.echo(f"{len(board.connectors):>7}  known, {len(failing)} failed their last check")
     for row in failing:
         click.echo(f"         {plain(row['name'])}: {plain(row['message'] or '')}")
-        click.echo(f"         {row['figure'].count} endpoints: {row['figure'].command}")
+        click.echo(f"         {counted(row['figure'].count, 'endpoint')}: {row['figure'].command}")
     if board.unknown:
         _heading("Begun, and nobody knows whether it happened")
         for one in board.unknown[:_ROWS]:

@@ -15,6 +15,7 @@ from certrail.errors import InvalidRequest
 from certrail.log import plain
 from certrail.settings import adopt
 from certrail.store.recorded import Scope
+from certrail.words import counted
 
 _MARKS = {
     Verdict.OK: ("ok", "green"),
@@ -100,7 +101,7 @@ def _compared(
         yield Finding(
             "runs",
             Verdict.OK,
-            f"{compared.requests} requests, {compared.task_runs} task runs: "
+            f"{counted(compared.requests, 'request')}, {counted(compared.task_runs, 'task run')}: "
             "Prefect shows what the inventory has",
         )
 

@@ -25,6 +25,7 @@ from certrail.cli._output import (
 from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest
 from certrail.store import audit, inventory, renewal_decisions, request_view
+from certrail.words import counted
 
 _SWITCH = {"on": True, "off": False, "default": None}
 
@@ -255,4 +256,4 @@ def _table(
     rows: list[dict[str, Any]] = [_columns.table_row(row, ui_url) for row in found]
     echo_table([(name, _columns.HEADINGS[name]) for name in columns], rows)
     if is_terminal():
-        console().print(f"{len(found)} endpoint{'s' if len(found) > 1 else ''}", style="dim")
+        console().print(counted(len(found), "endpoint"), style="dim")

@@ -19,6 +19,7 @@ from certrail.keys.seal import SECRET_PURPOSE, Keyring, is_sealed, keyring, new_
 from certrail.settings import write_private
 from certrail.store import audit, configured, sealed
 from certrail.store.database import transaction
+from certrail.words import counted
 
 _PASSES = 5
 
@@ -120,7 +121,10 @@ def retire(key_id: str) -> None:
     if key_id == ring.primary:
         raise InvalidRequest(f"{key_id} is the key that seals", remedy="certrail key rotate")
     if left := _uses(key_id, _connector_secrets()):
-        raise InvalidRequest(f"{left} values are sealed by {key_id}", remedy="certrail key reseal")
+        raise InvalidRequest(
+            f"{counted(left, 'value is', 'values are')} sealed by {key_id}",
+            remedy="certrail key reseal",
+        )
     with _file(found.key_file) as path:
         kept = [
             line
@@ -152,8 +156,8 @@ def _finish(ring: Keyring, *, as_json: bool) -> None:
         )
         return
     click.echo(
-        f"key {ring.primary} seals; {inventory} values of the inventory and {connectors} "
-        "connector secrets were sealed anew"
+        f"key {ring.primary} seals; sealed anew: {counted(inventory, 'value')} of the inventory, "
+        f"{counted(connectors, 'connector secret')}"
     )
     for one in old:
         click.echo(f"when every worker has the new file: certrail key retire {one}")

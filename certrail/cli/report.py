@@ -15,6 +15,7 @@ from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest, Unreachable
 from certrail.store import audit
 from certrail.store.request_view import time_text
+from certrail.words import counted
 
 _FORMATS = ("csv", "xlsx", "json", "html", "pdf")
 _KINDS = (
@@ -113,7 +114,7 @@ def run(
         sys.stdout.buffer.flush()
         return
     write_whole(path, content)
-    click.echo(f"{path}: {len(made.rows)} rows", err=True)
+    click.echo(f"{path}: {counted(len(made.rows), 'row')}", err=True)
 
 
 @report.command(

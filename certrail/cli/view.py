@@ -12,6 +12,7 @@ from certrail.cli._selection import selected, selection_options
 from certrail.store import audit, inventory, views
 from certrail.store.request_view import time_text
 from certrail.store.views import NamedView, View
+from certrail.words import counted
 
 
 @click.group(
@@ -49,8 +50,7 @@ def save(name: str, describe: str, as_json: bool, **chosen: Any) -> None:
         return
     found = inventory.count(kept.clauses())
     click.echo(
-        f"view {name} {'saved' if is_new else 'replaced'}: "
-        f"{found} endpoint{'' if found == 1 else 's'} at present"
+        f"view {name} {'saved' if is_new else 'replaced'}: {counted(found, 'endpoint')} at present"
     )
 
 

@@ -41,6 +41,7 @@ from certrail.errors import (
 from certrail.log import effect, logger, plain
 from certrail.model import Bundle, Fingerprint, Site
 from certrail.servers.versions import slug
+from certrail.words import counted
 from certrail.x509.export import Part
 
 _NOTE = ".delivered.json"
@@ -139,8 +140,7 @@ class DirectoryDelivery(DeliveryTarget):
         return _Place(DirectorySettings.parse(site.settings), site)
 
     def _count(self, place: _Place) -> str:
-        count = len(place.names())
-        files = "1 file" if count == 1 else f"{count} files"
+        files = counted(len(place.names()), "file")
         return f"{files} ({place.settings.format}) in {place.path} on {self._host.name}"
 
     def _present(self, place: _Place) -> Bundle | None:

@@ -18,6 +18,7 @@ from certrail.errors import ConnectorError, NotPropagated
 from certrail.log import plain
 from certrail.model import TxtRecord
 from certrail.wait import Clock, Pending
+from certrail.words import counted
 
 _AT_ONCE = 8
 _SLOWEST_POLL = timedelta(seconds=10)
@@ -136,7 +137,7 @@ class Propagation:
 
     def _summary(self, silent: Sequence[_Watched]) -> str:
         count = sum(len({r.value for r in self.records if r.fqdn == f}) for f in self.servers)
-        what = f"{count} TXT record{'' if count == 1 else 's'}"
+        what = counted(count, "TXT record")
         where = _listed(str(w.server) for w in self._watched if w.done)
         line = f"{what} {'visible on' if self.present else 'gone from'} {where}"
         if silent:

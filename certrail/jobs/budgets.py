@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_address
@@ -103,25 +103,54 @@ def shares(plans: Iterable[Plan], present: Mapping[str, Limit]) -> list[Share]:
     return sorted(found, key=lambda share: (-share.seconds(1.0), share.name))
 
 
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """A wave of a job as far as its duration goes.
+
+    Attributes:
+        size: its endpoints.
+        by_budget: how many of them draw on each budget that pauses.
+    """
+
+    size: int
+    by_budget: Mapping[str, int] = field(default_factory=dict)
+
+
 def expected(
-    waves: Sequence[int], budget: Sequence[Share], *, each: timedelta, concurrency: int
+    waves: Sequence[Wave],
+    budget: Sequence[Share],
+    *,
+    each: timedelta,
+    concurrency: int,
+    pauses: Mapping[str, timedelta] | None = None,
 ) -> timedelta:
     """Return how long a job of these waves takes if nothing goes wrong.
 
     Args:
-        waves: sizes; each begins when the one before it is over.
+        waves: each begins when the one before it is over.
         budget: from :func:`shares`.
         each: how long one endpoint takes.
         concurrency: how many run at the same time.
+        pauses: budgets that pause, with the time from the job's begin until they go on.
     """
     seconds = each.total_seconds()
-    free = sum(
-        max(seconds, size * seconds / concurrency, size / PER_SECOND) + WAVE_SECONDS
-        for size in waves
-        if size
-    )
-    held = max((share.seconds(seconds) for share in budget), default=0.0)
-    return timedelta(seconds=max(free, held))
+    waits = {name: max(0.0, wait.total_seconds()) for name, wait in (pauses or {}).items()}
+
+    def lasts(size: int) -> float:
+        return max(seconds, size * seconds / concurrency, size / PER_SECOND) if size else 0.0
+
+    at = 0.0
+    for wave in waves:
+        # What draws on a budget that pauses begins when that goes on; the others do not wait.
+        late = (
+            max(at, waits[name]) + lasts(size)
+            for name, size in wave.by_budget.items()
+            if size and name in waits
+        )
+        if wave.size:
+            at = max(at + lasts(wave.size), *late, at) + WAVE_SECONDS
+    held = (share.seconds(seconds) + waits.get(share.name, 0.0) for share in budget)
+    return timedelta(seconds=max(at, *held, 0.0))
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from certrail.events import Kind, Severity, kind_of
 from certrail.log import plain
 from certrail.store import notifications
 from certrail.store.outbox import Happened
+from certrail.words import counted
 
 _LONGEST = 2000
 _SHORT_ID = 8
@@ -158,9 +159,8 @@ def ends(not_after: datetime, now: datetime) -> str:
 def _span(span: timedelta) -> str:
     hours = int(span.total_seconds() // 3600)
     if hours >= 48:
-        return f"{hours // 24} days"
-    number, unit = (hours, "hour") if hours else (int(span.total_seconds() // 60), "minute")
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+        return counted(hours // 24, "day")
+    return counted(hours, "hour") if hours else counted(int(span.total_seconds() // 60), "minute")
 
 
 def _text(value: Any) -> str:

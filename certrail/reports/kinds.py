@@ -20,6 +20,7 @@ from certrail.store.request_view import RequestView, time_text
 from certrail.store.schema import executors, jobs, notifications, outbox, requests, steps
 from certrail.store.views import View
 from certrail.tracker import Status, StepStatus
+from certrail.words import counted
 
 _MOST = 12
 
@@ -91,7 +92,7 @@ def _upcoming(wanted: Wanted, at: datetime) -> Report:
     rows = _restricted(wanted, f"next_renewal_at<{until.isoformat()}", "next_renewal_at")
     return Report(
         "upcoming",
-        f"Renewals of the next {wanted.days} days",
+        f"Renewals of the next {counted(wanted.days, 'day')}",
         at,
         _columns("location", "next_renewal_at", "days_left", "profile", "ca", "target", "tags"),
         rows,
@@ -106,7 +107,7 @@ def _expiring(wanted: Wanted, at: datetime) -> Report:
     rows = _restricted(wanted, f"days_left<{wanted.days}", "days_left")
     return Report(
         "expiring",
-        f"Certificates that end within {wanted.days} days, or have ended",
+        f"Certificates that end within {counted(wanted.days, 'day')}, or have ended",
         at,
         _columns(
             "location", "days_left", "not_after", "automation_status", "issuer", "profile", "risks"
@@ -154,7 +155,7 @@ def _requests(wanted: Wanted, at: datetime) -> Report:
     means = [(title, round(taken[title] / tries[title])) for title in tries]
     return Report(
         "requests",
-        f"Requests of the last {wanted.days} days with the time of each step",
+        f"Requests of the last {counted(wanted.days, 'day')} with the time of each step",
         at,
         _titled(*_request_keys()),
         rows,
@@ -217,7 +218,7 @@ def _failures(wanted: Wanted, at: datetime) -> Report:
         ]
     return Report(
         "failures",
-        f"Failures of the last {wanted.days} days by cause",
+        f"Failures of the last {counted(wanted.days, 'day')} by cause",
         at,
         _titled("title", "error", "failures", "endpoints", "cause", "remedy", "last_at"),
         rows,
@@ -258,7 +259,7 @@ def _notifications(wanted: Wanted, at: datetime) -> Report:
     rows = _plain(query, keys)
     return Report(
         "notifications",
-        f"Notifications of the last {wanted.days} days",
+        f"Notifications of the last {counted(wanted.days, 'day')}",
         at,
         _titled(*keys),
         rows,
@@ -285,7 +286,7 @@ def _audit(wanted: Wanted, at: datetime) -> Report:
     ]
     return Report(
         "audit",
-        f"Audit trail of the last {wanted.days} days",
+        f"Audit trail of the last {counted(wanted.days, 'day')}",
         at,
         _titled("seq", "at", "actor", "action", "object", "detail", "hash"),
         rows,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+from certrail.words import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -29,10 +31,10 @@ class Plan:
         """One phrase for people."""
         if not self.after:
             return "certificate version switched, no configuration changed"
-        parts = [f"{len(self.after)} file{'s' if len(self.after) > 1 else ''}"]
+        parts = [counted(len(self.after), "file")]
         for count, what in ((self.replaced, "replaced"), (self.added, "added")):
             if count:
-                parts.append(f"{count} directive{'s' if count > 1 else ''} {what}")
+                parts.append(f"{counted(count, 'directive')} {what}")
         return ", ".join(parts)
 
     def diff(self) -> str:

@@ -33,6 +33,7 @@ from certrail.steps.ordering import open_order
 from certrail.steps.outcome import Outcome, Work, day
 from certrail.store import orders
 from certrail.wait import Pending, until
+from certrail.words import counted
 
 _FIRST_POLL = timedelta(milliseconds=100)
 _SLOWEST_POLL = timedelta(seconds=5)
@@ -239,7 +240,7 @@ def _detail(
         "dns-01": plan.dns.name if plan.dns else "",
         "http-01": plan.validation.webroot or plan.validation.listen or "",
     }[plan.validation.method]
-    count = f"{len(proven)} name{'s' if len(proven) > 1 else ''}"
+    count = counted(len(proven), "name")
     text = f"{count} by {plan.validation.method} through {through}"
     for other in authorizations:
         if other.url not in {a.url for a in proven}:

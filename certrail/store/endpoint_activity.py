@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import and_, any_, func, literal, or_, select
+from sqlalchemy import and_, any_, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.jobs.waves import Lane
 from certrail.store.database import transaction
+from certrail.store.reasons import is_automatic
 from certrail.store.schema import (
     endpoints,
     jobs,
@@ -20,7 +21,6 @@ from certrail.store.schema import (
 )
 from certrail.tracker import (
     ACTIVE,
-    AUTOMATIC_REASONS,
     FAILED,
     SUCCESSFUL,
     Status,
@@ -50,7 +50,7 @@ def latest(endpoint_ids: Sequence[UUID]) -> dict[UUID, Activity]:
     """Return what became of the newest request of each endpoint that has one."""
     gives_way = and_(
         requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
-        or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+        is_automatic(requests.c.reason_code),
         requests.c.certificate_id.is_(None),
     ).label("gives_way")
     query = (

@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from certrail.store import risk_query
 from certrail.store.filters import Kind
+from certrail.store.reasons import is_automatic
 from certrail.store.schema import (
     certificates,
     connectors,
@@ -38,7 +39,7 @@ from certrail.store.schema import (
     shared_keys,
     steps,
 )
-from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, FAILED, RESULT_SHOWN_FOR, Status, StepStatus
+from certrail.tracker import ACTIVE, FAILED, RESULT_SHOWN_FOR, Status, StepStatus
 
 FIELDS: Mapping[str, Kind] = {
     "location": Kind.TEXT,
@@ -152,7 +153,7 @@ def rows(name: str = "inventory") -> Subquery:
         auto_renew=auto_renew, ours=ours, ca=ca, dns=dns, target=target, executor=executor
     )
     at_risk = or_(*risks.values())
-    automatic = or_(*(latest.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS))
+    automatic = is_automatic(latest.c.reason_code)
     configured = and_(endpoints.c.profile_id.is_not(None), endpoints.c.target.is_not(None))
     status = status_column(
         configured=configured,

@@ -21,7 +21,7 @@ from certrail.store import outbox
 from certrail.store.database import transaction
 from certrail.store.job_results import counts
 from certrail.store.requests import selected
-from certrail.store.schema import job_members, jobs, requests, steps
+from certrail.store.schema import job_members, job_shards, jobs, requests, steps
 from certrail.tracker import ACTIVE, Status, StepStatus
 
 
@@ -64,6 +64,25 @@ def finish(job_id: UUID, status: JobStatus, message: str) -> None:
         ).first()
         if row is not None:
             announce(connection, f"certrail.job.{event}", job_id, row.name, message=message)
+            _free_shards(connection, job_shards.c.job_id == job_id)
+
+
+def free_shards() -> int:
+    """Take the shards of jobs that are over from workers that died with them; returns how many."""
+    over = select(jobs.c.id).where(jobs.c.status.not_in(OPEN))
+    with transaction() as connection:
+        return _free_shards(connection, job_shards.c.job_id.in_(over))
+
+
+def _free_shards(connection: Connection, which: ColumnElement[bool]) -> int:
+    # A worker that lives gives its shard back itself, when it has let go of its endpoints.
+    freed = connection.execute(
+        update(job_shards)
+        .where(which, job_shards.c.lease_until < func.now())
+        .values(lease_owner=None, lease_until=None)
+        .returning(job_shards.c.number)
+    )
+    return len(freed.all())
 
 
 @dataclass(frozen=True, slots=True)

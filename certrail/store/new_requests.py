@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     func,
     insert,
-    or_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -20,9 +19,10 @@ from certrail.errors import Conflict
 from certrail.model import Action
 from certrail.store import audit, outbox
 from certrail.store.database import transaction
+from certrail.store.reasons import is_automatic
 from certrail.store.requests import Reason, Request, announce, get
 from certrail.store.schema import requests, steps
-from certrail.tracker import AUTOMATIC_REASONS, STEPS, Status, StepStatus
+from certrail.tracker import STEPS, Status, StepStatus
 
 
 def create(
@@ -87,7 +87,7 @@ def add(
         if scheduled_at
         else Status.AUTOMATION_REQUESTED
     )
-    if not reason.code.startswith(AUTOMATIC_REASONS):
+    if not reason.is_automatic:
         supersede(connection, [endpoint_id], actor)
     request_id: UUID = connection.execute(
         insert(requests)
@@ -158,7 +158,7 @@ def supersede(connection: Connection, endpoint_ids: Sequence[UUID], actor: str) 
         .where(
             requests.c.endpoint_id.in_(endpoint_ids),
             requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
-            or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+            is_automatic(requests.c.reason_code),
             # One that has its certificate already goes on: a second order would be waste.
             requests.c.certificate_id.is_(None),
         )

@@ -22,12 +22,13 @@ from sqlalchemy import (
 from certrail.renewal.budget import hour_of
 from certrail.renewal.due import Code
 from certrail.store.database import transaction
+from certrail.store.reasons import is_automatic
 from certrail.store.renewal_decisions import A_DAY, BY_CRITICALITY
 from certrail.store.renewal_facts import AUTOMATIC
 from certrail.store.requests import Reason
 from certrail.store.schema import certificates, endpoints, profiles
 from certrail.store.schema import requests as table
-from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, FAILED, Status
+from certrail.tracker import ACTIVE, FAILED, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def due(now: datetime, horizon: timedelta, limit: int) -> list[Candidate]:
     )
     goes_on = and_(
         failed.c.status.in_(FAILED),
-        or_(*(failed.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+        is_automatic(failed.c.reason_code),
         failed.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
     )
     query = (

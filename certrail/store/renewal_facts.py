@@ -13,7 +13,6 @@ from sqlalchemy import (
     exists,
     func,
     literal,
-    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -25,14 +24,15 @@ from certrail.renewal.due import Facts, Held, Past, Suggestion, Terms
 from certrail.store import plans
 from certrail.store.database import transaction
 from certrail.store.plans import Prepared
+from certrail.store.reasons import is_automatic
 from certrail.store.request_ends import ROLLED_BACK
 from certrail.store.schema import certificates, endpoints, renewal_info
 from certrail.store.schema import requests as table
-from certrail.tracker import AUTOMATIC_REASONS, FAILED, SUCCESSFUL, Status
+from certrail.tracker import FAILED, SUCCESSFUL, Status
 
 HELD_BECAUSE = ("operator", "denied", ROLLED_BACK)
 """What ended a request after which the endpoint does not renew by itself."""
-AUTOMATIC = or_(*(table.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS))
+AUTOMATIC = is_automatic(table.c.reason_code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from certrail.store import audit, outbox
 from certrail.store.database import transaction
 from certrail.store.schema import report_files, reports
 from certrail.store.views import View
+from certrail.words import counted
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 _LARGEST = 10 * 1024 * 1024
@@ -169,7 +170,7 @@ def made(report: SavedReport, at: datetime, *, rows: int, where: str, content: b
             report.name,
             resource=f"certrail.report.{report.name}",
             once=f"report {report.name} {at.isoformat()}",
-            detail=f"report {report.name}: {rows} rows in {where}",
+            detail=f"report {report.name}: {counted(rows, 'row')} in {where}",
             rows=rows,
             file=where,
             email=list(report.email),

@@ -23,7 +23,6 @@ from sqlalchemy import (
     cast,
     exists,
     func,
-    or_,
     select,
     text,
     update,
@@ -33,6 +32,7 @@ from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest, NotFound
 from certrail.model import Action, Workflow
 from certrail.store.database import statement, transaction
+from certrail.store.reasons import is_automatic
 from certrail.store.schema import endpoints, journal, requests
 from certrail.tracker import ACTIVE, AUTOMATIC_REASONS, Status
 
@@ -43,6 +43,11 @@ class Reason:
 
     code: str
     message: str
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether it is the renewal policy's, not a person's."""
+        return self.code.startswith(AUTOMATIC_REASONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Request:
     @property
     def is_automatic(self) -> bool:
         """Whether the renewal policy made it, not a person."""
-        return self.reason.code.startswith(AUTOMATIC_REASONS)
+        return self.reason.is_automatic
 
     @property
     def flow_run_name(self) -> str:
@@ -209,7 +214,7 @@ def announce(connection: Connection, request_id: UUID, event: str, **payload: An
 
 _PLANNED = and_(
     requests.c.status == Status.AUTOMATION_SCHEDULED,
-    or_(*(requests.c.reason_code.startswith(begin) for begin in AUTOMATIC_REASONS)),
+    is_automatic(requests.c.reason_code),
 )
 _JOINED = requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id)
 _BY_ID = (

@@ -273,7 +273,7 @@ def test_work_waits_for_the_agent_that_reaches_its_target(scene: Scene, tmp_path
     made = scene.json("request", "start", "branch.example.test:443")
     told = scene.cli("doctor", code=1)
     assert "branch-1" in told
-    assert "requests wait for branch-1, of which nobody has heard" in told
+    assert "1 request waits for branch-1, of which nobody has heard" in told
     command = [sys.executable, "-m", "certrail.cli.main", "worker", "--pool", "agents"]
 
     def executor() -> dict[str, Any]:

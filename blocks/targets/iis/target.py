@@ -30,6 +30,7 @@ from certrail.model import (
     key_text,
     subject_names,
 )
+from certrail.words import counted
 from certrail.x509.export import Format
 
 _LONGEST_NAME = 64
@@ -79,7 +80,7 @@ class IisTarget(InstallTarget):
             cmdlet("Select-Object", Property=["VersionString"]),
         ) or [{}]
         version = plain(row.get("VersionString") or "of unknown version")[:40]
-        return f"IIS {version}, {len(self._bindings())} https bindings"
+        return f"IIS {version}, {counted(len(self._bindings()), 'https binding')}"
 
     def sites(self) -> Iterator[Site]:
         seen: dict[tuple[str, str], Entry | None] = {}

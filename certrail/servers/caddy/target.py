@@ -15,6 +15,7 @@ from certrail.servers.leaves import leaf_at
 from certrail.servers.pair import listen
 from certrail.servers.splice import Splice
 from certrail.servers.target import FileTarget, Survey, Wanted
+from certrail.words import counted
 
 
 class CaddyTarget(FileTarget):
@@ -38,7 +39,8 @@ class CaddyTarget(FileTarget):
     def check(self) -> str:
         count = len(self._read().sites)
         return (
-            f"{self.control.version()} on {self.host.name}, {self.settings.config}: {count} sites"
+            f"{self.control.version()} on {self.host.name}, {self.settings.config}: "
+            f"{counted(count, 'site')}"
         )
 
     def sites(self) -> Iterator[Site]:

@@ -26,6 +26,7 @@ from certrail.servers.command.settings import CommandSettings
 from certrail.servers.plan import Plan
 from certrail.servers.transaction import State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
+from certrail.words import counted
 from certrail.x509.chain import must_be_installable
 
 _SERVER = "the server"
@@ -134,7 +135,7 @@ class CommandTarget(InstallTarget, MakesKeyFiles):
             site=site.id,
             fingerprint=new,
             replaces=replaces or now,
-            summary=f"{files} file{'s' if files > 1 else ''}",
+            summary=counted(files, "file"),
             data={"directory": versions.directory},
         )
 

@@ -14,6 +14,7 @@ from certrail.servers.dovecot.settings import DovecotSettings
 from certrail.servers.leaves import leaf_at
 from certrail.servers.splice import Splice
 from certrail.servers.target import FileTarget, Survey, Wanted, kind_of_key
+from certrail.words import counted
 
 _STARTTLS = {"imap": "imap", "pop3": "pop3", "submission": "smtp"}
 
@@ -44,7 +45,7 @@ class DovecotTarget(FileTarget):
         count = len(self.control.listeners())
         return (
             f"{self.control.version()} on {self.host.name}, {self.settings.config}: "
-            f"{count} listeners"
+            f"{counted(count, 'listener')}"
         )
 
     def sites(self) -> Iterator[Site]:

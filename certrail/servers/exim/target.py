@@ -13,6 +13,7 @@ from certrail.servers.exim.control import EximControl
 from certrail.servers.exim.settings import EximSettings
 from certrail.servers.pair import Found, Line, PairTarget, listen
 from certrail.servers.versions import Form, Versions
+from certrail.words import counted
 
 _CERTIFICATE, _KEY, _ADVERTISE = "tls_certificate", "tls_privatekey", "tls_advertise_hosts"
 _PORTS = {"smtp": "25", "submission": "587", "submissions": "465", "smtps": "465", "ssmtp": "465"}
@@ -51,7 +52,7 @@ class EximTarget(PairTarget):
         count = len(self._read().files)
         return (
             f"{self.control.version()} on {self.host.name}, {self.control.config}: "
-            f"{count} file{'s' if count > 1 else ''}"
+            f"{counted(count, 'file')}"
         )
 
     def listens(self) -> tuple[str, ...]:

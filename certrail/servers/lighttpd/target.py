@@ -15,6 +15,7 @@ from certrail.servers.lighttpd.settings import LighttpdSettings
 from certrail.servers.splice import Splice
 from certrail.servers.target import FileTarget, Survey, Wanted
 from certrail.servers.versions import Form
+from certrail.words import counted
 
 _PEM, _KEY = "ssl.pemfile", "ssl.privkey"
 
@@ -42,7 +43,7 @@ class LighttpdTarget(FileTarget):
         count = len(self._read().with_certificate())
         return (
             f"{self.control.version()} on {self.host.name}, {self.settings.config}: "
-            f"{count} certificates"
+            f"{counted(count, 'certificate')}"
         )
 
     def sites(self) -> Iterator[Site]:

@@ -165,7 +165,7 @@ def test_what_is_served_is_looked_at(shell: Shell) -> None:
         finding["code"] for finding in seen["findings"]
     }
     nobody = shell("endpoint", "scan", "127.0.0.1:9", code=1)
-    assert "1 of 1 addresses did not answer" in nobody.stdout
+    assert "1 of 1 address did not answer" in nobody.stdout
     assert "exit" not in nobody.stderr
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.integration.jobs.conftest import Shell
@@ -42,6 +45,31 @@ def test_a_dry_run_reports_and_changes_nothing(
     assert "there is no job dry" in shell("job", "show", "dry", code=2).stderr
     rows = shell.json("endpoint", "list", "--tag", endpoints.prefix)
     assert not any(row["job_name"] for row in rows)
+
+
+def test_a_dry_run_tells_of_a_ca_that_throttles(shell: Shell, endpoints: Estate) -> None:
+    """Whoever starts it tonight wants to know that it begins later, and how much."""
+    shell.apply(endpoints)
+    dry = ["job", "start", f"later-{endpoints.prefix}", "--filter", f"tag={endpoints.prefix}"]
+    until = datetime.now(UTC) + timedelta(minutes=10)
+    with psycopg.connect(shell.stack.database_url) as connection:
+        connection.execute(
+            "insert into budget_pauses (budget, until, why) values (%s, %s, 'too many orders')",
+            [f"ca:{endpoints.prefix}-ca", until],
+        )
+
+    told = shell.json(*dry, "--dry-run")
+    text = shell(*dry, "--dry-run").stdout
+    after = shell.json(*dry, "--at", "+1h", "--dry-run")
+
+    (pause,) = told["waits_for"]
+    assert (pause["budget"], pause["why"]) == (f"ca:{endpoints.prefix}-ca", "too many orders")
+    assert datetime.fromisoformat(told["expected_finish"]) > until
+    assert 0 < told["later_by_seconds"] <= 600
+    assert f"waits: {endpoints.prefix}-ca is left alone until" in text
+    assert re.search(r"expected to be over at .*, \d+ minutes? later because of that", text)
+    # By then it is left alone no more.
+    assert (after["waits_for"], after["later_by_seconds"]) == ([], 0)
 
 
 def test_an_endpoint_in_another_request_is_left_out_not_failed(
@@ -119,5 +147,5 @@ def test_a_job_that_nobody_can_take_part_in_is_refused(shell: Shell, endpoints: 
         "job", "start", f"none-{endpoints.prefix}", "--filter", f"tag={endpoints.prefix}", code=2
     )
 
-    assert "none of the 8 endpoints" in done.stderr
+    assert "none of 8 chosen endpoints" in done.stderr
     assert "not-configured" in done.stderr

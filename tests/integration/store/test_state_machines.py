@@ -543,6 +543,18 @@ class Jobs(RuleBasedStateMachine):
         job_ends.finish(self.job.id, status, "so it ended")
         if self.is_open:
             self.status, self.lease = status, Held()
+            self.dead_shards_are_nobodys()
+
+    @rule()
+    def repair_shards(self) -> None:
+        job_ends.free_shards()
+        if not self.is_open:
+            self.dead_shards_are_nobodys()
+
+    def dead_shards_are_nobodys(self) -> None:
+        for number, held in self.shards.items():
+            if held.expired:
+                self.shards[number] = Held()
 
     @precondition(lambda self: self.stopped)
     @rule()

@@ -34,7 +34,7 @@ def caddy(tmp_path: Path) -> Iterator[Caddy]:
 def test_the_block_opens_it(caddy: Caddy) -> None:
     """As a worker would, from stored settings."""
     with CaddyAdmin(url=caddy.url).connect() as one:
-        assert "1 certificates in its configuration" in one.check()
+        assert "1 certificate in its configuration" in one.check()
 
 
 def test_a_restart_with_resume_keeps_the_new_certificate(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.configuration.profile import Validation
-from certrail.jobs.budgets import Limit, expected, names, registered_domain, shares
+from certrail.jobs.budgets import Limit, Wave, expected, names, registered_domain, shares
 from certrail.model import Workflow
 
 
@@ -85,6 +85,60 @@ def test_the_expected_duration_is_that_of_what_holds_it_up(
     plans = [plan("www.example.org", public=False, target=None)] * sum(waves)
     budget = shares(plans, {"ca:le": limit})
 
-    found = expected(waves, budget, each=timedelta(seconds=10), concurrency=concurrency)
+    found = expected(
+        [Wave(size) for size in waves],
+        budget,
+        each=timedelta(seconds=10),
+        concurrency=concurrency,
+    )
 
     assert found == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("waves", "pauses", "seconds"),
+    [
+        pytest.param([Wave(20, {"ca:le": 20})], {}, 22, id="none"),
+        pytest.param([Wave(20, {"ca:le": 20})], {"ca:le": 60}, 82, id="everything waits"),
+        pytest.param([Wave(20, {"ca:le": 5})], {"ca:le": 60}, 72, id="a few wait"),
+        pytest.param([Wave(20, {"ca:le": 5})], {"ca:le": 5}, 22, id="it goes on before it matters"),
+        pytest.param([Wave(20)], {"ca:le": 60}, 22, id="of another job"),
+        pytest.param([Wave(20, {"ca:le": 20})], {"ca:le": -5}, 22, id="it has gone on by then"),
+        pytest.param(
+            [Wave(1, {"ca:le": 1}), Wave(20)], {"ca:le": 60}, 94, id="a canary holds up the rest"
+        ),
+        pytest.param(
+            [Wave(20), Wave(5, {"ca:le": 5})], {"ca:le": 15}, 34, id="over by the second wave"
+        ),
+    ],
+)
+def test_a_budget_that_pauses_holds_up_what_draws_on_it(
+    waves: list[Wave], pauses: dict[str, int], seconds: float
+) -> None:
+    """A job over a CA that throttles is over later, and that is told before it is started."""
+    found = expected(
+        waves,
+        [],
+        each=timedelta(seconds=10),
+        concurrency=10,
+        pauses={name: timedelta(seconds=wait) for name, wait in pauses.items()},
+    )
+
+    assert found == timedelta(seconds=seconds)
+
+
+def test_a_limit_counts_from_the_end_of_the_pause() -> None:
+    """Its places are free then, not before."""
+    plans = [plan("www.example.org", public=False, target=None)] * 100
+    budget = shares(plans, {"ca:le": Limit(5)})
+    waves = [Wave(100, {"ca:le": 100})]
+
+    found = expected(
+        waves,
+        budget,
+        each=timedelta(seconds=10),
+        concurrency=100,
+        pauses={"ca:le": timedelta(seconds=60)},
+    )
+
+    assert found == timedelta(seconds=260)

@@ -1,0 +1,14 @@
+"""Numbers in sentences for people."""
+
+from __future__ import annotations
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return *number* with what it counts, in the right form: "1 endpoint", "2 endpoints".
+
+    Args:
+        number: how many.
+        one: the words for one of them; a verb may belong to them.
+        many: the words for any other number; without it, *one* with an s.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
