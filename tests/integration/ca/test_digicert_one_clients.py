@@ -1,8 +1,12 @@
 """What other people's clients send to Trust Lifecycle Manager, and what they insist on.
 
-None of them runs here: they are in Go and shell. Their requests are written down as
-they write them, and what they check in a reply is checked, so that the imitation that
-our connector is tried against is one that they would work with:
+One runs here: a client that ``aiopenapi3`` makes of the API's published description. It
+builds requests and reads replies by it, so that a reply of the imitation which differs
+would end it.
+
+The others are in Go and shell. Their requests are written down as they write them, and
+what they check in a reply is checked, so that the imitation that our connector is tried
+against is one that they would work with:
 
 * DigiCert's Terraform provider: GitHub digicert/terraform-provider-digicert,
   ``internal/digicert/client.go`` and ``model/model.go``;
@@ -13,6 +17,10 @@ our connector is tried against is one that they would work with:
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -20,9 +28,11 @@ from uuid import uuid4
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs7
 
 from tests.integration.ca.issuing import csr_for
-from tests.support.digicert_one_api import DigicertOneApi, digicert_one_api
+from tests.support.digicert_one_api import PUBLISHED, DigicertOneApi, digicert_one_api
+from tests.support.own_environment import own_environment
 
 NAME = "www.example.test"
 
@@ -37,6 +47,77 @@ def api() -> Iterator[DigicertOneApi]:
 def client(api: DigicertOneApi) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"{api.url}/mpki/api", headers={"X-API-Key": api.key}) as opened:
         yield opened
+
+
+def test_a_client_made_of_the_description_goes_through_a_certificates_life(
+    api: DigicertOneApi,
+) -> None:
+    """Enrolment, renewal, a request that waits, search, revocation; wrong key, wrong profile."""
+    python = own_environment("aiopenapi3") / "bin" / "python"
+    program = PUBLISHED.with_name("run_openapi_client.py")
+    csrs = [csr_for(NAME) for _ in range(3)]
+    argv = [str(python), str(program), str(PUBLISHED), api.url, api.profile, api.slow_profile]
+
+    done = subprocess.run(
+        [*argv, NAME, *(each.pem for each in csrs)],
+        env={**os.environ, "API_KEY": api.key},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    first, second, third = (each.leaf for each in api.entries)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    serials = [f"{leaf.serial_number:X}" for leaf in (first, second)]
+    assert [each.lstrip("0") for each in told["serials"]] == serials
+    for leaf, csr in zip((first, second, third), csrs, strict=True):
+        assert leaf.public_key() == csr.parsed.public_key()
+        assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days >= 60
+    assert told["issued"][:2] == ["ISSUED", "x509"]
+    assert told["renewed"][:2] == ["ISSUED", "PKCS7"]
+    chain = x509.load_pem_x509_certificates(told["issued"][2].encode())
+    assert chain == [first, api.ca.intermediate, api.ca.root]
+    bag = pkcs7.load_pem_pkcs7_certificates(told["renewed"][2].encode())
+    assert set(bag) == {second, api.ca.intermediate, api.ca.root}
+    assert x509.load_der_x509_certificate(base64.b64decode(told["details"])) == first
+
+    assert told["pending"] == ["PENDING", False]
+    assert told["picked up"] == ["PENDING", "ISSUED"]
+    assert told["of the other profile"] == 1
+    revoked, good = told["serials"]
+    assert told["found"] == [[revoked, "revoked"], [good, "issued"]]
+    assert told["revoked"] == [[revoked, "revoked"]]
+    assert told["of nobody"] == []
+    assert [each.revoked for each in api.entries] == ["superseded", "", ""]
+
+    assert told["hello"].startswith("Hello from DigiCert ONE")
+    assert told["profile"] == "Active"
+    assert told["wrong key"] == [["401", "invalid_api_key"]] * 2
+    assert told["no profile"] == [["403", "no_access"]] * 2
+    assert told["not a CSR"] == ["400", "invalid_csr"]
+    assert told["again"] == ["400", "invalid_request"]
+    assert told["no request"] == told["no certificate"] == ["404", "resource_not_found"]
+
+
+def test_an_imitation_that_differs_from_the_description_is_found_out(
+    api: DigicertOneApi, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word, a moment and a field that the description has not: each is owned up to."""
+    body = terraform(api, csr_for(NAME).pem, api.profile, "x509")
+    serial = client.post("/v1/certificate", json=body).json()["serial_number"]
+    described = api._details
+    for change in ({"status": "ISSUED"}, {"valid_to": "tomorrow"}, {"names": [NAME]}):
+        with monkeypatch.context() as patch:
+            patch.setattr(api, "_details", lambda e, c=change: {**described(e), **c})
+            for path in (f"/v1/certificate/{serial}", "/v1/certificate-search"):
+                reply = client.get(path)
+                assert reply.status_code == 500, change
+                assert reply.json()["errors"][0]["code"] == "not_as_described"
+
+    assert client.get(f"/v1/certificate/{serial}").status_code == 200
 
 
 def terraform(api: DigicertOneApi, csr: str, profile: str, form: str) -> dict[str, Any]:
