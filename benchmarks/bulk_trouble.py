@@ -17,8 +17,18 @@ import time
 from typing import Any
 
 import httpx
+import psycopg
 
-from benchmarks.jobs import CONCURRENCY, World, say, shard_of, span, until_over, world
+from benchmarks.jobs import (
+    CONCURRENCY,
+    World,
+    say,
+    shard_of,
+    span,
+    status_of,
+    until_over,
+    world,
+)
 from benchmarks.options import Options
 from certrail.model import Workflow
 from certrail.tracker import STEPS, task_run_name
@@ -66,8 +76,9 @@ def _disturb(there: World, count: int) -> str:
     """Pause, resume and kill while the job runs; returns what was done when."""
     at = _wait_for(there, count // 5)
     there.run("job", "pause", _JOB)
-    while there.json("job", "show", _JOB)["status"] != "paused":
-        time.sleep(0.5)
+    with psycopg.connect(there.installation.database_url, autocommit=True) as connection:
+        while status_of(connection, _JOB) != "paused":
+            time.sleep(0.5)
     rests = there.json("job", "show", _JOB)["counts"]
     time.sleep(3)
     still = there.json("job", "show", _JOB)["counts"]
@@ -82,14 +93,19 @@ def _disturb(there: World, count: int) -> str:
 
 
 def _wait_for(there: World, least: int) -> int:
-    while True:
-        shown = there.json("job", "show", _JOB)
-        counts = shown["counts"]
-        if (over := int(counts["successful"] + counts["failed"])) >= least:
-            return over
-        if shown["status"] not in ("scheduled", "running"):
-            raise SystemExit(f"the job is {shown['status']} with {over} over: {shown['stopped']}")
-        time.sleep(0.5)
+    query = """
+      select count(*) from requests where ended_at is not null
+        and job_id = (select id from jobs where name = %s)
+    """
+    with psycopg.connect(there.installation.database_url, autocommit=True) as connection:
+        while True:
+            row = connection.execute(query, [_JOB]).fetchone()
+            assert row is not None
+            if (over := int(row[0])) >= least:
+                return over
+            if (status := status_of(connection, _JOB)) not in ("scheduled", "running"):
+                raise SystemExit(f"the job is {status} with {over} over")
+            time.sleep(0.5)
 
 
 def _found(there: World, shown: dict[str, Any], bad: set[str]) -> list[tuple[str, str, bool]]:

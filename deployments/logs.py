@@ -1,9 +1,10 @@
-"""The log of a worker: plain lines, and none that says once more what was said.
+"""The log of a worker: plain lines, none that says once more what was said, no false errors.
 
 Prefect's console handler lays out and colours each line for a terminal, at a
 price that a bulk job feels; a worker's log goes into a file or the journal.
 Its line ``Finished in state Completed('…')`` for a task repeats the line of
-the step.
+the step. And every end but ``Completed`` is an error to Prefect, also that of a
+run which only waits and comes back.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import logging
 from prefect.logging.handlers import PrefectConsoleHandler
 
 _REPEATED = ("Finished in state Completed(", "Finished in state Skipped(")
+_WAITS = ("type=SCHEDULED)", "type=PAUSED)")
 
 
 def simplify() -> None:
-    """Apply both to the loggers that Prefect has set up; safe to call again."""
+    """Apply this to the loggers that Prefect has set up; safe to call again."""
     known = logging.root.manager.loggerDict.values()
     for logger in (logging.root, *(one for one in known if isinstance(one, logging.Logger))):
         for handler in list(logger.handlers):
@@ -24,6 +26,7 @@ def simplify() -> None:
                 logger.removeHandler(handler)
                 logger.addHandler(_plain(handler))
     logging.getLogger("prefect.task_runs").addFilter(_says_something_new)
+    logging.getLogger("prefect.flow_runs").addFilter(_waiting_is_no_error)
 
 
 def _plain(handler: PrefectConsoleHandler) -> logging.Handler:
@@ -37,3 +40,10 @@ def _plain(handler: PrefectConsoleHandler) -> logging.Handler:
 
 def _says_something_new(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_REPEATED)
+
+
+def _waiting_is_no_error(record: logging.LogRecord) -> bool:
+    text = str(record.msg)
+    if text.startswith("Finished in state ") and text.endswith(_WAITS):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True

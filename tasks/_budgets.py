@@ -32,6 +32,7 @@ _IDLE_SECONDS = 2.0
 _BATCH = 16
 _SHORTEST_WAIT = 0.5
 _LONGEST_WAIT = 10.0
+_LOOK_SECONDS = 30.0  # an operator may have set the limit anew
 
 
 @dataclass(slots=True)
@@ -82,9 +83,10 @@ class Budget:
         self._leases: list[_Lease] = []
         self._wanted = 0
         self._not_before = 0.0
-        self._batch = _BATCH
-        self._decays: bool | None = None
+        self._batch = self._largest = _BATCH
+        self._decays = False
         self._is_open = False
+        self._look_at = 0.0
 
     def try_take(self) -> bool:
         """Take a slot that is here; otherwise note that one is wanted."""
@@ -121,6 +123,8 @@ class Budget:
         """Renew what is used, give back what is idle, get what is wanted. Errors are for later."""
         wanted, self._wanted = self._wanted, 0
         try:
+            if self._is_open and time.monotonic() >= self._look_at:
+                await self._look()
             await self._renew()
             await self._return_idle(wanted)
             if wanted and not self.has_free() and time.monotonic() >= self._not_before:
@@ -138,8 +142,9 @@ class Budget:
         self._leases = []
 
     async def _get(self, slots: int) -> None:
-        if self._decays is None:
+        if time.monotonic() >= self._look_at:
             await self._look()
+            slots = min(slots, self._batch)
         if self._is_open:
             return
         try:
@@ -153,6 +158,8 @@ class Budget:
                 self._leases.append(_Lease(UUID(reply.json()["lease_id"]), slots))
         except httpx.HTTPStatusError as exc:
             if exc.response.status_code != httpx.codes.LOCKED:
+                # More than the limit has now, say, which Prefect refuses for good.
+                self._look_at = 0.0
                 raise
             # So many are not free at once; fewer may be.
             self._batch = max(1, slots // 2)
@@ -160,14 +167,16 @@ class Budget:
             if slots == 1:
                 self._not_before = time.monotonic() + min(_LONGEST_WAIT, max(_SHORTEST_WAIT, wait))
         else:
-            self._batch = _BATCH
+            self._batch = self._largest
 
     async def _look(self) -> None:
         """Learn what kind of limit it is."""
         found = await look(self._client, self.name)
         self._decays = found.kind is Kind.RATE
         self._is_open = found.kind is Kind.OPEN
-        self._batch = max(1, min(_BATCH, found.slots))
+        self._largest = max(1, min(_BATCH, found.slots))
+        self._batch = min(self._batch, self._largest)
+        self._look_at = time.monotonic() + _LOOK_SECONDS
 
     async def _renew(self) -> None:
         now = time.monotonic()

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.states import Failed, Scheduled
 
 from deployments.logs import simplify
 
@@ -47,3 +48,20 @@ def test_the_end_of_a_step_is_told_once(log: io.StringIO, monkeypatch: pytest.Mo
         steps.warning(line)
 
     assert said == ["Finished in state Failed('no')"]
+
+
+def test_a_run_that_comes_back_is_no_error(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect logs every end but Completed as an error, also that of a run which only waits."""
+    runs = logging.getLogger("prefect.flow_runs")
+    levels: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: levels.append(record.levelname)  # type: ignore[method-assign]
+    monkeypatch.setattr(runs, "handlers", [handler])
+    monkeypatch.setattr(runs, "propagate", False)
+
+    for state in (Scheduled(name="AwaitingPlace", message="a place"), Failed(message="no")):
+        runs.error(f"Finished in state {state}")
+
+    assert levels == ["INFO", "ERROR"]
