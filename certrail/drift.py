@@ -39,3 +39,18 @@ def judge(served: Sequence[str], *, ours: str, told: str, is_busy: bool) -> Drif
     if known is not None:
         return Drift(known, told)
     return Drift(foreign[0]) if is_busy else Drift(foreign[0], served[foreign[0]], is_new=True)
+
+
+def not_looked_at(location: str, addresses: Sequence[str], target: str | None) -> str | None:
+    """Return why nobody looks at an endpoint by itself, None if somebody does.
+
+    What a store holds costs calls of its vendor's interface with its credentials, so it is
+    read back by requests and not each hour.
+    """
+    if addresses or "/" not in location:
+        return None
+    where = target or "its target"
+    return (
+        f"there is nothing to connect to: what {where} holds is read back and compared at each "
+        "request, not in between. Where something serves it, give that one's `address`."
+    )

@@ -109,8 +109,8 @@ def described() -> tuple[Described, ...]:
 
 async def bootstrap() -> None:
     """Bring the server that Prefect's settings name to what this version needs."""
+    await make_pools()
     async with get_client() as client:
-        await asyncio.gather(*(_pool(client, name) for name in POOLS))
         await asyncio.gather(*(_limit(client, name, slots) for name, slots in LIMITS.items()))
         present = {(d.name, d.entrypoint): d for d in await _deployed(client)}
         await asyncio.gather(
@@ -121,6 +121,12 @@ async def bootstrap() -> None:
         )
         await automations.make(client, _watched(), await _deployed(client))
         await _block_types(client)
+
+
+async def make_pools() -> None:
+    """Make the work pools that do not exist yet."""
+    async with get_client() as client:
+        await asyncio.gather(*(_pool(client, name) for name in POOLS))
 
 
 def _watched() -> list[Watched]:
@@ -262,7 +268,10 @@ def _schedule(raw: dict[str, Any]) -> DeploymentScheduleCreate:
     elif "rrule" in raw:
         timing = RRuleSchedule(rrule=raw["rrule"], timezone=raw.get("timezone"))
     elif "interval" in raw:
-        timing = IntervalSchedule(interval=raw["interval"], timezone=raw.get("timezone"))
+        # Without an anchor Prefect takes now, and deployed again is another schedule.
+        timing = IntervalSchedule.model_validate(
+            {key: raw[key] for key in ("interval", "anchor_date", "timezone") if key in raw}
+        )
     else:
         raise InvalidRequest(f"prefect.yaml: a schedule is neither cron, interval nor rrule: {raw}")
     return DeploymentScheduleCreate(

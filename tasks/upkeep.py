@@ -58,22 +58,65 @@ async def follow_prefect() -> int:
     listed = await in_thread(request_schedule.scheduled, _FOLLOWED)
     async with get_client() as client:
         seen = await runs_by_id(client, [r.flow_run_id for r in listed if r.flow_run_id])
-    for request in listed:
-        run = seen.get(request.flow_run_id) if request.flow_run_id else None
-        if run is not None and run.state is not None and run.state.name == AWAITING_PLACE:
-            continue  # nobody moved it: it began, and a budget was used up
-        verdict = follow(_seen(run), scheduled_at=request.scheduled_at, told_at=request.told_at)
-        if verdict is Follow.CANCEL:
-            await in_thread(_cancelled, request)
-        elif verdict is Follow.ADOPT and run is not None and run.state is not None:
-            at = run.state.state_details.scheduled_time
-            assert at is not None
-            await in_thread(request_schedule.adopt, request.id, _plain(at), _IN_PREFECT)
-        else:
-            continue
-        changed += 1
-        get_run_logger().info("%s: %s in Prefect", request.location, verdict)
+        for request in listed:
+            run = seen.get(request.flow_run_id) if request.flow_run_id else None
+            if run is not None and run.state is not None and run.state.name == AWAITING_PLACE:
+                continue  # nobody moved it: it began, and a budget was used up
+            verdict = follow(_seen(run), scheduled_at=request.scheduled_at, told_at=request.told_at)
+            if verdict is Follow.LEAVE or run is None:
+                continue
+            if verdict is Follow.CANCEL:
+                verdict = await _cancelled(client, request, run)
+            else:
+                await in_thread(request_schedule.adopt, request.id, _begins(run), _IN_PREFECT)
+            changed += 1
+            get_run_logger().info("%s: %s in Prefect", request.location, verdict)
     return changed
+
+
+async def _cancelled(client: PrefectClient, request: Request, run: FlowRun) -> Follow:
+    """Cancel a request whose *run* somebody cancelled; or move it, if they copied it before.
+
+    Prefect's pages have no field for the time of a run. What they have is *Copy to new
+    run*, with a time, and then *Cancel*. The copy has neither the name of the request's run
+    nor its labels, nor waits it for the executor that reaches the target: it is replaced.
+    """
+    if (copy := await _copied(client, request, run)) is None:
+        await in_thread(_cancel, request)
+        return Follow.CANCEL
+    at = _begins(copy)
+    again = await in_thread(_run_instead, request, copy, at)
+    # The copy goes last: a turn that dies in between does all of this again.
+    await in_thread(request_schedule.adopt, request.id, at, _IN_PREFECT, flow_run_id=again)
+    await client.delete_flow_run(copy.id)
+    return Follow.ADOPT
+
+
+def _run_instead(request: Request, copy: FlowRun, at: datetime) -> UUID:
+    with _prefect.runs() as opened:
+        return opened.start(request, key=f"{request.id}-{copy.id}", at=at)
+
+
+async def _copied(client: PrefectClient, request: Request, run: FlowRun) -> FlowRun | None:
+    """Return another run of the same request that is still to begin."""
+    if run.deployment_id is None:
+        return None
+    offset = 0
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+            ),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id])),
+            limit=_PAGE,
+            offset=offset,
+        )
+        for other in page:
+            if other.parameters.get("request_id") == str(request.id) and other.id != run.id:
+                return other
+        if len(page) < _PAGE:
+            return None
+        offset += _PAGE
 
 
 @task(
@@ -164,11 +207,18 @@ def _seen(run: FlowRun | None) -> RunSeen:
     return RunSeen(run.state.type.value, _plain(at) if at else None)
 
 
+def _begins(run: FlowRun) -> datetime:
+    assert run.state is not None
+    at = run.state.state_details.scheduled_time
+    assert at is not None
+    return _plain(at)
+
+
 def _plain(moment: Any) -> datetime:
     return datetime.fromtimestamp(moment.timestamp(), UTC)
 
 
-def _cancelled(request: Request) -> None:
+def _cancel(request: Request) -> None:
     request_ends.finish(request.id, "", Status.CANCELLED, because="operator")
     audit.note_now(_IN_PREFECT, "request.cancel", str(request.id), {"location": request.location})
 

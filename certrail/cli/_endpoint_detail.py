@@ -10,6 +10,7 @@ import click
 
 from certrail.cli import _columns
 from certrail.cli._output import is_terminal, local, style_of
+from certrail.drift import not_looked_at
 from certrail.log import plain
 from certrail.store.inventory import Detail
 from certrail.store.request_view import RequestView, time_text
@@ -56,6 +57,7 @@ def to_json(found: Detail, last: RequestView | None, ui_url: str) -> dict[str, A
         "request": last.to_json() if last else None,
         "observed": dict(found.observed) if found.observed else None,
         "observed_at": time_text(found.observed_at),
+        "not_looked_at": not_looked_at(row.location, found.addresses, row.target),
         "created_at": time_text(found.created_at),
         "updated_at": time_text(found.updated_at),
     }
@@ -87,6 +89,11 @@ def _sections(found: Detail, last: RequestView | None) -> Iterator[tuple[str, _L
             ("server name", plain(found.sni or ""), ""),
             ("STARTTLS", plain(found.starttls or ""), ""),
             ("tags", plain(" ".join(row.tags)), ""),
+            (
+                "not looked at",
+                plain(not_looked_at(row.location, found.addresses, row.target) or ""),
+                "",
+            ),
         ],
     )
     if row.fingerprint:

@@ -152,7 +152,9 @@ class Runs:
             # Only the executor that reaches the target takes from this queue.
             work_queue_name=request.plan.executor,
             labels=labels(request),
-            state=Scheduled(scheduled_time=moment(at or request.scheduled_at)),
+            state=Scheduled(
+                scheduled_time=moment(at or request.scheduled_at), message=request.reason.message
+            ),
         )
         if request.status is Status.APPROVAL_PENDING:
             self._client.set_flow_run_state(run.id, approval_state(request), force=True)
@@ -174,7 +176,7 @@ class Runs:
             new: State[Any] = (
                 AwaitingRetry(scheduled_time=at, message="tried again by the renewal policy")
                 if again
-                else Scheduled(scheduled_time=at)
+                else Scheduled(scheduled_time=at, message=request.reason.message)
             )
             self._client.set_flow_run_state(request.flow_run_id, new, force=True)
         except ObjectNotFound:

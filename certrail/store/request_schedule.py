@@ -34,16 +34,18 @@ def scheduled(limit: int) -> list[Request]:
     return list({row.id: read(row) for row in rows}.values())
 
 
-def adopt(request_id: UUID, at: datetime, actor: str) -> bool:
+def adopt(request_id: UUID, at: datetime, actor: str, *, flow_run_id: UUID | None = None) -> bool:
     """Take over the moment that an operator gave a scheduled request in Prefect.
 
-    From now on nothing else moves it. Returns whether it was still scheduled.
+    From now on nothing else moves it. With *flow_run_id* that run carries it, no longer the one
+    before. Returns whether it was still scheduled.
     """
+    run = {} if flow_run_id is None else {"flow_run_id": flow_run_id}
     with transaction() as connection:
         row = connection.execute(
             update(requests)
             .where(requests.c.id == request_id, requests.c.status == Status.AUTOMATION_SCHEDULED)
-            .values(scheduled_at=at, told_at=at, is_pinned=True)
+            .values(scheduled_at=at, told_at=at, is_pinned=True, **run)
             .returning(requests.c.id)
         ).first()
         if row is not None:

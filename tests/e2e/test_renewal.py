@@ -147,7 +147,10 @@ def test_left_alone_it_renews_again_and_again_without_a_bad_handshake(scene: Sce
 
 @pytest.mark.timeout(600)
 def test_what_an_operator_does_to_a_scheduled_renewal_in_prefect_holds(scene: Scene) -> None:
-    """Moved or cancelled there, through the API that Prefect's pages use."""
+    """Moved or cancelled there, by the calls that Prefect's pages make.
+
+    They have no field for a run's time: *Copy to new run* with a time, then *Cancel*.
+    """
     for name in ("moved", "cancelled"):
         scene.cli("request", "start", f"{name}.example.test:443", "--wait")
     moved = scene.await_request("moved", action="renew", status="automation-scheduled")
@@ -156,7 +159,10 @@ def test_what_an_operator_does_to_a_scheduled_renewal_in_prefect_holds(scene: Sc
     wait_for(lambda: bool(scene.request("moved")["flow_run_id"]), "a run for it", within=60)
     wait_for(lambda: bool(scene.request("cancelled")["flow_run_id"]), "a run for it", within=60)
     moved, cancelled = scene.request("moved"), scene.request("cancelled")
-    assert scene.api.read(moved["flow_run_id"])["state_type"] == "SCHEDULED"
+    run = scene.api.read(moved["flow_run_id"])
+    assert run["state_type"] == "SCHEDULED"
+    # Under *Details* on the run's page: why it is renewed, and why then.
+    assert run["state"]["message"] == moved["reason"]["message"] != ""
     to = datetime.now(UTC) + timedelta(hours=2)
 
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": to.isoformat()}}
@@ -170,6 +176,16 @@ def test_what_an_operator_does_to_a_scheduled_renewal_in_prefect_holds(scene: Sc
         return abs(found - to) < timedelta(seconds=2)
 
     wait_for(adopted, "our record follows", within=90)
+    to += timedelta(hours=1)
+    run = scene.api.read(moved["flow_run_id"])
+    copy = scene.api.post(
+        f"/deployments/{run['deployment_id']}/create_flow_run",
+        parameters=run["parameters"],
+        state={"type": "SCHEDULED", "state_details": {"scheduled_time": to.isoformat()}},
+    )["id"]
+    scene.api.set_state(moved["flow_run_id"], "CANCELLING")
+    wait_for(adopted, "our record follows the copy", within=90)
+    wait_for(lambda: not _exists(scene, copy), "there is one run for one request", within=90)
     wait_for(
         lambda: datetime.now(UTC) > due + timedelta(seconds=3 * EVERY_SECONDS),
         "the first moment is over",
@@ -177,8 +193,9 @@ def test_what_an_operator_does_to_a_scheduled_renewal_in_prefect_holds(scene: Sc
     )
     assert adopted()
     assert scene.request("moved")["request_id"] == moved["request_id"]
-    run = scene.api.read(moved["flow_run_id"])
-    assert run["state_type"] == "SCHEDULED"
+    run = scene.api.read(scene.request("moved")["flow_run_id"])
+    assert (run["state_type"], run["name"]) == ("SCHEDULED", "renew moved.example.test:443")
+    assert abs(datetime.fromisoformat(run["expected_start_time"]) - to) < timedelta(seconds=2)
     assert scene.request("cancelled")["request_id"] == cancelled["request_id"]
     assert scene.request("cancelled")["status"] == "cancelled"
     told = scene.cli("audit", "list", "--json")
@@ -192,6 +209,10 @@ def test_what_an_operator_does_to_a_scheduled_renewal_in_prefect_holds(scene: Sc
         return ("renew", "automation-successful") in {(r["action"], r["status"]) for r in made}
 
     wait_for(renewed, "renewed after all", within=150)
+
+
+def _exists(scene: Scene, run: str) -> bool:
+    return bool(scene.api.post("/flow_runs/filter", flow_runs={"id": {"any_": [run]}}))
 
 
 @pytest.mark.timeout(600)

@@ -97,6 +97,7 @@ class Fleet:
         away: who does not answer, and when.
         orders: what the CAs signed.
         asked: runs that began in each clock hour at each CA, those that failed included.
+        held: runs that had to wait for an agent that was away.
         gaps: locations that served an expired certificate, with when it ended and was replaced.
     """
 
@@ -105,6 +106,7 @@ class Fleet:
     orders: list[Ordered] = field(default_factory=list)
     asked: Counter[tuple[str, int]] = field(default_factory=Counter)
     gaps: list[tuple[str, datetime, datetime]] = field(default_factory=list)
+    held: set[UUID] = field(default_factory=set)
     failures: int = 0
     waited: int = 0
     _serial: int = 0
@@ -199,6 +201,7 @@ class Fleet:
             for row in rows:
                 at = max(row.scheduled_at, since)
                 if self._is_away(row.target, at):
+                    self.held.add(row.id)
                     continue
                 self.set(at)
                 self._run(request_runs.take(row.id, "agent", _LEASE), row.criticality)

@@ -90,6 +90,7 @@ def test_one_endpoint(shell: Shell) -> None:
     assert found["automation"]["settings"]["ca"] == "cli-pebble"
     assert found["automation"]["settings"]["trust_pem"] is True
     assert found["server_settings"]["site"] == "wait.cli.example.test"
+    assert found["not_looked_at"] is None
     assert "profile            cli-public-web" in shell("endpoint", "show", location).stdout
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +13,7 @@ import psycopg
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
+from tests.support.mail_server import MailServer, Received, mail_server
 from tests.support.process import wait_for
 
 
@@ -256,3 +259,57 @@ def test_one_event_tells_of_the_whole_job(shell: Shell, endpoints: Estate) -> No
 
     assert [event for event, _ in events] == ["certrail.job.started", "certrail.job.completed"]
     assert events[-1][1]["counts"]["successful"] == 8
+
+
+def test_a_job_over_its_threshold_is_told_by_one_mail(shell: Shell, endpoints: Estate) -> None:
+    """Prefect's automation sees it: people hear of the job once, and of each failure once."""
+    shell.apply(endpoints, broken=endpoints.names)
+    name = f"told-{endpoints.prefix}"
+    send = shell.api.get("/deployments/name/send-notifications/every-minute")["id"]
+    with mail_server() as mail, _told_by(shell, endpoints, mail):
+        ended = shell.json(
+            "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--wave", "2",
+            "--max-failures", "1", "--wait", code=1,
+        )  # fmt: skip
+
+        subject = f"[Certrail] Bulk automation job failed: {name}"
+
+        def mails() -> list[Received]:
+            found = list(mail.received)
+            return [one for one in found if endpoints.prefix in f"{one.subject}{one.text}"]
+
+        wait_for(lambda: any(one.subject == subject for one in mails()), "its mail", within=90)
+        # Whatever else would be told is told by the next turn at the latest.
+        shell.api.wait(shell.api.run(send), "COMPLETED")
+        received = mails()
+
+    assert ended["stopped"]["code"] == "too-many-failures"
+    (told,) = [one for one in received if one.subject == subject]
+    assert ended["counts"]["failed"] == 2
+    assert len({one.subject for one in received}) == len(received) == 1 + 2
+    assert told.recipients == ("ops@example.test",)
+    for part in (told.text, told.html):
+        assert "2 failed" in part
+        assert f"certrail job retry {name}" in part
+        assert f"/runs/flow-run/{ended['flow_run_id']}" in part
+
+
+@contextmanager
+def _told_by(shell: Shell, endpoints: Estate, mail: MailServer) -> Iterator[None]:
+    """Let the installation write to its operators, through *mail*."""
+    connector = {
+        "name": f"{endpoints.prefix}-mail",
+        "type": "notifier-smtp",
+        "host": "127.0.0.1",
+        "port": mail.port,
+        "security": "none",
+        "sender": "certrail@example.test",
+    }
+    rules = {"email": ["ops@example.test"], "mail": connector["name"]}
+    whole = {"connectors": [connector], "notifications": rules}
+    shell("apply", "-f", str(endpoints.write(whole)))
+    try:
+        yield
+    finally:
+        nobody: dict[str, Any] = {"notifications": {"email": [], "channels": []}}
+        shell("apply", "-f", str(endpoints.write(nobody)))

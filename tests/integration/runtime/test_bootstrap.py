@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from certrail.cli._server import POOL_TYPE, POOLS
+import psycopg
+
+from certrail.cli._server import POOL_TYPE, POOLS, asyncpg_url
+from certrail.postgres import EmbeddedPostgres
 from deployments.bootstrap import described
 from tests.support.prefect_api import PrefectApi
-from tests.support.process import wait_for
-from tests.support.stack import ROOT, Stack
+from tests.support.process import free_port, running, wait_for
+from tests.support.stack import ROOT, Stack, environment
 
 TOYS = "tests.support.toy_flows"
+PREFECT = os.fspath(Path(sys.executable).with_name("prefect"))
 
 
 def _run(installation: Stack, *command: str) -> subprocess.CompletedProcess[str]:
@@ -88,24 +95,94 @@ def test_a_second_time_changes_nothing(installation: Stack, api: PrefectApi) -> 
     api.patch(f"/deployments/{scheduled['id']}/schedules/{schedule}", active=True)
 
 
-def test_prefects_own_command_deploys_the_same(installation: Stack, api: PrefectApi) -> None:
-    """Who runs Prefect already deploys by its command, into the pools that exist."""
-    _run(installation, sys.executable, "-m", "deployments.bootstrap")
-    before = _deployments(api)
-    prefect = Path(sys.executable).with_name("prefect")
-    # Some are not there yet, as on a new server; runs of requests belong to none of them.
-    for gone in ("report.report", "inventory_scan.scan_inventory", "report.make_saved_report"):
-        api.delete(f"/deployments/{before[f'flows.{gone}']['id']}")
-    try:
-        done = _run(installation, os.fspath(prefect), "--no-prompt", "deploy", "--all")
-        assert done.returncode == 0, done.stdout + done.stderr
-        after = _deployments(api)
-    finally:
-        again = _run(installation, sys.executable, "-m", "deployments.bootstrap")
+def test_prefects_own_command_sets_a_new_server_up_the_same(
+    installation: Stack, api: PrefectApi, postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """Who runs Prefect already deploys by its command, on a server that has nothing yet."""
+    with _bare_server(postgres, tmp_path) as (bare, env):
+        assert bare.post("/deployments/filter") == bare.post("/work_pools/filter") == []
 
-    assert again.returncode == 0, again.stderr
-    assert {name: _described(one) for name, one in after.items()} == {
-        name: _described(one) for name, one in before.items()
+        _deploy_all(env)
+        first = _everything(bare)
+        _deploy_all(env)
+        second = _everything(bare)
+
+    for what, before in first.items():
+        for key, one in before.items():
+            assert second[what][key] == one
+        assert second[what].keys() == before.keys()
+    up = _everything(api)
+    assert set(first["deployments"]) == {(one.entrypoint, one.name) for one in described()}
+    for what, alike in (("deployments", _described), ("pools", _pool), ("queues", _queue)):
+        ours = {key: alike(one) for key, one in first[what].items()}
+        # Beside these, workers of the other server have queues of their own.
+        assert ours == {key: alike(up[what][key]) for key in ours}, what
+    assert (
+        {pool for (pool,) in first["pools"]} == {pool for pool, _ in first["queues"]} == set(POOLS)
+    )
+
+
+@contextmanager
+def _bare_server(
+    postgres: EmbeddedPostgres, folder: Path
+) -> Iterator[tuple[PrefectApi, dict[str, str]]]:
+    """Run Prefect's own server; yield its API, and an environment that leads there."""
+    name = f"bare_{secrets.token_hex(6)}"
+    address = postgres.url("postgres")
+    port = free_port()
+    env = environment(folder) | {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": asyncpg_url(postgres.url(name)),
+    }
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f'create database "{name}"')
+    try:
+        with (
+            closing(PrefectApi(env["PREFECT_API_URL"])) as bare,
+            running(
+                [PREFECT, "server", "start", "--port", str(port)],
+                log=folder / "bare.log",
+                ready=bare.answers,
+                env=env,
+                within=90,
+            ),
+        ):
+            yield bare, env
+    finally:
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(f'drop database "{name}" with (force)')
+
+
+def _deploy_all(env: dict[str, str]) -> None:
+    done = subprocess.run(
+        [PREFECT, "--no-prompt", "deploy", "--all"],
+        env=env, cwd=ROOT, text=True, capture_output=True, check=False, timeout=300,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _everything(api: PrefectApi) -> dict[str, dict[Any, Any]]:
+    """Return deployments, pools and their queues; without what workers change all the time."""
+    moving = ("updated", "status", "last_polled")
+    entrypoints = {entry.entrypoint for entry in described()}
+
+    def still(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {key: still(one) for key, one in found.items() if key not in moving}
+        return [still(one) for one in found] if isinstance(found, list) else found
+
+    def by(found: list[dict[str, Any]], *names: str) -> dict[Any, Any]:
+        return {tuple(one[name] for name in names): still(one) for one in found}
+
+    deployments = api.post("/deployments/filter")
+    return {
+        "deployments": by(
+            [one for one in deployments if one["entrypoint"] in entrypoints], "entrypoint", "name"
+        ),
+        "pools": by(api.post("/work_pools/filter"), "name"),
+        "queues": by(api.post("/work_queues/filter"), "work_pool_name", "name"),
     }
 
 
@@ -113,15 +190,22 @@ def _described(deployment: dict[str, Any]) -> dict[str, Any]:
     """What a deployment says of when, where and how often its flow runs."""
     kept = ("name", "work_pool_name", "tags", "parameters", "paused", "concurrency_options")
     limit = deployment["global_concurrency_limit"]
-    schedules = [
-        {k: v for k, v in one["schedule"].items() if k != "anchor_date"} | {"on": one["active"]}
-        for one in deployment["schedules"]
-    ]
+    schedules = [one["schedule"] | {"on": one["active"]} for one in deployment["schedules"]]
     return {
         **{key: deployment[key] for key in kept},
         "limit": limit and limit["limit"],
         "schedules": schedules,
     }
+
+
+def _pool(pool: dict[str, Any]) -> dict[str, Any]:
+    kept = ("name", "type", "base_job_template", "is_paused", "concurrency_limit")
+    return {key: pool[key] for key in kept}
+
+
+def _queue(queue: dict[str, Any]) -> dict[str, Any]:
+    kept = ("name", "work_pool_name", "is_paused", "concurrency_limit", "priority")
+    return {key: queue[key] for key in kept}
 
 
 def test_runs_missed_while_nobody_worked_do_not_pile_up(

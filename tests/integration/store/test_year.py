@@ -64,6 +64,7 @@ def test_months_of_a_fleet(fleet: Fleet) -> None:
     fleet.pass_time(CA_AWAY + 3 * DAY, 4 * HOUR)
     assert fleet.failures, "nobody noticed that the CA was away"
     fleet.pass_time(AGENT_AWAY + 7 * DAY, DAY)
+    assert fleet.held, "nothing had to wait for the agent"
     fleet.pass_time(AGENT_AWAY + 8 * DAY, 2 * HOUR)
     fleet.pass_time(SURGE, DAY)
     calm = list(fleet.orders)
@@ -112,4 +113,5 @@ def _told(fleet: Fleet, calm: list[Ordered], surge: list[Ordered]) -> str:
     lines.append(f"most attempts in an hour at a CA: {max(fleet.asked.values())} of {PER_HOUR}")
     lines.append(f"surge: {len(surge)} certificates in {surge[-1].at - SURGE}")
     lines.append(f"attempts while the CA was away: {fleet.failures}")
+    lines.append(f"renewals that waited for the agent: {len(fleet.held)}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from certrail.drift import Drift, judge
+from certrail.drift import Drift, judge, not_looked_at
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,22 @@ from certrail.drift import Drift, judge
 def test_drift(served: list[str], ours: str, told: str, is_busy: bool, expected: Drift) -> None:
     """Told once for each change, never for what a request of ours is doing."""
     assert expected == judge(served, ours=ours, told=told, is_busy=is_busy)
+
+
+@pytest.mark.parametrize(
+    ("location", "addresses", "is_looked_at"),
+    [
+        ("www.example.test:443", [], True),
+        ("www.example.test:443", ["10.0.0.1:443"], True),
+        ("vault/secret/www", [], False),
+        ("vault/secret/www", ["10.0.0.1:443"], True),
+    ],
+)
+def test_what_nobody_looks_at_says_so(
+    location: str, addresses: list[str], is_looked_at: bool
+) -> None:
+    """Else silence looks as if all were well."""
+    said = not_looked_at(location, addresses, "vault")
+
+    assert (said is None) == is_looked_at
+    assert said is None or "vault holds is read back" in said
