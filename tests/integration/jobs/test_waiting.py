@@ -8,6 +8,7 @@ from typing import Any
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
+from tests.support.process import wait_for
 
 ALWAYS = [
     {"start": "00:00", "end": "12:00", "timezone": "UTC"},
@@ -49,6 +50,31 @@ def test_a_job_asks_for_approvals_and_goes_on_with_each_answer(
     members = shell.members(name, "COMPLETED")
     assert {run["name"] for run in members} >= {f"enroll {first}"}
     must_agree(shell.stack, job=name)
+
+
+def test_resume_in_prefects_pages_approves_where_anybody_may(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """Whoever sits before the run need not open a terminal; who did it is on record."""
+    whole = endpoints.configuration(approval={"by": "anyone"})
+    whole["endpoints"] = whole["endpoints"][:1]
+    shell("apply", "-f", str(endpoints.write(whole)))
+    made = shell.json("request", "start", endpoints.locations()[0])
+    request = made["request_id"]
+    assert made["status"] == "approval-pending"
+    assert shell.api.read(made["flow_run_id"])["state_type"] == "PAUSED"
+    assert endpoints.issued() == {}
+
+    shell.api.post(f"/flow_runs/{made['flow_run_id']}/resume")
+    wait_for(
+        lambda: shell.json("request", "show", request)["status"] == "automation-successful",
+        "approved, done",
+        within=120,
+    )
+
+    assert endpoints.issued() == {endpoints.names[0]: 1}
+    told = shell.json("audit", "list", "--action", "request.approve", "--object", request)
+    assert [one["actor"] for one in told] == ["somebody in Prefect's pages"]
 
 
 def test_each_endpoint_waits_for_the_window_of_its_profile(shell: Shell, endpoints: Estate) -> None:
