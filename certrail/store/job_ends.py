@@ -142,6 +142,7 @@ def drop_requests(connection: Connection, job_id: UUID, *only: ColumnElement[boo
 
 
 def announce(connection: Connection, event: str, job_id: UUID, name: str, **payload: Any) -> None:
+    run = connection.execute(select(jobs.c.flow_run_id).where(jobs.c.id == job_id)).scalar_one()
     outbox.put(
         connection,
         event,
@@ -149,6 +150,7 @@ def announce(connection: Connection, event: str, job_id: UUID, name: str, **payl
         resource=f"certrail.job.{name}",
         job_name=name,
         job_id=str(job_id),
+        flow_run_id=str(run) if run else None,
         counts=counts([job_id])[job_id].to_json(),
         **payload,
     )
