@@ -6,6 +6,7 @@ import io
 import logging
 
 import pytest
+from prefect import State
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.states import Failed, Scheduled
 
@@ -61,7 +62,11 @@ def test_a_run_that_comes_back_is_no_error(
     monkeypatch.setattr(runs, "handlers", [handler])
     monkeypatch.setattr(runs, "propagate", False)
 
-    for state in (Scheduled(name="AwaitingPlace", message="a place"), Failed(message="no")):
+    ends: list[State[None]] = [
+        Scheduled(name="AwaitingPlace", message="a place"),
+        Failed(message="no"),
+    ]
+    for state in ends:
         runs.error(f"Finished in state {state}")
 
     assert levels == ["INFO", "ERROR"]
