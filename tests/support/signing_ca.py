@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 PEM = serialization.Encoding.PEM
 
@@ -69,8 +70,34 @@ def _certificate(
         .not_valid_before(now - timedelta(minutes=10))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)  # type: ignore[arg-type]
+        .add_extension(_authority(signer), critical=False)
+        .add_extension(_usage(ca=names is None), critical=True)
     )
     if names is not None:
         listed = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
-        builder = builder.add_extension(listed, critical=False)
+        server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        builder = builder.add_extension(listed, critical=False).add_extension(
+            server, critical=False
+        )
     return builder.sign(signer, hashes.SHA256())
+
+
+def _authority(signer: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    """Return the extension that names the key of the issuer, as every public CA adds it."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    """Return what the key of a CA, or of a server, is for."""
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
