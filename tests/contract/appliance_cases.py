@@ -29,9 +29,9 @@ from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from blocks.targets.iis import IisTarget, remoting
 from blocks.targets.kubernetes import KubernetesTlsTarget
-from blocks.targets.netscaler import NetScalerTarget, nitro_client
+from blocks.targets.netscaler import KeyOnNetScalerTarget, NetScalerTarget, nitro_client
 from certrail.connectors import HoldsKey, InstallTarget
-from certrail.model import Bundle, Fingerprint, Site, Staged, SubjectSpec
+from certrail.model import Bundle, Fingerprint, KeyAlgorithm, Site, Staged, SubjectSpec
 from certrail.remote import aws, http
 from certrail.remote.local import LocalHost
 from tests.contract.install_cases import GAPS, SITE, Case, World, files_below, staged_chain
@@ -206,7 +206,7 @@ class NetScalerWorld(DeviceWorld):
     @contextmanager
     def refuse(self, staged: Staged) -> Iterator[None]:
         files = self._netscaler.files
-        name = f"{staged.data['stem']}.key"
+        name = str(staged.data["key"])
         good, other = files[name], self.ca.bundle(SITE).key
         assert other is not None
         files[name] = other.reveal()
@@ -214,15 +214,44 @@ class NetScalerWorld(DeviceWorld):
         files[name] = good
 
 
+class KeyOnNetScalerWorld(NetScalerWorld):
+    """The same, with keys that the appliance makes."""
+
+    def open(self) -> InstallTarget:
+        return KeyOnNetScalerTarget(self._client, "adc", NETSCALER_SUBJECT)
+
+    def snapshot(self) -> dict[str, bytes]:
+        # A key waits for its certificate, whatever becomes of that.
+        used = {
+            value.rpartition("/")[2]
+            for pair in self._netscaler.certkeys.values()
+            for value in pair.values()
+        }
+        return {
+            name: content
+            for name, content in super().snapshot().items()
+            if not name.endswith((".key", ".csr")) or name in used
+        }
+
+    def bundle(self) -> Bundle:
+        target = self.open()
+        assert isinstance(target, HoldsKey)
+        csr = target.generate_csr(self.site, SubjectSpec((SITE,), KeyAlgorithm.RSA_2048))
+        return Bundle(self.ca.signed(csr, SITE), None)
+
+
+NETSCALER_SUBJECT = {"countryname": "DE", "statename": "Berlin", "organizationname": "Example"}
+
+
 @contextmanager
-def _netscaler(directory: Path) -> Iterator[World]:
+def _netscaler(directory: Path, world: type[NetScalerWorld] = NetScalerWorld) -> Iterator[World]:
     with (
         NetScaler().running() as device,
         nitro_client(
             device.url, netscaler_api.USER, netscaler_api.PASSWORD, ca_bundle=device.roots
         ) as client,
     ):
-        yield NetScalerWorld(device, client)
+        yield world(device, client)
 
 
 class A10World(DeviceWorld):
@@ -578,6 +607,12 @@ APPLIANCES = (
     Case("redis", "target-redis", _redis),
     Case("bigip", "target-bigip", _bigip, GAPS),
     Case("netscaler", "target-netscaler", _netscaler, GAPS),
+    Case(
+        "netscaler-own-key",
+        "target-netscaler",
+        partial(_netscaler, world=KeyOnNetScalerWorld),
+        GAPS | {"own key"},
+    ),
     Case("a10", "target-a10", _a10, GAPS),
     Case("aws-elb", "target-aws-elb", _elb, GAPS),
     Case("aws-elb-sni", "target-aws-elb", _elb_sni, GAPS),

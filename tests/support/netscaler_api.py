@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import re
+from functools import cache
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.device import Device, Reply, Request, pairs
@@ -50,6 +53,9 @@ class NetScaler(Device):
         self.saved = self.configuration()
         self.nodes = [{"id": "0", "state": "Primary"}, {"id": "1", "state": "Secondary"}]
         self.read_only = False
+        # How many keys it made, and which files were read.
+        self.made = 0
+        self.given_out: list[str] = []
 
     def live(self) -> tuple[str, bytes]:
         name = self.bindings[VSERVER]
@@ -94,6 +100,8 @@ class NetScaler(Device):
             "sslcertkey_sslvserver_binding": self._bound,
             "sslvserver_sslcertkey_binding": self._binding,
             "nsconfig": self._nsconfig,
+            "sslrsakey": self._rsa_key,
+            "sslcertreq": self._certreq,
         }[kind]
         return handler(request, name)
 
@@ -118,6 +126,43 @@ class NetScaler(Device):
         self.saved = self.configuration()
         return Reply(200, b"")
 
+    def _rsa_key(self, request: Request, name: str | None) -> Reply:
+        body = _created(request, "sslrsakey")
+        assert set(body) == {"keyfile", "bits", "keyform"}
+        assert len(body["keyfile"]) <= 63
+        assert body["keyform"] == "PEM"
+        assert 512 <= body["bits"] <= 4096
+        self.made += 1
+        key = _rsa(self.made, body["bits"])
+        none = serialization.NoEncryption()
+        old = serialization.PrivateFormat.TraditionalOpenSSL
+        self.files[body["keyfile"]] = key.private_bytes(Encoding.PEM, old, none)
+        return Reply(200, b"")
+
+    def _certreq(self, request: Request, name: str | None) -> Reply:
+        body = _created(request, "sslcertreq")
+        subject = {"countryname", "statename", "organizationname"}
+        assert set(body) - {"commonname"} == {
+            *("reqfile", "keyfile", "keyform", "digestmethod", "subjectaltname"),
+            *subject,
+        }
+        assert len(body["reqfile"]) <= 63
+        assert (body["keyform"], body["digestmethod"]) == ("PEM", "SHA256")
+        assert "*" not in body.get("commonname", "")
+        # How several are written the reference does not say.
+        named = re.fullmatch(r"DNS:([^ ,]+)", body["subjectaltname"])
+        assert named
+        if body["keyfile"] not in self.files:
+            raise _No(_APPLIANCE, 1629, "File not found")
+        key = serialization.load_pem_private_key(self.files[body["keyfile"]], None)
+        assert isinstance(key, rsa.RSAPrivateKey)
+        parts = [x509.NameAttribute(_SUBJECT[one], body[one]) for one in _SUBJECT if one in body]
+        names = x509.SubjectAlternativeName([x509.DNSName(named[1])])
+        builder = x509.CertificateSigningRequestBuilder(x509.Name(parts))
+        signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+        self.files[body["reqfile"]] = signed.public_bytes(Encoding.PEM)
+        return Reply(200, b"")
+
     def _systemfile(self, request: Request, name: str | None) -> Reply:
         if request.method == "POST":
             body = request.json()["systemfile"]
@@ -138,6 +183,7 @@ class NetScaler(Device):
             del self.files[file]
             return _done({})
         assert request.method == "GET"
+        self.given_out.append(file)
         content = base64.b64encode(self.files[file]).decode()
         shown = {"filename": file, "filelocation": _FOLDER, "filecontent": content}
         return _done({"systemfile": [{**shown, "fileencoding": "BASE64"}]})
@@ -247,6 +293,27 @@ class NetScaler(Device):
 
 _NONE = 258
 _APPLIANCE = 599
+
+
+_SUBJECT = {
+    "countryname": x509.NameOID.COUNTRY_NAME,
+    "statename": x509.NameOID.STATE_OR_PROVINCE_NAME,
+    "organizationname": x509.NameOID.ORGANIZATION_NAME,
+    "commonname": x509.NameOID.COMMON_NAME,
+}
+
+
+@cache
+def _rsa(number: int, bits: int) -> rsa.RSAPrivateKey:
+    """Return the key that an appliance makes as its *number*th; making one takes its time."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def _created(request: Request, kind: str) -> dict[str, Any]:
+    assert request.method == "POST"
+    assert request.query == {"action": "create"}
+    body: dict[str, Any] = request.json()[kind]
+    return body
 
 
 def _first(pem: bytes) -> bytes:

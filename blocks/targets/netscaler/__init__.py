@@ -27,15 +27,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from blocks._base import TargetBlock, open_secret
 from blocks._target import must_be_https
 from blocks.targets.netscaler.nitro import nitro_client
+from blocks.targets.netscaler.own_key import KeyOnNetScalerTarget
 from blocks.targets.netscaler.target import NetScalerTarget
 from certrail.connectors import InstallTarget
 
-__all__ = ["NetScaler", "NetScalerTarget", "nitro_client"]
+__all__ = ["KeyOnNetScalerTarget", "NetScaler", "NetScalerTarget", "nitro_client"]
 
 
 class NetScaler(TargetBlock):
@@ -43,7 +44,9 @@ class NetScaler(TargetBlock):
 
     The site is the certificate-key pair (`sslcertkey`). One that is not there yet
     is made and bound to the virtual server that `vserver` of the endpoint's server
-    names. In a pair of appliances, address the primary.
+    names. In a pair of appliances, address the primary. With `key_on_device` the
+    appliance makes the key, an RSA one, and it never leaves it; such a certificate has
+    one name.
     """
 
     _block_type_slug = "target-netscaler"
@@ -56,6 +59,27 @@ class NetScaler(TargetBlock):
         default="", description="CA certificates (path or PEM) for the address; empty: system."
     )
     timeout: int = Field(default=30, ge=1, le=300, description="Seconds a call may take.")
+    key_on_device: bool = Field(
+        default=False, description="Let the appliance make the key instead of sending one."
+    )
+    country: str = Field(
+        default="",
+        pattern="^([A-Za-z]{2})?$",
+        description="Two letters; the appliance wants country, state and organization in a request "
+        "for a key of its own.",
+    )
+    state: str = Field(default="", description="State or province for such a request.")
+    organization: str = Field(
+        default="",
+        pattern=r"^[^<>~!@#0^*/\[\]?]*$",
+        description="Organization for such a request, without the signs <>~!@#^*/[]? and zero.",
+    )
+
+    @model_validator(mode="after")
+    def _request_is_whole(self) -> NetScaler:
+        if self.key_on_device and not (self.country and self.state and self.organization):
+            raise ValueError("key_on_device needs country, state and organization")
+        return self
 
     @contextmanager
     def connect(self) -> Iterator[InstallTarget]:
@@ -68,4 +92,12 @@ class NetScaler(TargetBlock):
             ca_bundle=self.ca_bundle,
             timeout=timedelta(seconds=self.timeout),
         ) as client:
-            yield NetScalerTarget(client, self.label)
+            if not self.key_on_device:
+                yield NetScalerTarget(client, self.label)
+                return
+            subject = {
+                "countryname": self.country.upper(),
+                "statename": self.state,
+                "organizationname": self.organization,
+            }
+            yield KeyOnNetScalerTarget(client, self.label, subject)

@@ -6,7 +6,7 @@ import itertools
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from cryptography import x509
@@ -37,7 +37,7 @@ from certrail.model import (
     subject_names,
 )
 
-_LONGEST_FILE = 63
+LONGEST_FILE = 63
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_#. :@=-]*")
 
 
@@ -48,8 +48,10 @@ class NetScalerTarget(InstallTarget):
         restores_by="the pair gets its old files again, which stay until the new ones have "
         "passed their test",
         needs_save=True,
-        longest_name=_LONGEST_FILE,
+        longest_name=LONGEST_FILE,
     )
+    # What nobody needs of a certificate that did not become live.
+    _left_behind: ClassVar[tuple[str, ...]] = ("cert", "key")
 
     def __init__(self, client: httpx.Client, label: str) -> None:
         self._nitro = Nitro(client, label)
@@ -85,7 +87,7 @@ class NetScalerTarget(InstallTarget):
         return fingerprint(leaf) if leaf else None
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
-        key = must_take(bundle, self.traits, "NetScaler")
+        self._must_take(bundle)
         new = bundle.chain.fingerprint
         name = _checked(site.id)
         self._must_be_primary()
@@ -100,8 +102,8 @@ class NetScalerTarget(InstallTarget):
             )
         present = self.serving(site)
         must_replace(present, replaces, new, name, self._label)
-        stem = object_name(name, new, _LONGEST_FILE - len(".crt"))
-        self._nitro.write_file(f"{stem}.key", key)
+        stem = object_name(name, new, LONGEST_FILE - len(".crt"))
+        key = self._put_key(name, bundle, present, stem)
         self._nitro.write_file(f"{stem}.crt", bundle.chain.pems[0].encode())
         issuer = self._add_issuers(bundle)
         effect("target.stage", connector=self._label, pair=name, files=stem)
@@ -113,6 +115,7 @@ class NetScalerTarget(InstallTarget):
             f"NetScaler: {name} {verb} {key_text(bundle.chain.leaf)} as {stem}",
             {
                 "stem": stem,
+                "key": key,
                 "issuer": issuer,
                 "vserver": "" if pair else vserver,
                 "old": {
@@ -121,6 +124,14 @@ class NetScalerTarget(InstallTarget):
                 },
             },
         )
+
+    def _must_take(self, bundle: Bundle) -> None:
+        must_take(bundle, self.traits, "NetScaler")
+
+    def _put_key(self, name: str, bundle: Bundle, present: Fingerprint | None, stem: str) -> str:
+        """Put the key into a file of the folder; return the file's name."""
+        self._nitro.write_file(f"{stem}.key", must_take(bundle, self.traits, "NetScaler"))
+        return f"{stem}.key"
 
     def activate(self, staged: Staged) -> str:
         name, wanted = _checked(staged.site), self._wanted(staged)
@@ -164,7 +175,7 @@ class NetScalerTarget(InstallTarget):
         live = pair is not None and pair.get("cert") == wanted["cert"]
         gone = old if live else wanted
         used = {str(one.get(part, "")) for one in self._nitro.read("sslcertkey") for part in _FILES}
-        for part in _FILES:
+        for part in _FILES if live else self._left_behind:
             path = str(gone[part])
             # What somebody else put there is theirs to remove.
             if is_ours(path.rpartition(".")[0]) and path not in used:
@@ -198,9 +209,11 @@ class NetScalerTarget(InstallTarget):
 
     def _wanted(self, staged: Staged) -> dict[str, str]:
         stem = posixpath.join(FOLDER, str(staged.data["stem"]))
+        # What was staged by a version before this one has the key beside the certificate.
+        key = staged.data.get("key")
         return {
             "cert": f"{stem}.crt",
-            "key": f"{stem}.key",
+            "key": posixpath.join(FOLDER, str(key)) if key else f"{stem}.key",
             "linkcertkeyname": str(staged.data["issuer"]),
         }
 

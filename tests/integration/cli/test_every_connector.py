@@ -65,6 +65,7 @@ class Place:
         site: the endpoint's site.
         address: where clients connect, "" for nowhere.
         served: what a client gets, or a consumer reads.
+        profile: what its profile has beside the usual.
     """
 
     settings: Mapping[str, Any]
@@ -72,6 +73,7 @@ class Place:
     address: str
     served: Callable[[], Fingerprint]
     server: Mapping[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,16 @@ def _netscaler(_: Path) -> Iterator[Place]:
     with NetScaler().running() as device:
         account = _account(device, netscaler_api.USER, netscaler_api.PASSWORD)
         yield at(device, account, netscaler_api.PAIR)
+
+
+@contextmanager
+def _netscaler_key(_: Path) -> Iterator[Place]:
+    with NetScaler().running() as device:
+        account = _account(device, netscaler_api.USER, netscaler_api.PASSWORD)
+        subject = {"country": "DE", "state": "Berlin", "organization": "Example"}
+        settings = {**account, "key_on_device": True, **subject}
+        place = at(device, settings, netscaler_api.PAIR)
+        yield replace(place, profile={"key": {"algorithm": "rsa-2048"}})
 
 
 @contextmanager
@@ -237,6 +249,7 @@ INSTALLS = (
     Way("iis", "target-iis", _iis),
     Way("kubernetes", "target-kubernetes", _kubernetes),
     Way("netscaler", "target-netscaler", _netscaler),
+    Way("netscaler-own-key", "target-netscaler", _netscaler_key),
     Way("redis", "target-redis", _redis),
 )
 
@@ -351,7 +364,7 @@ def test_a_certificate_is_installed(
     """The four documented steps, and a client sees what was ordered."""
     (tmp_path / "world").mkdir()
     with way.world(tmp_path / "world") as place:
-        done = requested(certrail, ca, tmp_path, way, place)
+        done = requested(certrail, ca, tmp_path, way, place, **place.profile)
 
         assert done["status"] == "automation-successful"
         assert [step["title"] for step in done["steps"]] == APPLIANCE_STEPS
