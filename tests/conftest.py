@@ -26,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
     config.add_cleanup(AT_END.close)
     config.addinivalue_line("markers", needs.MEANING)
+    config.addinivalue_line("markers", distribution.LAST)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,6 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=lacking)
     items[:] = [item for item in items if item not in set(lacking)]
     items.sort(key=lambda item: distribution.rank(item.path))
+    distribution.put_last(items)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.Distribution:

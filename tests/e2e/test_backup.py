@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.support import kill_points
+from tests.support.hurry import hurried
 from tests.support.kill_points import KillPoint
+from tests.support.prefect_api import PrefectApi
 from tests.support.process import wait_for
 from tests.support.stack import Stack, cli, environment, start
 from tests.support.world import World, world
@@ -67,11 +69,12 @@ def test_an_order_in_flight_survives_the_loss_of_the_machine(
     new = start(folder / "new", extra=QUICK)
     try:
         request_id = json.loads(started.stdout)["request_id"]
-        wait_for(
-            lambda: _status(new, request_id) == "automation-successful",
-            "the restored installation ends the request",
-            within=240,
-        )
+        with closing(PrefectApi(new.api_url)) as api, hurried(api, "reconcile"):
+            wait_for(
+                lambda: _status(new, request_id) == "automation-successful",
+                "the restored installation ends the request",
+                within=240,
+            )
         assert outside.ca.order_count() == ordered
         assert json.loads(new.cli("audit", "verify", "--json").stdout)["ok"]
         actions = [e["action"] for e in json.loads(new.cli("audit", "list", "--json").stdout)]

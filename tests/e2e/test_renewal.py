@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.hurry import EVERY_SECONDS, hurried
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import running, wait_for
 from tests.support.stack import Stack, stack
@@ -24,7 +25,6 @@ from tests.support.visitor import Visitor
 from tests.support.world import World, world
 
 VALID_SECONDS = 300
-EVERY_SECONDS = 4
 RENEWALS = 3
 SITES = ("always", "moved", "cancelled", "waits", "second", "branch")
 NAMES = [f"{name}.example.test" for name in SITES]
@@ -39,6 +39,7 @@ class Scene:
     stack: Stack
     world: World
     api: PrefectApi
+    issued_before: int = 0
 
     def cli(self, *arguments: str, code: int = 0, actor: str = "ann@test") -> str:
         done = self.stack.cli(*arguments, within=200, env={"CERTRAIL_ACTOR": actor})
@@ -73,17 +74,6 @@ class Scene:
         return seen
 
 
-def hurry(api: PrefectApi) -> None:
-    """Let what runs every minute run every few seconds, as an operator sets it in Prefect."""
-    for deployment in api.post("/deployments/filter"):
-        if deployment["name"] == "every-minute":
-            for schedule in deployment["schedules"]:
-                api.patch(
-                    f"/deployments/{deployment['id']}/schedules/{schedule['id']}",
-                    schedule={"interval": EVERY_SECONDS},
-                )
-
-
 def configuration(outside: World, opens: datetime) -> dict[str, Any]:
     """Return all of it, with a maintenance window that *opens* then."""
     shut = opens + timedelta(hours=1)
@@ -107,25 +97,30 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         folder = tmp_path_factory.mktemp("renewal")
         outside = parts.enter_context(world(folder, NAMES, validity_seconds=VALID_SECONDS))
         installation = parts.enter_context(stack(extra=extra))
-        api = PrefectApi(installation.api_url)
-        parts.callback(api.close)
-        hurry(api)
+        api = parts.enter_context(closing(PrefectApi(installation.api_url)))
+        parts.enter_context(hurried(api, "reconcile", "renewal-sweep", "send-notifications"))
         there = Scene(installation, outside, api)
         path = outside.write("renewal.yaml", configuration(outside, datetime.now(UTC)))
         there.cli("apply", "-f", str(path))
         yield there
 
 
-@pytest.mark.timeout(600)
-def test_left_alone_it_renews_again_and_again_without_a_bad_handshake(scene: Scene) -> None:
-    """What all of this is for: nobody does anything, and no client ever notices."""
+@pytest.fixture(scope="module", autouse=True)
+def visitor(scene: Scene) -> Iterator[Visitor]:
+    """A client of the site that is left alone, from the first certificate to the end of it all."""
     scene.cli("request", "start", "always.example.test:443", "--wait")
-    before = scene.world.ca.certificate_count()
-
+    scene.issued_before = scene.world.ca.certificate_count()
     with Visitor(scene.world.nginx.port, "always.example.test", scene.world.roots) as visitor:
-        wait_for(
-            lambda: len(visitor.seen) > RENEWALS, f"{RENEWALS} renewals are served", within=500
-        )
+        yield visitor
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.runs_last
+def test_left_alone_it_renews_again_and_again_without_a_bad_handshake(
+    scene: Scene, visitor: Visitor
+) -> None:
+    """What all of this is for: nobody does anything, and no client ever notices."""
+    wait_for(lambda: len(visitor.seen) > RENEWALS, f"{RENEWALS} renewals are served", within=500)
 
     assert visitor.refused == []
     assert visitor.connections > 100
@@ -139,7 +134,7 @@ def test_left_alone_it_renews_again_and_again_without_a_bad_handshake(scene: Sce
     # A client sees the new certificate a moment before the request has tested it.
     wait_for(lambda: len(done()) >= RENEWALS, f"{RENEWALS} renewals are over", within=60)
     assert {r["reason"]["code"] for r in renewals()} == {"renewal-due"}
-    assert scene.world.ca.certificate_count() > before
+    assert scene.world.ca.certificate_count() > scene.issued_before
     # Each certificate was ordered by one request, and by no other.
     serials = [r["certificate"]["serial"] for r in done()]
     assert len(serials) == len(set(serials))

@@ -17,6 +17,7 @@ import pytest
 
 from certrail.postgres import program
 from tests.support import kill_points
+from tests.support.hurry import hurried
 from tests.support.kill_points import KillPoint
 from tests.support.nginx import Nginx
 from tests.support.prefect_api import FINAL, PrefectApi
@@ -233,11 +234,12 @@ def test_what_a_killed_worker_left_is_finished_by_the_next(
         made = key.read_bytes()
         os.kill(installation.child("deployments.worker"), signal.SIGKILL)
 
-    wait_for(
-        lambda: shown(installation, "killed.example.test")["status"] == "automation-successful",
-        "the request is finished by another worker",
-        within=180,
-    )
+    with hurried(api, "reconcile"):
+        wait_for(
+            lambda: shown(installation, "killed.example.test")["status"] == "automation-successful",
+            "the request is finished by another worker",
+            within=180,
+        )
     request = shown(installation, "killed.example.test")
     assert outside.ca.order_count() - orders == 1
     assert outside.nginx.served("killed.example.test") == request["certificate"]["fingerprint"]

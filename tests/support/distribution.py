@@ -15,6 +15,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _ROOT = Path(__file__).resolve().parents[2]
+LAST = "runs_last: waits for something that goes on while the other tests of its file run"
 _LANES = 2
 _INSTALLATION = re.compile(r"\binstallation: (Stack|Any)\b")
 # The folders whose tests take longest come first, so that none of them is left for the end.
@@ -39,6 +40,16 @@ def rank(file: Path) -> int:
     text = file.as_posix()
     found = (n for n, part in enumerate(_SLOWEST_FIRST) if f"/tests/{part}/" in text)
     return next(found, len(_SLOWEST_FIRST))
+
+
+def put_last(items: list[pytest.Item]) -> None:
+    """Within each file, put the tests marked ``runs_last`` behind the others."""
+    first: dict[Path, int] = {}
+    for number, item in enumerate(items):
+        first.setdefault(item.path, number)
+    items.sort(
+        key=lambda item: (first[item.path], item.get_closest_marker("runs_last") is not None)
+    )
 
 
 def _lanes() -> dict[str, str]:

@@ -8,6 +8,7 @@ import signal
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
+from tests.support.hurry import hurried
 from tests.support.process import wait_for
 
 
@@ -19,7 +20,8 @@ def test_a_killed_worker_loses_and_doubles_nothing(shell: Shell, endpoints: Esta
     shell.wait_until(name, "successful endpoints", "successful", 2)
 
     os.kill(shell.stack.child("deployments.worker"), signal.SIGKILL)
-    told = shell.wait_for_status(name, "completed", within=240)
+    with hurried(shell.api, "reconcile"):
+        told = shell.wait_for_status(name, "completed", within=240)
 
     assert told["counts"]["successful"] == 8
     assert endpoints.issued() == dict.fromkeys(endpoints.names, 1)

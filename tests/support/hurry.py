@@ -1,0 +1,34 @@
+"""What an installation does every minute, done every few seconds while a test waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.prefect_api import PrefectApi
+
+EVERY_SECONDS = 4
+
+
+@contextmanager
+def hurried(api: PrefectApi, *flows: str) -> Iterator[None]:
+    """Let *flows* run every few seconds during the block, set as an operator sets it in Prefect.
+
+    Kill no worker inside: one that died in such a run keeps the run's only
+    place for minutes. After the kill nothing stands against it.
+    """
+    _set(api, flows, EVERY_SECONDS)
+    try:
+        yield
+    finally:
+        _set(api, flows, 60)
+
+
+def _set(api: PrefectApi, flows: tuple[str, ...], seconds: int) -> None:
+    for flow in flows:
+        deployment = api.get(f"/deployments/name/{flow}/every-minute")
+        for schedule in deployment["schedules"]:
+            api.patch(
+                f"/deployments/{deployment['id']}/schedules/{schedule['id']}",
+                schedule={"interval": seconds},
+            )
