@@ -190,6 +190,7 @@ def yard(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         short = {
             **found,
             "CERTRAIL_LEASE_SECONDS": "2",
+            "CERTRAIL_SETTLE_SECONDS": "2",
             "PREFECT_WORKER_QUERY_SECONDS": "0.2",
         }
         with (

@@ -278,6 +278,28 @@ def test_words_about_a_request_say_what_to_do(desk: Desk) -> None:
         assert "Start it again" in part
 
 
+def test_a_job_is_told_in_one_message_with_its_sums(desk: Desk) -> None:
+    """One summary of thousands of endpoints, and what to type next."""
+    about = {"resource": "certrail.job.spring", "job_name": "spring"}
+    desk.happen("certrail.job.started", "spring", counts={"total": 8, "pending": 8}, **about)
+    desk.happen(
+        "certrail.job.failed",
+        "spring",
+        counts={"total": 8, "successful": 5, "failed": 3},
+        message="stopped: 3 of 8 failed",
+        **about,
+    )
+    desk.drain()
+
+    (mail,) = desk.mail.to(OPS)
+    assert mail.subject.startswith("[Certrail] Bulk automation job failed: spring")
+    for part in (mail.text, mail.html):
+        assert "stopped: 3 of 8 failed" in part
+        assert "total: 8, successful: 5, failed: 3" in part
+        assert "certrail job show spring" in part
+        assert "certrail job retry spring" in part
+
+
 def test_bad_rules_in_the_database_are_a_clear_error(desk: Desk) -> None:
     """An older version may have stored what this one refuses."""
     with transaction() as connection:
