@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError
 
-from certrail.cli import _prefect
+from certrail.cli import _prefect_blocks
 from certrail.cli._connectors import prepare
-from certrail.cli._prefect import BlockType, StoredConnector
+from certrail.cli._prefect_blocks import BlockType, StoredConnector
 from certrail.configuration.fields import Slug, complaints
 from certrail.errors import InvalidRequest, KeyUnavailable
 from certrail.keys.seal import is_sealed
@@ -62,9 +62,9 @@ def known() -> Known:
     Raises:
         Unreachable: Prefect's API or the database does not answer.
     """
-    types = _prefect.block_types()
+    types = _prefect_blocks.block_types()
     blocks: dict[str, list[StoredConnector]] = defaultdict(list)
-    for block in _prefect.stored_connectors(types):
+    for block in _prefect_blocks.stored_connectors(types):
         blocks[block.name].append(block)
     with transaction() as connection:
         rows = {row.name: row for row in configured.all_connectors(connection)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from certrail.cli._prefect import BlockType, save_block, stored_settings
+from certrail.cli._prefect_blocks import BlockType, save_block, stored_settings
 from certrail.errors import KeyUnavailable
 from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 from certrail.store.configured import Change, Effect, FieldChange, compare

@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from certrail.cli import _references as references
 from certrail.cli._pem import expired_trust, trust_from_file, trust_from_text
-from certrail.cli._prefect import BlockType
+from certrail.cli._prefect_blocks import BlockType
 from certrail.cli._yaml import Document, Path_, path_text
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.configuration.fields import ProfileName, Slug

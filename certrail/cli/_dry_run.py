@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-from certrail.cli import _prefect
+from certrail.cli import _prefect, _prefect_blocks
 from certrail.cli._specimen import specimen
 from certrail.configuration.plan import Plan as RequestPlan
 from certrail.connectors import Host, InstallTarget
@@ -80,6 +80,6 @@ def _change(plan: RequestPlan, names: Sequence[str], open_place: OpenPlace) -> d
 @contextmanager
 def _open(plan: RequestPlan) -> Iterator[tuple[InstallTarget, Site]]:
     assert plan.target is not None
-    with _prefect.load_block(plan.target.reference).connect() as opened:
+    with _prefect_blocks.load_block(plan.target.reference).connect() as opened:
         target = open_target(opened, plan.server) if isinstance(opened, Host) else opened
         yield target, site_of(plan.server) if plan.server else Site(plan.location)

@@ -12,7 +12,7 @@ from certrail.cli import _columns
 from certrail.cli._output import is_terminal, local, style_of
 from certrail.drift import not_looked_at
 from certrail.log import plain
-from certrail.store.inventory import Detail
+from certrail.store.endpoint_detail import Detail
 from certrail.store.request_view import RequestView, time_text
 from certrail.words import counted
 

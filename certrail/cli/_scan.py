@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from certrail.cli import _prefect
+from certrail.cli import _prefect, _prefect_blocks
 from certrail.cli._output import echo_table
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.connectors import Host, InstallTarget
@@ -101,7 +101,7 @@ def sites_of_target(name: str, *, keep: bool, profile: str | None = None) -> Off
         raise NotFound(
             f"there is no connector {name}", remedy="`certrail connector list` shows all."
         )
-    block = _prefect.load_block(found[name].reference)
+    block = _prefect_blocks.load_block(found[name].reference)
     known = {
         (str(server.get("kind", "")), *_site_key(server)): location
         for location, server in inventory.servers_on(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from certrail.cli import _adoption, _prefect
+from certrail.cli import _adoption, _prefect_blocks
 from certrail.connectors import Host
 from certrail.errors import InvalidRequest, NotFound
 from certrail.servers import sudoers
@@ -20,7 +20,7 @@ def lines(name: str, account: str) -> list[str]:
     row = _adoption.known().rows.get(name)
     if row is None:
         raise NotFound(f"there is no connector {name}", remedy="certrail connector list")
-    block = _prefect.load_block(row.reference)
+    block = _prefect_blocks.load_block(row.reference)
     wanted = account or str(getattr(block, "username", ""))
     if not wanted:
         raise InvalidRequest(

@@ -12,7 +12,7 @@ import click
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from certrail.cli import _adoption, _prefect
+from certrail.cli import _adoption, _prefect, _prefect_blocks
 from certrail.cli._connectors import Saving, describe, prepare
 from certrail.cli._document import Wanted, check, check_references
 from certrail.cli._output import echo_json, examples
@@ -75,7 +75,7 @@ def apply_document(document: Document, folder: Path, *, dry_run: bool = False) -
         InvalidRequest: something in it is wrong; nothing was applied.
         Unreachable: Prefect or the database does not answer.
     """
-    types = _prefect.block_types()
+    types = _prefect_blocks.block_types()
     wanted = check(document, types, folder)
     connectors = _adoption.known()
     connectors.must_be_usable(_named(wanted, connectors.ambiguous))

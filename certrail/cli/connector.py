@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from certrail.cli import _adoption, _prefect, _sudoers
+from certrail.cli import _adoption, _prefect, _prefect_blocks, _sudoers
 from certrail.cli._adoption import Known
 from certrail.cli._connectors import prepare
 from certrail.cli._document import make_block
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
-from certrail.cli._prefect import BlockField, BlockType
+from certrail.cli._prefect_blocks import BlockField, BlockType
 from certrail.cli._yaml import Path_, path_text
 from certrail.configuration.fields import Slug
 from certrail.errors import CertrailError, InvalidRequest, NotFound
@@ -227,7 +227,7 @@ def _checked(name: str, known: Known) -> dict[str, Any]:
         result |= {"message": cause, "cause": cause, "remedy": remedy}
     else:
         try:
-            with _prefect.load_block(row.reference).connect() as opened:
+            with _prefect_blocks.load_block(row.reference).connect() as opened:
                 result |= {"ok": True, "message": opened.check()}
         except CertrailError as exc:
             result |= {"message": str(exc), "cause": str(exc), "remedy": exc.remedy}
@@ -245,7 +245,7 @@ def _print_result(result: Mapping[str, Any]) -> None:
 
 def _list_types(only: str | None, *, as_json: bool) -> None:
     # No installation is needed to tell what there is.
-    types = _prefect.block_types()
+    types = _prefect_blocks.block_types()
     if only:
         types = {only: _known_type(only)}
     if as_json:
@@ -264,7 +264,7 @@ def _list_types(only: str | None, *, as_json: bool) -> None:
 
 
 def _known_type(slug: str) -> BlockType:
-    types = _prefect.block_types()
+    types = _prefect_blocks.block_types()
     if slug not in types:
         raise InvalidRequest(
             f"there is no type of connector {slug!r}", remedy=f"Types are: {', '.join(types)}"

@@ -24,7 +24,7 @@ from certrail.cli._output import (
 )
 from certrail.cli._selection import selected, selection_options
 from certrail.errors import InvalidRequest
-from certrail.store import audit, inventory, renewal_decisions, request_view
+from certrail.store import audit, endpoint_detail, inventory, renewal_decisions, request_view
 from certrail.words import counted
 
 _SWITCH = {"on": True, "off": False, "default": None}
@@ -99,7 +99,7 @@ def show(location: str, as_json: bool) -> None:
     from certrail.cli import _endpoint_detail as detail
 
     ui_url = settings.adopt().ui_url
-    found = inventory.get(location)
+    found = endpoint_detail.get(location)
     last = (
         request_view.find(str(found.row.request_id), ui_url=ui_url)
         if found.row.request_id

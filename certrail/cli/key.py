@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
-from certrail.cli import _prefect
+from certrail.cli import _prefect, _prefect_blocks
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.credential import is_credential
 from certrail.errors import InvalidRequest, KeyUnavailable
@@ -165,12 +165,12 @@ def _finish(ring: Keyring, *, as_json: bool) -> None:
 
 def _reseal_connectors(ring: Keyring) -> int:
     done = 0
-    types = _prefect.block_types()
+    types = _prefect_blocks.block_types()
     with transaction() as connection:
         rows = configured.all_connectors(connection)
     for row in rows:
         fields = [f.name for f in types[row.slug].fields.values() if f.secret]
-        stored = _prefect.stored_settings(row.reference) or {}
+        stored = _prefect_blocks.stored_settings(row.reference) or {}
         update = {
             name: SecretStr(ring.seal(ring.open(stored[name], SECRET_PURPOSE), SECRET_PURPOSE))
             for name in fields
@@ -179,8 +179,8 @@ def _reseal_connectors(ring: Keyring) -> int:
             and not ring.is_current(stored[name])
         }
         if update:
-            block = _prefect.load_block(row.reference)
-            _prefect.save_block(block.model_copy(update=update), row.name)
+            block = _prefect_blocks.load_block(row.reference)
+            _prefect_blocks.save_block(block.model_copy(update=update), row.name)
             done += len(update)
     return done
 
@@ -191,12 +191,12 @@ def _uses(key_id: str, secrets: Sequence[str]) -> int:
 
 def _connector_secrets() -> list[str]:
     """Return the secret settings of all connectors, as they are stored."""
-    types = _prefect.block_types()
+    types = _prefect_blocks.block_types()
     with transaction() as connection:
         rows = configured.all_connectors(connection)
     found = []
     for row in rows:
-        stored = _prefect.stored_settings(row.reference) or {}
+        stored = _prefect_blocks.stored_settings(row.reference) or {}
         fields = types[row.slug].fields.values()
         found += [str(stored[f.name]) for f in fields if f.secret and stored.get(f.name)]
     return found

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import click
 
 from certrail import settings
-from certrail.cli import _prefect
+from certrail.cli import _prefect, _prefect_blocks
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.configuration.profile import check_address
@@ -228,7 +228,7 @@ def _tried(
         "remedy": None,
     }
     try:
-        with _prefect.load_block(f"{slug}/{target.channel}").connect() as notifier:
+        with _prefect_blocks.load_block(f"{slug}/{target.channel}").connect() as notifier:
             return {**result, "ok": True, "message": notifier.send(message)}
     except CertrailError as exc:
         return {**result, "message": str(exc), "remedy": exc.remedy}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from certrail.errors import InvalidRequest
 from certrail.notify.words import ends
-from certrail.store import notifications, outbox
+from certrail.store import notification_facts, outbox
 from certrail.store.database import transaction
 
 ALARMS = frozenset(
@@ -49,7 +49,7 @@ def raise_alarm(
         request_id = None
         if flow_run_id is not None:
             payload["flow_run_id"] = str(flow_run_id)
-            found = notifications.request_of_run(connection, flow_run_id)
+            found = notification_facts.request_of_run(connection, flow_run_id)
             if found is not None:
                 request_id, subject = found
         return outbox.put(
@@ -71,7 +71,7 @@ def note_overdue(now: datetime) -> int:
     """
     told = 0
     with transaction() as connection:
-        for location, fingerprint, not_after in notifications.overdue(connection):
+        for location, fingerprint, not_after in notification_facts.overdue(connection):
             told += outbox.put(
                 connection,
                 "certrail.renewal.overdue",

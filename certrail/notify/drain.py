@@ -42,7 +42,7 @@ from certrail.notify import rules
 from certrail.notify.compose import compose
 from certrail.notify.settings import NotificationSettings
 from certrail.notify.words import describe, ends, severity_of
-from certrail.store import notifications, outbox, reports
+from certrail.store import notification_facts, notifications, outbox, reports
 from certrail.store.database import transaction
 from certrail.store.notifications import Claim
 
@@ -104,7 +104,9 @@ def note_expiries(now: datetime) -> int:
     told = 0
     with transaction() as connection:
         days = account_settings(connection).expiring_days
-        for location, fingerprint, not_after, within in notifications.crossing(connection, days):
+        for location, fingerprint, not_after, within in notification_facts.crossing(
+            connection, days
+        ):
             name = "expired" if within is None else "expiring"
             told += outbox.put(
                 connection,

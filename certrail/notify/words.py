@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from certrail.events import Kind, Severity, kind_of
 from certrail.log import plain
-from certrail.store import notifications
+from certrail.store import notification_facts
 from certrail.store.outbox import Happened
 from certrail.words import counted
 
@@ -56,8 +56,8 @@ def describe(
     said = {key: _text(value) for key, value in event.payload.items() if value is not None}
     cause, remedy = said.get("cause", ""), said.get("remedy", "")
     if event.request_id is not None:
-        row = notifications.request(connection, event.request_id)
-        failed = notifications.failed_step(connection, event.request_id)
+        row = notification_facts.request(connection, event.request_id)
+        failed = notification_facts.failed_step(connection, event.request_id)
         if row is not None:
             facts.append(("Workflow", f"{row.workflow}, {row.action}"))
             facts.append(("Why", row.reason_message))
@@ -73,7 +73,7 @@ def describe(
         if row is not None and row.started_at is not None:
             facts.append(("Under way since", moment(row.started_at)))
     days_left: int | None = None
-    place = notifications.place(connection, event.location)
+    place = notification_facts.place(connection, event.location)
     if place is not None:
         if place.profile:
             facts.append(("Profile", place.profile))

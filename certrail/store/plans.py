@@ -19,7 +19,7 @@ from certrail.errors import InvalidRequest
 from certrail.maintenance import Calendar
 from certrail.model import Action
 from certrail.names import Name
-from certrail.store import inventory
+from certrail.store import endpoint_detail
 from certrail.store.database import transaction
 from certrail.store.schema import certificates, connectors, endpoints, profiles, requests
 
@@ -86,7 +86,7 @@ def for_location(location: str) -> Prepared:
         rows = connection.execute(_query().where(endpoints.c.location == location.lower())).all()
         slugs = _slugs(connection)
         if not rows:
-            raise inventory.unknown(location, connection)
+            raise endpoint_detail.unknown(location, connection)
     return _prepare(rows[0], slugs)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from certrail.renewal.due import Code, Decision
-from certrail.store import audit, inventory
+from certrail.store import audit, endpoint_detail
 from certrail.store.database import transaction
 from certrail.store.renewal_facts import HELD_BECAUSE
 from certrail.store.schema import certificates, endpoints, profiles
@@ -128,7 +128,7 @@ def hold(location: str, wanted: bool | None, actor: str) -> None:
             .returning(endpoints.c.id, endpoints.c.location)
         ).first()
         if row is None:
-            raise inventory.unknown(location, connection)
+            raise endpoint_detail.unknown(location, connection)
         if wanted is not False:
             connection.execute(
                 update(table)

@@ -109,13 +109,13 @@ def forked_cli(env: Mapping[str, str]) -> Iterator[ForkedCli]:
 
 
 def _serve(listener: socket.socket) -> None:
-    from certrail.cli import _prefect, main
+    from certrail.cli import _prefect, _prefect_blocks, main
 
     # Only modules are loaded here; what they find out is found out anew in each fork.
     for name in main.COMMANDS:
         main.cli.get_command(click.Context(main.cli), name)
     _prefect.installation()
-    _prefect.block_types()
+    _prefect_blocks.block_types()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         call, _ = listener.accept()

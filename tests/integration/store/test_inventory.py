@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Boolean, DateTime, Text, cast, literal, select
 
 from certrail.errors import InvalidRequest, NotFound
+from certrail.store import endpoint_detail
 from certrail.store import inventory as query
 from certrail.store.database import transaction
 from certrail.store.inventory_query import FIELDS, UNSORTED, status_column
@@ -378,7 +379,7 @@ def test_an_unknown_location_is_told_with_one_that_is_alike(inventory: Inventory
     inventory.endpoint("www.example.test:443")
 
     with pytest.raises(NotFound, match="no endpoint www") as caught:
-        query.get("www.example.test")
+        endpoint_detail.get("www.example.test")
 
     assert "www.example.test:443" in caught.value.remedy
 
@@ -389,7 +390,7 @@ def test_the_page_of_an_endpoint(inventory: Inventory) -> None:
     chain = issue("a.test")
     inventory.certificate("a.test:443", chain)
 
-    found = query.get("A.test:443")
+    found = endpoint_detail.get("A.test:443")
 
     assert found.addresses == ("127.0.0.1:1",)
     assert found.sni == "a.test"

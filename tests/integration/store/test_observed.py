@@ -10,8 +10,7 @@ from sqlalchemy import select
 
 from certrail.model import Chain
 from certrail.steps import looking
-from certrail.store import inventory as rows
-from certrail.store import observed
+from certrail.store import endpoint_detail, observed
 from certrail.store.database import transaction
 from certrail.store.schema import endpoints, outbox
 from certrail.tracker import Status
@@ -41,7 +40,7 @@ def drifted() -> list[dict[str, Any]]:
 
 
 def risks(location: str) -> list[str]:
-    return [str(risk.code) for risk in rows.get(location).row.risks]
+    return [str(risk.code) for risk in endpoint_detail.get(location).row.risks]
 
 
 def test_another_certificate_than_ours_is_told_once_for_each_change(inventory: Inventory) -> None:
@@ -118,9 +117,9 @@ def test_the_same_again_is_not_written_again(inventory: Inventory) -> None:
     with tls_server(ours) as port:
         inventory.endpoint("same.test:443", address=f"127.0.0.1:{port}")
         look()
-        before = rows.get("same.test:443")
+        before = endpoint_detail.get("same.test:443")
         look()
-    assert rows.get("same.test:443").observed == before.observed
+    assert endpoint_detail.get("same.test:443").observed == before.observed
     inventory.set("same.test:443", observed_at=datetime.now(UTC) - timedelta(days=2))
     place = observed.place_of("same.test:443")
     assert place is not None

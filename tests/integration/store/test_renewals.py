@@ -14,8 +14,8 @@ from certrail.model import Action, KeyAlgorithm, RenewalInfo
 from certrail.renewal.due import Code, Decision
 from certrail.steps import renewal
 from certrail.store import certificates as certificate_store
-from certrail.store import inventory as rows
 from certrail.store import (
+    endpoint_detail,
     plans,
     renewal_decisions,
     renewal_facts,
@@ -26,6 +26,7 @@ from certrail.store import (
     request_schedule,
     requests,
 )
+from certrail.store import inventory as rows
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import certificates, endpoints
@@ -53,7 +54,7 @@ def turn(at: datetime | None = None, horizon: timedelta = WEEK) -> renewal.Turn:
 
 
 def row(name: str) -> rows.Endpoint:
-    return rows.get(f"{name}:443").row
+    return endpoint_detail.get(f"{name}:443").row
 
 
 def only_request(name: str) -> Request:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from certrail.cli._document import Wanted, check, check_references
-from certrail.cli._prefect import BlockType, block_types
+from certrail.cli._prefect_blocks import BlockType, block_types
 from certrail.cli._yaml import read
 from certrail.configuration.profile import ProfileConfig
 from certrail.errors import InvalidRequest
