@@ -49,13 +49,19 @@ _BRIEF = (*SUCCESSFUL, Status.CANCELLED)
 DERIVED = (Status.AUTOMATION_AT_RISK, Status.READY, Status.AUTO_RENEW_SCHEDULED)
 """Statuses that many facts together make; no index finds them."""
 _DAY = 86400
+_OF_PROFILE: dict[str, ColumnElement[Any]] = {
+    "profile": profiles.c.name,
+    "workflow": profiles.c.workflow,
+    "ca": profiles.c.ca,
+    "dns": profiles.c.settings["validation"]["dns"].astext,
+}
 
 
 def is_derived(clauses: Sequence[Clause]) -> bool:
     """Return whether some clause is about what no index answers in the order of the list."""
     slugs = {status.value for status in DERIVED}
     return any(
-        clause.field == "risks"
+        clause.field in ("risks", "step")
         or _is_sought(clause)
         or (
             clause.field == "automation_status"
@@ -81,6 +87,13 @@ def condition(relation: Subquery, clause: Clause, *, few: bool = False) -> Colum
             return _negatable(clause, _days_of(relation, clause))
         case "profile" | "workflow" | "ca" | "job_name":
             return _parent(relation, clause)
+        case "dns" if clause.values:
+            return _parent(relation, clause)
+        case "step" if clause.values and clause.operator not in _NEGATED and not few:
+            # Only a request that is active or has failed is at a step, and an index has those.
+            latest = select(requests.c.endpoint_id).where(requests.c.is_latest)
+            at_one = latest.where(requests.c.status.in_((*ACTIVE, *FAILED)))
+            return and_(_among(relation, at_one), condition(relation, clause, few=True))
     column: ColumnElement[Any] = relation.c[
         "not_after" if clause.field == "days_left" else clause.field
     ]
@@ -230,7 +243,7 @@ def _parent(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
         else (
             profiles,
             relation.c.profile_id,
-            profiles.c["name" if clause.field == "profile" else clause.field],
+            _OF_PROFILE[clause.field],
         )
     )
     if not clause.values:

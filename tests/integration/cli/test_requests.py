@@ -58,11 +58,15 @@ def test_a_request_from_start_to_end(shell: Shell, api: PrefectApi) -> None:
 
 def test_following_a_request_prints_each_step_once(shell: Shell) -> None:
     """Where no terminal is, plain lines go into the log of a pipeline."""
-    lines = shell("request", "start", shell.location("wait"), "--wait").stdout.splitlines()
+    location = shell.location("wait")
+    lines = shell("request", "start", location, "--wait").stdout.splitlines()
+    later = shell("request", "show", location, "--watch").stdout.splitlines()
 
     for number, title in enumerate(TITLES, start=1):
-        assert sum(f"✓ {number}. {title}: completed" in line for line in lines) == 1
+        for told in (lines, later):
+            assert sum(f"✓ {number}. {title}: completed" in line for line in told) == 1
     assert "Automation successful" in lines
+    assert "Automation successful" in later
     assert any(line.startswith("Prefect: http") for line in lines)
 
 

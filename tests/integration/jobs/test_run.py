@@ -251,7 +251,9 @@ def test_one_event_tells_of_the_whole_job(shell: Shell, endpoints: Estate) -> No
     """Whoever is told of jobs gets one message, not one for each endpoint."""
     shell.apply(endpoints)
     name = f"event-{endpoints.prefix}"
-    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--wait")
+    shell("job", "start", name, "--filter", f"tag={endpoints.prefix}")
+    followed = shell("job", "show", name, "--watch").stdout.splitlines()
+    listed = {job["job_name"]: job for job in shell.json("job", "list")}
 
     query = "select event, payload from outbox where resource = %s order by id"
     with psycopg.connect(shell.stack.database_url) as connection:
@@ -259,6 +261,10 @@ def test_one_event_tells_of_the_whole_job(shell: Shell, endpoints: Estate) -> No
 
     assert [event for event, _ in events] == ["certrail.job.started", "certrail.job.completed"]
     assert events[-1][1]["counts"]["successful"] == 8
+    assert followed[0] == f"job {name}: 8 endpoints"
+    assert followed[-1] == "Completed: 8 successful of 8"
+    assert len(followed) == len(set(followed))
+    assert (listed[name]["status"], listed[name]["counts"]["successful"]) == ("completed", 8)
 
 
 def test_a_job_over_its_threshold_is_told_by_one_mail(shell: Shell, endpoints: Estate) -> None:

@@ -222,6 +222,15 @@ FILTERS = [
     ("profile!=p", "c"),
     ("profile=p,q", "ab"),
     ("workflow=web-server", "ab"),
+    ("ca=CA", "ab"),
+    ("dns=NS", "ab"),
+    ("dns~n", "ab"),
+    ("dns!=ns", "c"),
+    ("dns=", "c"),
+    ("step=", "abc"),
+    ("step='Domain validated'", ""),
+    ("executor=", "abc"),
+    ("lifetime_days>=40", "ab"),
     ("target=WEB", "ab"),
     ("server=nginx", "b"),
     ("tag=shop", "ab"),
@@ -266,6 +275,25 @@ def test_filters(inventory: Inventory) -> None:
         clauses = query.parse_filter(text)
         assert query.count(clauses) == len(expected)
         assert [one for _, one in query.locations(clauses)] == locations(text)
+
+
+def test_who_is_at_a_step_is_found_among_those_that_work_or_have_failed(
+    inventory: Inventory,
+) -> None:
+    """In a job of thousands: which of them wait for the CA?"""
+    for name in "abcd":
+        inventory.endpoint(f"{name}.test:443", profile="p", target="web")
+    for name, status in (("a", "in-progress"), ("b", "automation-failed"), ("c", "cancelled")):
+        inventory.request(f"{name}.test:443", status=status)
+
+    first = "step='ACME account created'"
+    assert locations(first) == ["a.test:443", "b.test:443"]
+    assert locations("step~account", limit=1) == ["a.test:443"]
+    assert locations(first, "status=automation-failed") == ["b.test:443"]
+    assert locations("step='Domain validated'", limit=5) == []
+    assert locations("step!='ACME account created'") == ["c.test:443", "d.test:443"]
+    assert locations("step=", limit=1) == ["c.test:443"]
+    assert query.count(query.parse_filter(first)) == 2
 
 
 def test_sorting_puts_what_is_empty_last(inventory: Inventory) -> None:

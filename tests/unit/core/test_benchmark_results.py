@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from benchmarks import inventory
 from benchmarks.results import chapter, merged
+from certrail.store.inventory import parse_filter
+from certrail.store.inventory_query import FIELDS
 
 ORDER = ["web-server", "inventory", "bulk"]
 
@@ -32,3 +35,10 @@ def test_what_is_measured_no_more_is_dropped() -> None:
     before = merged("", {"bulk": made("bulk", "1")}, ORDER)
 
     assert "Bulk" not in merged(before, {}, ["inventory"])
+
+
+def test_every_filter_is_measured() -> None:
+    """ "Instant" holds for the fields that somebody has looked at."""
+    asked = {clause.field for text in inventory.FILTERS if text for clause in parse_filter(text)}
+
+    assert asked == set(FIELDS)
