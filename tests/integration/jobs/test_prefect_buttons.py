@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
-from tests.support.hurry import hurried
 from tests.support.process import wait_for
 
 
@@ -58,8 +57,7 @@ def test_cancel_on_the_page_of_the_job_stops_all_of_it(shell: Shell, endpoints: 
     shell.wait_until(name, "endpoints in progress", "in_progress", 1)
 
     shell.api.set_state(told["flow_run_id"], "CANCELLING")
-    with hurried(shell.api, "reconcile"):
-        ended = shell.wait_for_status(name, "cancelled")
+    ended = shell.wait_for_status(name, "cancelled")
 
     assert ended["counts"]["failed"] == 0
     assert ended["counts"]["cancelled"] >= 5
