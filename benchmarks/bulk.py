@@ -3,7 +3,9 @@
 Each endpoint has a server name of its own at one TLS server; its request goes
 through all steps, is journaled and recorded, and is verified by a handshake.
 Beside it in the same run: Prefect alone in the same shape with empty tasks, on
-the same server; and the naive form, on a server with Prefect's defaults.
+the same server; and the naive form with Prefect's defaults: on the server that
+``prefect server start`` gives, which keeps its records in SQLite, and on
+PostgreSQL.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.jobs import CONCURRENCY, Job, measured, say, world
 from benchmarks.measure import Run, in_process
 from certrail.settings import read_run_file
-from tests.support.process import die_with_parent
+from tests.support.process import die_with_parent, free_port, running
 from tests.support.stack import ROOT, Stack, environment, stop
 
 COUNTS = (100, 1000)
@@ -44,18 +46,39 @@ def run(counts: Sequence[int] = COUNTS) -> str:
             say(f"bare x{bare[count].count}: {bare[count].rate:.2f}/s")
             jobs.append(measured(made, f"bench-{count}", count))
             say(f"job x{count}: {jobs[-1].rate:.2f}/s, {jobs[-1].lost} lost")
-    with _defaults() as own:
-        naive = in_process(
-            "naive", CONCURRENCY, NAIVE_COUNT, environment=own, log=Path(os.devnull),
-            module="benchmarks.bulk_variants",
-        )  # fmt: skip
-        say(f"naive x{naive.count}: {naive.rate:.2f}/s")
-    return _chapter(jobs, bare, naive)
+    return _chapter(jobs, bare, _naive("SQLite", _as_it_comes), _naive("PostgreSQL", _defaults))
 
 
 def large() -> str:
     """Measure with 10,000 endpoints too: an hour on a small machine."""
     return run(LARGE)
+
+
+def _naive(name: str, server: Callable[[], AbstractContextManager[dict[str, str]]]) -> Run:
+    with server() as own:
+        run = in_process(
+            "naive", CONCURRENCY, NAIVE_COUNT, environment=own, log=Path(os.devnull),
+            module="benchmarks.bulk_variants",
+        )  # fmt: skip
+    say(f"naive, {name}, x{run.count}: {run.rate:.2f}/s, {run.failed} failed")
+    return run
+
+
+@contextmanager
+def _as_it_comes() -> Iterator[dict[str, str]]:
+    """Run ``prefect server start`` and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="certrail-naive-") as folder:
+        port = free_port()
+        own = {
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_HOME": folder,
+            "PREFECT_LOGGING_LEVEL": "INFO",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # there may be no network
+            "PYTHONPATH": str(ROOT),
+        }
+        argv = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+        with running(argv, log=Path(folder, "server.log"), port=port, env=own, within=120):
+            yield own
 
 
 @contextmanager
@@ -99,13 +122,14 @@ def _environment(installation: Stack) -> dict[str, str]:
     }
 
 
-def _chapter(jobs: Sequence[Job], bare: dict[int, Run], naive: Run) -> str:
+def _chapter(jobs: Sequence[Job], bare: dict[int, Run], as_it_comes: Run, postgresql: Run) -> str:
     heads = (
         "endpoints",
         "Certrail",
         "bare Prefect",
         "Certrail to bare",
-        "to naive",
+        "to naive, as Prefect comes",
+        "to naive, PostgreSQL",
         "CPU of an endpoint, worker / server",
         "HTTP calls / events per endpoint",
         "memory, worker / server",
@@ -120,16 +144,18 @@ def _chapter(jobs: Sequence[Job], bare: dict[int, Run], naive: Run) -> str:
         "time of a job is from the beginning of its flow run to its end: shards handed to the "
         "worker, every request with its steps, journal, certificate and handshake, the artifacts. "
         "Bare Prefect: a flow that gathers sub-flows of five empty tasks, same server. Naive: sync "
-        "sub-flows of five empty tasks in threads, a server with Prefect's defaults.",
+        "sub-flows of five empty tasks in threads with Prefect's defaults, on `prefect server "
+        "start` as it comes (SQLite) and on a server with PostgreSQL.",
         "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
-        *(_row(job, bare[job.count], naive) for job in jobs),
+        *(_row(job, bare[job.count], as_it_comes, postgresql) for job in jobs),
     ]
     rates = [job.rate for job in jobs]
     lines += [
         "",
-        f"Bare Prefect makes {_calls(bare)} HTTP calls for each child; naive: {naive.rate:.2f}/s. "
+        f"Bare Prefect makes {_calls(bare)} HTTP calls for each child. "
+        f"{_told(as_it_comes, 'SQLite')}; {_told(postgresql, 'PostgreSQL')}. "
         f"Cost per endpoint from {jobs[0].count} to {jobs[-1].count} endpoints: within "
         f"{max(rates) / min(rates):.2f} times. Endpoints that did not succeed in all jobs: "
         f"{sum(job.count - job.successful for job in jobs)}.",
@@ -138,13 +164,22 @@ def _chapter(jobs: Sequence[Job], bare: dict[int, Run], naive: Run) -> str:
     return "\n".join(lines)
 
 
-def _row(job: Job, beside: Run, naive: Run) -> str:
+def _told(naive: Run, database: str) -> str:
+    failed = f", {naive.failed} of {naive.count} failed" if naive.failed else ""
+    return f"Naive on {database}: {_successes(naive):.2f}/s{failed}"
+
+
+def _successes(run: Run) -> float:
+    return (run.count - run.failed) / run.seconds
+
+
+def _row(job: Job, beside: Run, *naive: Run) -> str:
     cells = (
         f"{job.count}",
         f"{job.rate:.2f}/s",
         f"{beside.rate:.2f}/s",
         f"**{job.rate / beside.rate:.2f}**",
-        f"**{job.rate / naive.rate:.1f}**",
+        *(f"**{job.rate / _successes(run):.1f}**" for run in naive),
         f"{job.worker_cpu / job.count * 1000:.0f} / {job.server_cpu / job.count * 1000:.0f} ms",
         f"{job.calls / job.count:.1f} / {job.events / job.count:.0f}",
         f"{job.worker_mb:.0f} / {job.server_mb:.0f} MB",
