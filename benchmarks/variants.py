@@ -1,6 +1,6 @@
 """The variants of the web-server benchmark, each run in a process of its own.
 
-    python -m benchmarks.variants certrail|empty|acme|certbot CONCURRENCY COUNT
+    python -m benchmarks.variants certrail|plain|empty|acme|certbot CONCURRENCY COUNT
 
 Prints its figures as one line of JSON. What it works on comes by
 ``BENCH_*`` variables from :mod:`benchmarks.web_server`.
@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -33,6 +34,7 @@ def main() -> None:
     variant, concurrency, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     run = {
         "certrail": _certrail,
+        "plain": _plain,
         "empty": _empty,
         "acme": _acme,
         "certbot": _certbot,
@@ -73,8 +75,31 @@ def _certrail(concurrency: int, count: int) -> Run:
     return asyncio.run(_flows("certrail", one, ids, concurrency))
 
 
+def _plain(concurrency: int, count: int) -> Run:
+    """Prefect alone: a flow of five tasks that do nothing, written without any option."""
+    from prefect import flow, task
+
+    calls = _counted()
+
+    @task
+    async def step(_: str) -> None:
+        return None
+
+    @flow
+    async def plain(request_id: str) -> None:
+        for _ in range(5):
+            await step(request_id)
+
+    async def one(request_id: str) -> bool:
+        state = await plain(request_id, return_state=True)
+        return bool(state.is_completed())
+
+    ids = [str(number) for number in range(count + _WARM_UP)]
+    return asyncio.run(_measured("plain", one, ids, concurrency, calls))
+
+
 def _empty(concurrency: int, count: int) -> Run:
-    """Prefect alone: a flow of five tasks that do nothing, same options, same shape."""
+    """The same with all that costs switched off: same options, same shape, one client."""
     from prefect import flow, task
     from prefect.cache_policies import NO_CACHE
 
@@ -107,11 +132,26 @@ async def _flows(
     ids: Sequence[str],
     concurrency: int,
 ) -> Run:
-    from prefect.context import SyncClientContext
+    from prefect.context import AsyncClientContext, SyncClientContext
 
+    calls = _counted()
     # One client each for the process, as the worker has them.
     with SyncClientContext():
-        return await _measured(variant, one, ids, concurrency)
+        async with AsyncClientContext.get_or_create():
+            return await _measured(variant, one, ids, concurrency, calls)
+
+
+def _counted() -> list[int]:
+    """Count every HTTP call of an async client of this process, which only Prefect's are."""
+    calls = [0]
+    send = httpx.AsyncClient.send
+
+    async def counted(self: httpx.AsyncClient, *args: Any, **kwargs: Any) -> httpx.Response:
+        calls[0] += 1
+        return await send(self, *args, **kwargs)
+
+    httpx.AsyncClient.send = counted  # type: ignore[method-assign]
+    return calls
 
 
 async def _measured(
@@ -119,39 +159,28 @@ async def _measured(
     one: Callable[[str], Awaitable[bool]],
     ids: Sequence[str],
     concurrency: int,
+    calls: list[int],
 ) -> Run:
-    from prefect.context import AsyncClientContext
-
-    calls = 0
-
-    async def count_call(_: httpx.Request) -> None:
-        nonlocal calls
-        calls += 1
-
     places = asyncio.Semaphore(concurrency)
 
     async def placed(request_id: str) -> bool:
         async with places:
             return await one(request_id)
 
-    hooks = {"event_hooks": {"request": [count_call]}}
-    async with AsyncClientContext.get_or_create() as context:
-        context.client._client.event_hooks = hooks["event_hooks"]
-        for request_id in ids[:_WARM_UP]:
-            await one(request_id)
-        calls, rss, cpu, start = 0, _rss_mb(), time.process_time(), time.monotonic()
-        results = await asyncio.gather(*(placed(request_id) for request_id in ids[_WARM_UP:]))
-        seconds = time.monotonic() - start
-        cpu = time.process_time() - cpu
-    count = len(ids) - _WARM_UP
+    for request_id in ids[:_WARM_UP]:
+        await one(request_id)
+    calls[0], rss, cpu, start = 0, _rss_mb(), time.process_time(), time.monotonic()
+    results = await asyncio.gather(*(placed(request_id) for request_id in ids[_WARM_UP:]))
+    seconds = time.monotonic() - start
+    cpu = time.process_time() - cpu
     return Run(
         variant=variant,
         concurrency=concurrency,
-        count=count,
+        count=len(ids) - _WARM_UP,
         failed=results.count(False),
         seconds=seconds,
         cpu_seconds=cpu,
-        calls=calls,
+        calls=calls[0],
         rss_growth_mb=_rss_mb() - rss,
     )
 
