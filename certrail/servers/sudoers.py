@@ -18,7 +18,7 @@ from certrail.connectors import Host
 from certrail.errors import InvalidRequest
 from certrail.remote.sudo import handing_over
 from certrail.servers.apache.control import ApacheControl
-from certrail.servers.apache.settings import CONFIGS, ApacheSettings
+from certrail.servers.apache.settings import ApacheSettings
 from certrail.servers.caddy import CaddySettings
 from certrail.servers.caddy.control import CaddyControl
 from certrail.servers.command import CommandSettings
@@ -148,7 +148,7 @@ def _apache(server: Mapping[str, object], host: Host) -> list[tuple[list[str], f
     control = ApacheControl(host, settings)
     reload = control.command("-k", "graceful")
     if settings.reload == "systemd":
-        reload = ["systemctl", "reload", "apache2" if control.config == CONFIGS[0] else "httpd"]
+        reload = ["systemctl", "reload", control.unit]
     elif settings.reload != "graceful":
         reload = list(settings.reload)
     return [
@@ -215,7 +215,7 @@ def _postgresql(server: Mapping[str, object], host: Host) -> list[tuple[list[str
         raise _signals("postgresql", "Set `reload: systemd`, or a command as a list of words.")
     control = PostgresqlControl(host, settings)
     systemd = settings.reload == "systemd"
-    reload = ["systemctl", "reload", "postgresql"] if systemd else list(settings.reload)
+    reload = ["systemctl", "reload", control.unit] if systemd else list(settings.reload)
     asked = [(control.asking(name), settings.test_timeout) for name in DEFAULTS]
     return [*asked, (reload, settings.reload_timeout)]
 

@@ -78,7 +78,7 @@ from certrail.servers.caddy import config as caddy
 from certrail.servers.discovery import discover
 from certrail.servers.dovecot import config as dovecot
 from certrail.servers.exim import config as exim
-from certrail.servers.haproxy import config as haproxy
+from certrail.servers.haproxy import certificates as haproxy
 from certrail.servers.lighttpd import config as lighttpd
 from certrail.servers.mariadb import config as mariadb
 from certrail.servers.nginx import config as nginx
@@ -183,6 +183,8 @@ def _dovecot(data: bytes) -> None:
 def _haproxy(data: bytes) -> None:
     for bind in haproxy.read_configuration(HERE, _file("haproxy.cfg", data)).binds:
         bind.listens_on("*:443")
+    for crt in haproxy.entries(data, "list", "/etc/haproxy"):
+        assert crt.word.start < crt.word.end
 
 
 def _lighttpd(data: bytes) -> None:

@@ -44,6 +44,11 @@ class ApacheControl(ProgramControl):
         return self._settings.config or first_existing(self._host, CONFIGS) or CONFIGS[0]
 
     @property
+    def unit(self) -> str:
+        """The service of systemd: Debian and SUSE name it by the folder."""
+        return "apache2" if self.config.startswith("/etc/apache2/") else "httpd"
+
+    @property
     def _binary(self) -> str:
         if self._settings.binary:
             return self._settings.binary
@@ -108,7 +113,7 @@ class ApacheControl(ProgramControl):
             case "graceful":
                 argv = self.command("-k", "graceful")
             case "systemd":
-                argv = ["systemctl", "reload", "apache2" if self.config == _DEBIAN else "httpd"]
+                argv = ["systemctl", "reload", self.unit]
             case command:
                 argv = list(command)
         limit = self._settings.longest_reload

@@ -11,10 +11,11 @@ from certrail.servers.settings import ServerSettings
 
 CONFIGS = (
     "/etc/apache2/apache2.conf",
+    "/etc/apache2/httpd.conf",
     "/etc/httpd/conf/httpd.conf",
     "/usr/local/apache2/conf/httpd.conf",
 )
-"""Where packages keep the main file: Debian, Red Hat, the official image."""
+"""Where packages keep the main file: Debian, SUSE, Red Hat, the official image."""
 
 
 class ApacheSettings(ServerSettings):
@@ -24,7 +25,7 @@ class ApacheSettings(ServerSettings):
     config: str = Field(
         "",
         description="Path of the main configuration file; default: /etc/apache2/apache2.conf "
-        "(Debian) or /etc/httpd/conf/httpd.conf (Red Hat).",
+        "(Debian), /etc/apache2/httpd.conf (SUSE) or /etc/httpd/conf/httpd.conf (Red Hat).",
     )
     binary: str = Field(
         "", description="The program, by name or path; default: apache2ctl (Debian) or httpd."

@@ -17,11 +17,15 @@ from certrail.connectors import Host
 from certrail.errors import InvalidRequest, NotFound
 from certrail.servers.apache.lexer import Kind, Line, Word, lines
 from certrail.servers.bulk import read_many
+from certrail.servers.remembered import Remembered
 
 _VARIABLE = re.compile(r"\$\{([^}:]+)\}")
 _GLOB = set("*?[")
 _CONDITIONS = frozenset({"ifmodule", "ifdefine", "ifversion", "iffile", "ifdirective", "ifsection"})
 _PHP = re.compile(r"libphp(\d*)\.so\Z")
+
+
+_lines_of = Remembered(lambda data, _: tuple(lines(data)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +168,7 @@ class Reader:
             )
         if path not in self.files:
             self.files[path] = self._host.read_file(path)
-        walk = iter(list(lines(self.files[path])))
+        walk = iter(_lines_of(self.files[path], path))
         self._lines(path, walk, section, (*trail, path), uncertain=uncertain, until="")
 
     def _lines(

@@ -11,13 +11,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from cryptography import x509
-
-from certrail.connectors import Host
-from certrail.errors import InvalidRequest, NotFound, PermissionRefused, UnexpectedReply
-from certrail.model import Chain, Fingerprint, fingerprint, subject_names
+from certrail.errors import InvalidRequest
 
 _SERVING = ("frontend", "listen")
 _SECTIONS = re.compile(
@@ -40,15 +36,24 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class CrtUse:
-    """One ``crt PATH`` of a ``bind`` line.
+    """One ``crt PATH`` of a ``bind`` line, or what it comes to: lines of a list, files of a folder.
 
     Attributes:
-        word: the path as written.
+        word: the path as written, of a folder that of the folder.
         path: absolute path; "" where it cannot be told (a variable, a store).
+        kind: ``crt``, ``crt-list`` for a list as the line names it, ``listed`` for what stands
+            in one, ``folder`` for what lies in a folder.
+        source: the list that a listed one stands in, else "".
+        place: ``file:line`` of a listed one, for people.
+        filters: the names that a list gives it in place of its own.
     """
 
     word: Word
     path: str
+    kind: str = "crt"
+    source: str = ""
+    place: str = ""
+    filters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +66,9 @@ class Bind:
         addresses: as written, separated by commas there.
         tls: whether it has ``ssl``.
         crts: its certificates, in their order; the first one is the default.
-        lists: its ``crt-list`` words.
         conditional: it stands between ``.if`` and ``.endif``.
         end: offset behind its last word.
+        base: folder of paths that are not absolute, "" where none is set.
     """
 
     place: str
@@ -71,9 +76,9 @@ class Bind:
     addresses: tuple[str, ...]
     tls: bool
     crts: tuple[CrtUse, ...]
-    lists: tuple[Word, ...]
     conditional: bool
     end: int
+    base: str = ""
 
     def listens_on(self, wanted: str) -> bool:
         """Return whether *wanted*, an address as written or a port, is one of its addresses."""
@@ -81,63 +86,6 @@ class Bind:
             wanted == address or (wanted.isdigit() and address.rpartition(":")[2] == wanted)
             for address in self.addresses
         )
-
-
-@dataclass(eq=False)
-class Configuration:
-    """One configuration file, read once."""
-
-    host: Host
-    path: str
-    data: bytes
-    binds: tuple[Bind, ...]
-    _leaves: dict[str, x509.Certificate | None] = field(default_factory=dict)
-
-    def leaf(self, crt: CrtUse) -> x509.Certificate | None:
-        """Return the first certificate of a ``crt`` file, None if it cannot be told."""
-        if not crt.path:
-            return None
-        if crt.path not in self._leaves:
-            self._leaves[crt.path] = self._read(crt.path)
-        return self._leaves[crt.path]
-
-    def fingerprint(self, crt: CrtUse) -> Fingerprint | None:
-        """Return the fingerprint of :meth:`leaf`."""
-        leaf = self.leaf(crt)
-        return fingerprint(leaf) if leaf else None
-
-    def names(self, crt: CrtUse) -> tuple[str, ...]:
-        """Return the names that HAProxy chooses this certificate for."""
-        leaf = self.leaf(crt)
-        return subject_names(leaf) if leaf else ()
-
-    def is_directory(self, crt: CrtUse) -> bool:
-        """Return whether a ``crt`` names a directory, all of whose files are loaded."""
-        try:
-            info = self.host.info(self.host.real_path(crt.path)) if crt.path else None
-        except NotFound:
-            return False
-        return info is not None and info.kind == "directory"
-
-    def _read(self, path: str) -> x509.Certificate | None:
-        if self.is_directory(CrtUse(Word(path, 0, 0), path)):
-            return None
-        try:
-            text = self.host.read_file(path).decode(errors="replace")
-            return Chain.from_pem(text).leaf
-        except (NotFound, PermissionRefused, UnexpectedReply):
-            return None
-
-
-def read_configuration(host: Host, path: str) -> Configuration:
-    """Read the configuration at *path*.
-
-    Raises:
-        NotFound: there is none.
-        InvalidRequest: a line cannot be read; says which.
-    """
-    data = host.read_file(path)
-    return Configuration(host, path, data, tuple(binds(data, path)))
 
 
 def binds(data: bytes, path: str) -> Iterator[Bind]:
@@ -218,14 +166,13 @@ def _lines(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _bind(words: list[Word], place: str, section: str, base: str, *, conditional: bool) -> Bind:
     crts: list[CrtUse] = []
-    lists: list[Word] = []
     tls = False
     follows = ""
     for word in words[2:]:
-        if follows == "crt":
-            crts.append(CrtUse(word, _full_name(word, base)))
-        elif follows == "crt-list":
-            lists.append(word)
+        if follows:
+            # Only certificates are looked for in `crt-base`, lists are not.
+            folder = base if follows == "crt" else ""
+            crts.append(CrtUse(word, full_name(word, folder), follows))
         tls = tls or (word.text == "ssl" and not follows)
         follows = word.text if word.text in ("crt", "crt-list") and not follows else ""
     return Bind(
@@ -234,13 +181,13 @@ def _bind(words: list[Word], place: str, section: str, base: str, *, conditional
         tuple(words[1].text.split(",")),
         tls,
         tuple(crts),
-        tuple(lists),
         conditional,
         words[-1].end,
+        base,
     )
 
 
-def _full_name(word: Word, base: str) -> str:
+def full_name(word: Word, base: str) -> str:
     if word.has_variable or word.text.startswith("@"):
         return ""
     path = word.text if word.text.startswith("/") else posixpath.join(base, word.text)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from certrail.errors import InvalidRequest
 from certrail.model import Fingerprint, key_text
 from certrail.names import matches
-from certrail.servers.haproxy.config import Bind, Configuration, CrtUse
+from certrail.servers.haproxy.certificates import Configuration
+from certrail.servers.haproxy.config import Bind, CrtUse
 from certrail.servers.splice import Splice
 
 
@@ -33,7 +34,8 @@ class Selection:
     @property
     def place(self) -> str:
         """``file:line`` of the lines, for people."""
-        return ", ".join(bind.place for bind in self.binds)
+        listed = [crt.place for crt in self.crts if crt.place]
+        return ", ".join(dict.fromkeys(listed or [bind.place for bind in self.binds]))
 
 
 def select(
@@ -61,12 +63,13 @@ def select(
             remedy="Add one with any certificate (`bind :443 ssl crt FILE`), so that HAProxy "
             "starts; Certrail then changes it.",
         )
-    covering = [
-        (bind, crt)
-        for bind in lines
-        for crt in bind.crts
-        if crt.path == live or any(matches(one, name) for one in configuration.names(crt))
-    ]
+    pairs = [(bind, crt) for bind in lines for crt in bind.crts]
+    covering = [(bind, crt) for bind, crt in pairs if crt.path == live]
+    if not covering:
+        # Where ours is named, nobody else's files have to be read.
+        configuration.read_leaves(crt for _, crt in pairs)
+        covering = [(bind, crt) for bind, crt in pairs if configuration.covers(crt, name)]
+    covering = _without_hidden_behind(covering)
     paths = list(dict.fromkeys(crt.path for _, crt in covering))
     chosen = _one_of(configuration, paths, covering, live, key, name)
     if chosen:
@@ -91,8 +94,8 @@ def serving(configuration: Configuration, selection: Selection) -> Fingerprint |
 
 def plan_edit(
     configuration: Configuration, selection: Selection, name: str, live: str, names: set[str]
-) -> tuple[Splice, ...]:
-    """Return the change that makes the lines name *live*; empty if they do.
+) -> dict[str, tuple[Splice, ...]]:
+    """Return the change of each file that makes the lines name *live*; empty if they do.
 
     A certificate that serves other names as well is not replaced: ours is put
     beside it where HAProxy then prefers it for *name*.
@@ -101,7 +104,7 @@ def plan_edit(
         InvalidRequest: names would be lost, or a line cannot be changed safely.
     """
     if selection.path == live:
-        return ()
+        return {}
     for bind in selection.binds:
         if bind.conditional:
             raise InvalidRequest(
@@ -109,24 +112,52 @@ def plan_edit(
                 remedy=f"Write `crt {live}` into the line that does.",
             )
     if not selection.crts:
-        return (_added(selection.binds[0], live),)
+        return {configuration.path: (_added(selection.binds[0], live),)}
     others = {one for crt in selection.crts for one in configuration.names(crt)}
     lost = sorted(one for one in others if not any(matches(new, one) for new in names))
-    if not lost:
-        return tuple(Splice(c.word.start, c.word.end, live.encode()) for c in selection.crts)
-    if name not in others and name in names:
-        return tuple(_added(bind, live) for bind in selection.binds)
-    raise InvalidRequest(
-        f"{selection.path} also serves {', '.join(lost)}, which the new certificate lacks",
-        remedy=f"Add these names to the endpoint, or give them a certificate of their own in "
-        f"{selection.place} first.",
-    )
+    if lost and name not in others and name in names:
+        return {configuration.path: tuple(_added(bind, live) for bind in selection.binds)}
+    folders = [crt.word.text for crt in selection.crts if crt.kind == "folder"]
+    if folders:
+        raise InvalidRequest(
+            f"{selection.place} takes {selection.path} from a folder, all files of which are "
+            "loaded: which one is meant cannot be said in that line",
+            remedy=f"Write `crt {selection.path} crt {folders[0]}` there instead of "
+            f"`crt {folders[0]}`; Certrail then changes the first of the two.",
+        )
+    if lost:
+        raise InvalidRequest(
+            f"{selection.path} also serves {', '.join(lost)}, which the new certificate lacks",
+            remedy="Add these names to the endpoint, or give them a certificate of their own in "
+            f"{selection.place} first.",
+        )
+    changes: dict[str, dict[int, Splice]] = {}
+    for crt in selection.crts:
+        word = crt.word
+        made = changes.setdefault(crt.source or configuration.path, {})
+        # A list that several lines name is changed once.
+        made[word.start] = Splice(word.start, word.end, live.encode())
+    return {path: tuple(made.values()) for path, made in changes.items()}
 
 
 def _added(bind: Bind, live: str) -> Splice:
     # Behind the others, so that the line's default certificate stays what it is.
-    at = bind.crts[-1].word.end if bind.crts else bind.end
+    own = [crt.word.end for crt in bind.crts if not crt.source]
+    at = own[-1] if own and len(own) == len(bind.crts) else bind.end
     return Splice(at, at, f" crt {live}".encode())
+
+
+def _without_hidden_behind(covering: list[tuple[Bind, CrtUse]]) -> list[tuple[Bind, CrtUse]]:
+    """Leave out files of a folder that a file named before it goes ahead of, on the same line."""
+    named: set[Bind] = set()
+    kept = []
+    for bind, crt in covering:
+        if crt.kind != "folder":
+            named.add(bind)
+        elif bind in named:
+            continue
+        kept.append((bind, crt))
+    return kept
 
 
 def _one_of(
@@ -167,11 +198,9 @@ def _one_of(
 def _must_be_plain(configuration: Configuration, lines: list[Bind], name: str, live: str) -> None:
     """Refuse lines whose certificates cannot be seen: one of them may serve the name already."""
     for bind in lines:
-        hidden = [word.text for word in bind.lists]
-        hidden += [c.word.text for c in bind.crts if not c.path or configuration.is_directory(c)]
-        if hidden:
+        if hidden := configuration.hidden.get(bind.place):
             raise InvalidRequest(
-                f"{bind.place} takes its certificates from {', '.join(hidden)} (a directory, a "
-                f"list or a variable), where {name} may be served already",
-                remedy=f"Write `crt {live}` before it in that line.",
+                f"{bind.place} takes certificates from {', '.join(hidden)}, which cannot be read "
+                f"from here, and {name} may be served there already",
+                remedy="Write the absolute path of the file in its place; Certrail then reads it.",
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from certrail.connectors import Host
 from certrail.errors import InvalidRequest
 from certrail.model import Site
-from certrail.servers.haproxy.config import Configuration, read_configuration
+from certrail.servers.haproxy.certificates import Configuration, read_configuration
 from certrail.servers.haproxy.control import HaproxyControl
 from certrail.servers.haproxy.select import plan_edit, select, serving
 from certrail.servers.haproxy.settings import HaproxySettings
@@ -18,8 +18,8 @@ from certrail.servers.versions import Form
 class HaproxyTarget(FileTarget):
     """One HAProxy on one host, run in master-worker mode.
 
-    Certificate and key are one file, in versions of our own; the ``bind`` line
-    names the live one. Certificates in directories and lists are left alone.
+    Certificate and key are one file, in versions of our own; the ``bind`` line,
+    or the line of a list, names the live one. Folders of certificates are left alone.
     """
 
     server = "HAProxy"
@@ -42,6 +42,7 @@ class HaproxyTarget(FileTarget):
 
     def sites(self) -> Iterator[Site]:
         configuration = self._read()
+        configuration.read_leaves(crt for bind in configuration.binds for crt in bind.crts)
         seen = set()
         for bind in configuration.binds:
             for crt in bind.crts if bind.tls else ():
@@ -74,13 +75,12 @@ class HaproxyTarget(FileTarget):
         if wanted is None:
             return Survey(selection.place, directory, configured)
         edit = plan_edit(configuration, selection, name, live, set(wanted.names))
-        path = configuration.path
         return Survey(
             selection.place,
             directory,
             configured,
-            {path: configuration.data} if edit else {},
-            {path: edit} if edit else {},
+            {path: configuration.files[path] for path in edit},
+            edit,
         )
 
     def _read(self) -> Configuration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from cryptography import x509
 
@@ -197,13 +197,42 @@ def _blocks(reader: Reader, http: Directive) -> list[ServerBlock]:
 
 
 def _block(reader: Reader, server: Directive, inherited: tuple[Pair, ...]) -> ServerBlock:
+    directives = tuple(reader.inside(server))
+    said = _said(directives)
+    if said.unpaired:
+        raise InvalidRequest(
+            f"{server.place}: {said.unpaired}",
+            remedy="Write both directives, in the same number, into this server block.",
+        )
+    pairs = said.pairs or inherited
+    return ServerBlock(
+        server, directives, said.names, said.listens, pairs, said.rejects, said.ssl_on
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the directives of a server block say by themselves."""
+
+    names: tuple[str, ...]
+    listens: tuple[Listen, ...]
+    pairs: tuple[Pair, ...]
+    unpaired: str
+    rejects: Directive | None
+    ssl_on: bool
+
+
+@lru_cache(maxsize=2048)
+def _said(directives: tuple[Directive, ...]) -> _Said:
     names: list[str] = []
     listens: list[Listen] = []
     rejects: Directive | None = None
     ssl_on = False
-    directives = tuple(reader.inside(server))
+    own = dict.fromkeys(("ssl_certificate", "ssl_certificate_key"), 0)
     for directive in directives:
-        if directive.name == "server_name":
+        if directive.name in own:
+            own[directive.name] += 1
+        elif directive.name == "server_name":
             names.extend(_folded(name) for name in directive.arguments)
         elif directive.name == "listen":
             try:
@@ -214,12 +243,13 @@ def _block(reader: Reader, server: Directive, inherited: tuple[Pair, ...]) -> Se
             rejects = directive
         elif directive.name == "ssl" and directive.arguments == ("on",):
             ssl_on = True
-    return ServerBlock(
-        server,
-        directives,
+    certificates, keys = own.values()
+    unpaired = f"{certificates} ssl_certificate but {keys} ssl_certificate_key"
+    return _Said(
         tuple(names),
         tuple(listens) or parse_listen((DEFAULT,)),
-        _own_or(inherited, directives, server),
+        _pairs(directives),
+        unpaired if certificates != keys else "",
         rejects,
         ssl_on,
     )
@@ -234,22 +264,6 @@ def _pairs(
         Pair(certificate, key, inherited)
         for certificate, key in zip(certificates, keys, strict=False)
     )
-
-
-def _own_or(
-    inherited: tuple[Pair, ...], directives: tuple[Directive, ...], server: Directive
-) -> tuple[Pair, ...]:
-    own = dict.fromkeys(("ssl_certificate", "ssl_certificate_key"), 0)
-    for directive in directives:
-        if directive.name in own:
-            own[directive.name] += 1
-    certificates, keys = own.values()
-    if certificates != keys:
-        raise InvalidRequest(
-            f"{server.place}: {certificates} ssl_certificate but {keys} ssl_certificate_key",
-            remedy="Write both directives, in the same number, into this server block.",
-        )
-    return _pairs(directives) if certificates else inherited
 
 
 def _folded(name: str) -> str:

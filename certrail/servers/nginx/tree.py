@@ -10,6 +10,7 @@ from certrail.connectors import Host
 from certrail.errors import InvalidRequest, NotFound
 from certrail.servers.bulk import read_many
 from certrail.servers.nginx.lexer import Kind, Token, tokenize
+from certrail.servers.remembered import Remembered
 
 _GLOB = frozenset("*?[")
 
@@ -103,6 +104,9 @@ def parse(data: bytes, path: str = "<text>") -> tuple[Directive, ...]:
     return tuple(level)
 
 
+_source_file = Remembered(lambda data, path: SourceFile(path, data, parse(data, path)))
+
+
 class Reader:
     """Reads configuration files of one host, each once, and follows includes.
 
@@ -122,7 +126,7 @@ class Reader:
         reader = Reader(self._host, self.root)
         reader.files = {
             **self.files,
-            **{path: SourceFile(path, data, parse(data, path)) for path, data in changes.items()},
+            **{path: _source_file(data, path) for path, data in changes.items()},
         }
         reader._included = self._included
         return reader
@@ -139,8 +143,7 @@ class Reader:
             InvalidRequest: it cannot be parsed.
         """
         if path not in self.files:
-            data = self._host.read_file(path)
-            self.files[path] = SourceFile(path, data, parse(data, path))
+            self.files[path] = _source_file(self._host.read_file(path), path)
         return self.files[path]
 
     def main(self) -> Iterator[Directive]:
@@ -175,7 +178,7 @@ class Reader:
             paths = self._included[pattern] = self._host.glob(pattern)
             unread = [path for path in paths if path not in self.files]
             for path, data in read_many(self._host, unread).items():
-                self.files[path] = SourceFile(path, data, parse(data, path))
+                self.files[path] = _source_file(data, path)
         return self._included[pattern]
 
 

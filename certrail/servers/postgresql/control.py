@@ -13,8 +13,15 @@ from certrail.servers.postgresql.settings import PostgresqlSettings
 from certrail.servers.program import Program, last_lines
 from certrail.servers.target import only_one
 
-CONFIGS = ("/etc/postgresql/*/*/postgresql.conf", "/var/lib/pgsql/data/postgresql.conf")
-"""Where packages keep the main file: Debian, Red Hat."""
+CONFIGS = (
+    "/etc/postgresql/*/*/postgresql.conf",
+    "/var/lib/pgsql/data/postgresql.conf",
+    "/var/lib/pgsql/*/data/postgresql.conf",
+)
+"""Where packages keep the file: Debian, one folder for each version and cluster; Red Hat and
+SUSE; those of postgresql.org for Red Hat."""
+_VERSIONED = re.compile(r"/var/lib/pgsql/(\d[\d.]*)/data/")
+_VERSION = re.compile(r"/(\d[\d.]*)/")
 _NAMES = ("postgres", "postmaster")
 _BINARIES = ("/usr/lib/postgresql/*/bin/postgres", "/usr/pgsql-*/bin/postgres")
 _TIME = re.compile(r"^\S+ \S+ \S+ \[\d+\] ", re.MULTILINE)
@@ -100,9 +107,15 @@ class PostgresqlControl(DatabaseControl):
                     return f"PostgreSQL does not run: {pid_file} names no process of it"
                 return self.program.words(["kill", "-HUP", str(master)], limit)
             case "systemd":
-                return self.program.words(["systemctl", "reload", "postgresql"], limit)
+                return self.program.words(["systemctl", "reload", self.unit], limit)
             case command:
                 return self.program.words(list(command), limit)
+
+    @property
+    def unit(self) -> str:
+        """The service of systemd; Debian's reloads every cluster."""
+        found = _VERSIONED.match(self.config)
+        return f"postgresql-{found[1]}" if found else "postgresql"
 
     @property
     def _binary(self) -> str:
@@ -115,4 +128,8 @@ class PostgresqlControl(DatabaseControl):
             if path := found.stdout.decode(errors="surrogateescape").strip():
                 return path
         installed = [path for pattern in _BINARIES for path in self._host.glob(pattern)]
-        return installed[-1] if installed else "postgres"
+        version = _VERSION.search(self.config)
+        ends = tuple(f"{sign}{version[1]}/bin/postgres" for sign in "/-") if version else ()
+        # Of several versions, the one whose cluster this is.
+        same = [path for path in installed if path.endswith(ends)] if ends else []
+        return (same or installed or ["postgres"])[-1]

@@ -22,6 +22,19 @@ STORE, PASSWORD, TYPE = (
     "certificateKeystoreType",
 )
 ALIAS, KEY_PASSWORD = "certificateKeyAlias", "certificateKeyPassword"
+OLD_NAMES = {
+    "keystoreFile": STORE,
+    "keystorePass": PASSWORD,
+    "keystoreType": TYPE,
+    "keyAlias": ALIAS,
+    "keyPass": KEY_PASSWORD,
+    "SSLCertificateFile": CERTIFICATE,
+    "SSLCertificateKeyFile": KEY,
+    "SSLCertificateChainFile": CHAIN,
+    "SSLPassword": KEY_PASSWORD,
+}
+"""Attributes of a connector before Tomcat 8.5, and those of a ``Certificate`` that took their
+place (Tomcat 9 configuration reference, "SSL Support - Connector - NIO and NIO2 (deprecated)")."""
 _DEFAULT = "_default_"
 _PROPERTY = re.compile(r"\$\{")
 _BASE = re.compile(r"\$\{catalina\.(base|home)\}")

@@ -19,6 +19,7 @@ from certrail.servers.tomcat.config import (
     CHAIN,
     KEY,
     KEY_PASSWORD,
+    OLD_NAMES,
     PASSWORD,
     STORE,
     TYPE,
@@ -66,6 +67,8 @@ class TomcatTarget(FileTarget):
 
     def sites(self) -> Iterator[Site]:
         configuration = self._read()
+        if not configuration.hosts:
+            self._must_not_be_old(configuration)
         for host in configuration.hosts:
             for certificate in host.certificates[:1]:
                 leaf = self._leaf(configuration, certificate)
@@ -143,18 +146,28 @@ class TomcatTarget(FileTarget):
                 f"{len(found)} connectors have a certificate for {name}: {places}",
                 remedy="Set `listen` of the endpoint's server to the port of one of them.",
             )
-        old = [configuration.place(one) for one in configuration.old_connectors()]
-        if old:
-            raise InvalidRequest(
-                f"{old[0]}: the certificate is named on the connector itself, as Tomcat 8.0 did it",
-                remedy="Write `SSLHostConfig` with a `Certificate` into the connector, as the "
-                "manual of your version has it, then retry.",
-            )
+        self._must_not_be_old(configuration)
         raise InvalidRequest(
             f"{configuration.path} has no TLS connector for {name}"
             + (f" on port {port}" if port else ""),
             remedy='Write a connector with SSLEnabled="true", SSLHostConfig and Certificate.',
         )
+
+    def _must_not_be_old(self, configuration: Configuration) -> None:
+        for one in configuration.old_connectors():
+            given = [name for name in OLD_NAMES if name in one.attributes]
+            text = " ".join(
+                # Of a password nothing is shown but that it stays what it is.
+                f'{OLD_NAMES[name]}="{"…" if "Pass" in name else one.get(name)}"'
+                for name in given
+            )
+            raise InvalidRequest(
+                f"{configuration.place(one)}: the certificate is named on the connector itself, "
+                "as versions before Tomcat 8.5 did it and Tomcat 10 no longer does",
+                remedy=f"Take {', '.join(given)} out of the connector and write into it, with "
+                f"the same values (Tomcat 8.5 or later): <SSLHostConfig><Certificate {text}/>"
+                "</SSLHostConfig>. Then retry.",
+            )
 
     def _certificate(
         self, configuration: Configuration, host: TlsHost, wanted: Wanted | None

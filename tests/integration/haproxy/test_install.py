@@ -161,21 +161,92 @@ def test_ecdsa_and_rsa_side_by_side(tmp_path: Path) -> None:
         assert haproxy.served(WWW) == bundle.chain.fingerprint
 
 
-@pytest.mark.parametrize("crt", ["crt @dir@/certs", "crt-list @dir@/list.txt"])
-def test_directories_and_lists_are_left_alone(crt: str, tmp_path: Path) -> None:
-    """What is in them cannot be changed by one word of the line."""
-    frontend = f"frontend a\n    bind 127.0.0.1:@port@ ssl {crt}\n"
-    (tmp_path / "certs").mkdir()
-    (tmp_path / "list.txt").write_text(f"{tmp_path}/old.pem\n")
-    pems = {"certs/one.pem": TestCa().bundle(WWW)}
+LIST = (
+    "# what the shop needs\r\n/@dir@/other.pem\nold.pem\t[alpn http/1.1 ]  *.shop.test "
+    f"{WWW}  !old.shop.test\n"
+)
+
+
+def test_a_list_is_edited_where_it_names_the_certificate(tmp_path: Path) -> None:
+    """Settings, names and the other lines stay, for both lines that use it; then it is undone."""
+    frontend = (
+        "frontend a\n    bind 127.0.0.1:@port@ ssl crt-list @dir@/list.txt\n"
+        "    bind 127.0.0.1:@other@ ssl crt-list @dir@/list.txt crt old.pem\n"
+    )
+    list_file = tmp_path / "list.txt"
+    list_file.write_text(LIST.replace("@dir@", str(tmp_path)))
+    before = list_file.read_bytes()
+    pems = {"other.pem": TestCa().bundle(SHOP)}
     with Haproxy.started(tmp_path, frontends=frontend, pems=pems) as haproxy:
+        config = haproxy.config.read_bytes()
+        names = {WWW, "a.shop.test", "b.shop.test", "*.shop.test"}
+        few, all_of_them = haproxy.ca.bundle(WWW), haproxy.ca.bundle(*names)
+        opened, site = target(haproxy, listen=str(haproxy.port)), site_of({"site": WWW})
+        assert {one.settings["site"]: one.fingerprint for one in opened.sites()} == {
+            SHOP: pems["other.pem"].chain.fingerprint,
+            "*.shop.test": haproxy.old.chain.fingerprint,
+            WWW: haproxy.old.chain.fingerprint,
+        }
+        with pytest.raises(InvalidRequest, match=r"also serves \*\.shop\.test"):
+            opened.stage(site, few, None)
+
+        staged = opened.stage(site, all_of_them, None)
+        opened.activate(staged)
+
+        live = tmp_path / "certrail" / f"{WWW}@{haproxy.port}" / "live" / "combined.pem"
+        assert list_file.read_bytes() == before.replace(b"old.pem", str(live).encode())
+        assert haproxy.config.read_bytes() == config
+        assert haproxy.served(WWW) == all_of_them.chain.fingerprint == opened.serving(site)
+        assert haproxy.served("b.shop.test") == all_of_them.chain.fingerprint
+        assert haproxy.served(SHOP) == pems["other.pem"].chain.fingerprint
+        assert isinstance(opened, HaproxyTarget)
+        assert not opened.plan(site, haproxy.ca.bundle(*names)).after
+
+        opened.restore(staged)
+
+        assert list_file.read_bytes() == before
+        assert haproxy.served(WWW) == haproxy.old.chain.fingerprint
+
+
+def test_a_folder_of_certificates_is_left_alone(tmp_path: Path) -> None:
+    """Which file is meant cannot be said in its line; what the remedy says to write can be."""
+    frontend = "frontend a\n    bind 127.0.0.1:@port@ ssl crt @dir@/certs\n"
+    (tmp_path / "certs").mkdir()
+    ca = TestCa()
+    pems = {"certs/1.pem": ca.bundle(SHOP), "certs/2.pem": ca.bundle(WWW)}
+    with Haproxy.started(tmp_path, frontends=frontend, pems=pems) as haproxy:
+        (tmp_path / "certs" / "2.pem.ocsp").write_bytes(b"no certificate")
         before = haproxy.config.read_text()
+        assert {one.settings["site"] for one in target(haproxy).sites()} == {SHOP, WWW}
+        bundle = haproxy.ca.bundle(WWW)
 
-        with pytest.raises(InvalidRequest, match=r"haproxy\.cfg:\d+") as caught:
-            install(haproxy, haproxy.ca.bundle(WWW))
+        with pytest.raises(InvalidRequest, match=r"haproxy\.cfg:\d+ takes .*2\.pem") as caught:
+            install(haproxy, bundle)
 
-        assert "combined.pem" in caught.value.remedy
         assert haproxy.config.read_text() == before
+        added = f"crt {tmp_path}/certs/2.pem crt {tmp_path}/certs"
+        assert f"`{added}`" in caught.value.remedy
+        haproxy.config.write_text(before.replace(f"crt {tmp_path}/certs", added))
+        install(haproxy, bundle)
+        assert haproxy.served(WWW) == bundle.chain.fingerprint
+        assert haproxy.served(SHOP) == pems["certs/1.pem"].chain.fingerprint
+
+        new = haproxy.ca.bundle("new.example.test")
+        install(haproxy, new, site="new.example.test")
+        assert haproxy.served("new.example.test") == new.chain.fingerprint
+
+
+def test_a_list_that_cannot_be_found_is_named(tmp_path: Path) -> None:
+    """It is relative to where HAProxy was started, and may have the name already."""
+    frontend = f"frontend a\n    bind 127.0.0.1:@port@ ssl crt {tmp_path}/other.pem\n"
+    with Haproxy.started(
+        tmp_path, frontends=frontend, pems={"other.pem": TestCa().bundle(SHOP)}
+    ) as haproxy:
+        text = haproxy.config.read_text().replace("other.pem", "other.pem crt-list list.txt")
+        haproxy.config.write_text(text)
+
+        with pytest.raises(InvalidRequest, match=r"haproxy\.cfg:\d+ .* list\.txt"):
+            target(haproxy).serving(site_of({"site": WWW}))
 
 
 def test_without_a_tls_line_it_says_what_to_write(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,11 @@ from certrail.servers.discovery import discover
 from certrail.servers.nginx import NginxTarget
 from certrail.servers.registry import open_target, site_of
 from certrail.servers.target import FileTarget, wanted_of
-from tests.support.databases import NAME, write_pem
+from tests.support.databases import NAME
+from tests.support.laid_out import PEM, laid_out
 from tests.support.nginx import TestCa
-from tests.support.process import binary
-from tests.support.sshd import Account, over_ssh, sshd
-from tests.support.starttls_servers import home
 from tests.unit.servers.test_apache_layouts import RED_HAT
 
-PEM = "/etc/pki/tls/private/www.pem"
 _PLAIN = f"ssl_certificate {PEM};\n        ssl_certificate_key {PEM};\n"
 FILES = {
     "etc/nginx/nginx.conf": """\
@@ -87,39 +83,13 @@ CHANGED = {
     "postgresql": "/var/lib/pgsql/data/postgresql.conf",
     "tomcat": "/etc/tomcat/server.xml",
 }
-# What the machine itself has of these servers is not there any more; accounts and libraries are.
-_ENTER = """\
-root=$1; shift
-cp -a /etc/passwd /etc/group /etc/shadow /etc/shells /etc/nsswitch.conf \
-  /etc/ld.so.cache /etc/alternatives /etc/ssl /etc/ssh /etc/pam.d "$root/etc/" 2>/dev/null
-echo nginx:x:990:990::/:/usr/sbin/nologin >>"$root/etc/passwd"
-echo nginx:x:990: >>"$root/etc/group"
-mount --bind "$root/etc" /etc
-mount -t tmpfs tmpfs /var/lib
-cp -a "$root/var/lib/." /var/lib/
-exec "$@"
-"""
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The machine, as root sees it."""
-    unshare = [binary("unshare", "util-linux"), "--mount"]
-    with home() as root:
-        for name, text in FILES.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        pem = root / PEM.removeprefix("/")
-        pem.parent.mkdir(parents=True)
-        write_pem(pem, TestCa().bundle(NAME), "root")
-        script = root / "enter.sh"
-        script.write_text(_ENTER)
-        folder = tmp_path_factory.mktemp("sshd")
-        inside = [*unshare, "sh", str(script), str(root)]
-        user = Account("root", "", Path("/root"))
-        with sshd(folder, inside=inside) as server, over_ssh(server, user, "rhel9") as opened:
-            yield opened
+    with laid_out(FILES, tmp_path_factory.mktemp("sshd"), "rhel9") as opened:
+        yield opened
 
 
 def test_every_server_is_found(host: Host) -> None:

@@ -133,6 +133,37 @@ def test_only_the_values_are_changed(case: str, tmp_path: Path) -> None:
 
 
 CERTIFICATE = '<SSLHostConfig><Certificate certificateFile="c"/></SSLHostConfig>'
+OLD = {
+    "a key store": (
+        'keystoreFile="conf/x.jks" keystorePass="hidden" keyAlias="www"',
+        '<SSLHostConfig><Certificate certificateKeystoreFile="conf/x.jks" '
+        'certificateKeystorePassword="…" certificateKeyAlias="www"/></SSLHostConfig>',
+    ),
+    "APR": (
+        'SSLCertificateFile="/c.pem" SSLCertificateKeyFile="/k.pem"',
+        '<SSLHostConfig><Certificate certificateFile="/c.pem" certificateKeyFile="/k.pem"/>',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OLD)
+def test_connectors_of_old_versions_say_what_to_write(case: str, tmp_path: Path) -> None:
+    """For a scan too: it would find nothing and not say why."""
+    attributes, written = OLD[case]
+    config = tmp_path / "server.xml"
+    config.write_text(f'<Server>\n<Connector port="1" SSLEnabled="true" {attributes}/></Server>')
+    opened = opened_at(config)
+
+    for ask in (
+        lambda: list(opened.sites()),
+        lambda: opened.survey(site_of({"site": NAME}), Wanted("ECDSA")),
+    ):
+        with pytest.raises(InvalidRequest, match=r"server\.xml:2: .*Tomcat 8\.5") as caught:
+            ask()
+        assert written in caught.value.remedy
+        assert "hidden" not in caught.value.remedy
+
+
 REFUSED = {
     "two ports": (
         connector(CERTIFICATE).replace("</Server>", connector(CERTIFICATE)[9:]),
@@ -148,10 +179,6 @@ REFUSED = {
             'certificateKeystorePassword="${p}"/></SSLHostConfig>'
         ),
         r"server\.xml:4: the value is a property",
-    ),
-    "as 8.0 did it": (
-        '<Server><Connector port="1" SSLEnabled="true" keystoreFile="x"/></Server>',
-        r"server\.xml:1: .*Tomcat 8\.0",
     ),
     "no certificate": (connector("<SSLHostConfig/>"), r"server\.xml:3: no certificate"),
     "two of a kind": (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrail.errors import InvalidRequest
-from certrail.servers.haproxy import HaproxySettings
+from certrail.servers.haproxy import HaproxySettings, certificates
 from certrail.servers.haproxy.config import binds, split
 from certrail.servers.haproxy.control import words_of
 
@@ -89,10 +89,40 @@ backend c
     assert first.listens_on("10.0.0.1:443")
     assert not first.listens_on("43")
     assert (first.tls, second.tls, third.tls) == (True, False, True)
-    assert [word.text for word in third.lists] == ["l.txt"]
+    assert [(crt.kind, crt.word.text) for crt in third.crts] == [
+        ("crt", "y.pem"),
+        ("crt-list", "l.txt"),
+    ]
     assert (first.conditional, third.conditional) == (False, True)
     start, end = first.crts[0].word.start, first.crts[0].word.end
     assert text[start:end] == b"one.pem"
+
+
+LIST = b"""
+# crt-list of the shop
+ a.pem\t[alpn http/1.1 ]  *.Shop.test !old.shop.test\r
+/etc/b.pem
+/etc/c.pem [verify none] [] c.test
+"""
+
+
+def test_lines_of_a_list() -> None:
+    """Settings in brackets are no names, and a name may be taken out."""
+    first, second, third = certificates.entries(LIST, "/l.txt", "/etc/certs")
+
+    assert (first.path, first.place) == ("/etc/certs/a.pem", "/l.txt:3")
+    assert first.filters == ("*.shop.test", "!old.shop.test")
+    assert LIST[first.word.start : first.word.end] == b"a.pem"
+    assert (second.path, second.filters) == ("/etc/b.pem", ())
+    assert (third.path, third.filters) == ("/etc/c.pem", ("c.test",))
+    assert LIST[third.word.start : third.word.end] == b"/etc/c.pem"
+
+
+@pytest.mark.parametrize("line", [b"a.pem [alpn h2", b"a.pem h2]", b"[x] a.pem"])
+def test_a_line_of_a_list_that_does_not_fit(line: bytes) -> None:
+    """HAProxy refuses it as well."""
+    with pytest.raises(InvalidRequest, match=r"/l\.txt:2"):
+        list(certificates.entries(b"b.pem\n" + line, "/l.txt"))
 
 
 @pytest.mark.parametrize("path", ['"${DIR}/a.pem"', "@store/a.pem", "relative.pem"])
