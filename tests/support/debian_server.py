@@ -7,6 +7,7 @@ The network is shared, so the services listen on free ports of 127.0.0.1.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,6 +132,17 @@ class DebianServer:
             for path in (self.root / "etc").rglob("*")
             if path.is_file() and not path.is_symlink() and "certrail" not in path.parts
         }
+
+    def attributes(self) -> dict[str, tuple[int, int, int, str]]:
+        """Return kind and permission bits, owner, group and target of everything below /etc."""
+        found = {}
+        for path in sorted((self.root / "etc").rglob("*")):
+            if "certrail" not in path.parts:
+                info = path.lstat()
+                target = os.readlink(path) if path.is_symlink() else ""
+                name = str(path.relative_to(self.root))
+                found[name] = (info.st_mode, info.st_uid, info.st_gid, target)
+        return found
 
 
 @contextmanager
