@@ -68,8 +68,8 @@ SUSE = {
     # Tomcat 8.5: the files on SSLHostConfig itself.
     "etc/tomcat/server.xml": '<Server port="8005">\n<Service name="Catalina">\n'
     '<Connector port="8443" SSLEnabled="true">\n'
-    f'<SSLHostConfig certificateFile="{PEM}" certificateKeyFile="{PEM}"\n'
-    f'  certificateChainFile="{PEM}"/>\n</Connector>\n</Service>\n</Server>\n',
+    f'<SSLHostConfig certificateFile="{PEM}" certificateKeyFile="{PEM}" '
+    f'certificateChainFile="{PEM}"/>\n</Connector>\n</Service>\n</Server>\n',
 }
 DEBIAN = {
     # nginx 1.25.1 and later.
