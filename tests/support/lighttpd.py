@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from certrail.model import Fingerprint
 from tests.support.folder_server import FolderServer
+from tests.support.handshake import LARGE, long_download
 from tests.support.nginx import TestCa
 from tests.support.process import accepts, binary, free_port, running
 
@@ -32,6 +33,7 @@ server.errorlog = "@dir@/error.log"
 server.pid-file = "@dir@/lighttpd.pid"
 server.bind = "127.0.0.1"
 server.port = @port@
+server.feature-flags += ( "server.graceful-restart-bg" => "enable" )
 """
 
 
@@ -50,6 +52,13 @@ class Lighttpd(FolderServer):
     def served(self, name: str = NAME, *, port: int = 0, rsa_only: bool = False) -> Fingerprint:
         """Return the fingerprint that a client asking for *name* sees."""
         return super().served(name, port=port, rsa_only=rsa_only)
+
+    @contextmanager
+    def download(self) -> Iterator[Callable[[], bool]]:
+        """Begin a long download; the value ends it and says whether all came."""
+        (self.directory / "slow").write_bytes(b"x" * LARGE)
+        with long_download(self.port, NAME, "/slow") as ends_whole:
+            yield ends_whole
 
     def accepts_configuration(self) -> bool:
         """Return what ``lighttpd -tt`` says."""

@@ -93,6 +93,11 @@ class Configuration:
         found = self.contexts.get(context, {}).get(name)
         return (found.value if found else "") or ""
 
+    def written(self, context: Context, name: str) -> bytes:
+        """Return the expression that *name* was last set to, as it stands there; b"" if none."""
+        found = self.contexts.get(context, {}).get(name)
+        return self.files[found.path][found.start : found.end] if found else b""
+
     @property
     def sockets(self) -> tuple[str, ...]:
         """Addresses where TLS is spoken."""

@@ -14,6 +14,9 @@ from certrail.servers.target import ProgramControl
 from certrail.wait import Pending
 
 _STARTED = b"server started"
+_FLAGS, _IN_BACKGROUND = "server.feature-flags", "server.graceful-restart-bg"
+# https://redmine.lighttpd.net/projects/lighttpd/wiki/Server_feature-flagsDetails
+_ENABLED = re.compile(rb'"server\.graceful-restart-bg"\s*=>\s*"?(?:enabled?|true|1)\b')
 
 
 class LighttpdControl(ProgramControl):
@@ -49,7 +52,7 @@ class LighttpdControl(ProgramControl):
         return self.program.words(argv, self._settings.longest_test)
 
     def reload(self) -> str:
-        """Make lighttpd start anew; connections are served to their end, within its own limit."""
+        """Make lighttpd start anew; after a signal, open connections are served to their end."""
         return self.program.timed(self._reload, "restarted")
 
     def _reload(self) -> str:
@@ -74,6 +77,13 @@ class LighttpdControl(ProgramControl):
             return (
                 f"after the signal lighttpd reads keys as {account}: set `key_owner: {account}`, "
                 "or `reload: systemd`"
+            )
+        if not _ENABLED.search(printed.written((), _FLAGS)):
+            # Measured: it then ends the open connections first, and answers nobody new meanwhile.
+            return (
+                "after the signal lighttpd answers nobody new until the last open connection has "
+                f'ended: write `{_FLAGS} += ( "{_IN_BACKGROUND}" => "enable" )` (lighttpd 1.4.56 '
+                "or later) and restart it once, or set `reload: systemd`"
             )
         before = self._starts(log)
         if words := self.program.words(["kill", "-USR1", str(master)], limit):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from certrail.connectors import InstallTarget
-from certrail.errors import InvalidRequest
+from certrail.errors import ActivationRefused, InvalidRequest
 from certrail.remote.local import LocalHost
 from certrail.servers.discovery import discover
 from certrail.servers.lighttpd import LighttpdTarget
@@ -78,6 +78,38 @@ SOCKETS = (
     'ssl.engine = "enable"\nssl.pemfile = "@dir@/old.pem"\n'
     '$SERVER["socket"] == "127.0.0.1:@plain@" {\n  ssl.pemfile = "@dir@/old.pem"\n}\n'
 )
+
+
+def test_a_long_download_arrives_whole(tmp_path: Path) -> None:
+    """It goes on with the old certificate while new clients get the new one, there and back."""
+    with Lighttpd.started(tmp_path) as lighttpd:
+        opened, site = target(lighttpd), site_of({"site": NAME})
+        bundle = lighttpd.ca.bundle(NAME)
+        with lighttpd.download() as ends_whole:
+            staged = opened.stage(site, bundle, None)
+            opened.activate(staged)
+            assert lighttpd.served() == bundle.chain.fingerprint
+            with lighttpd.download() as second_ends_whole:
+                opened.restore(staged)
+                assert lighttpd.served() == lighttpd.old.chain.fingerprint
+
+                assert ends_whole()
+                assert second_ends_whole()
+
+
+def test_a_signal_that_would_keep_new_clients_waiting_is_not_sent(tmp_path: Path) -> None:
+    """Without the setting lighttpd answers nobody while a download goes on."""
+    with Lighttpd.started(tmp_path) as lighttpd:
+        text = lighttpd.config.read_text().replace('"enable" )', '"disable" )')
+        lighttpd.config.write_text(text)
+        opened = target(lighttpd)
+
+        with pytest.raises(ActivationRefused, match="graceful-restart-bg"):
+            opened.activate(opened.stage(site_of({"site": NAME}), lighttpd.ca.bundle(NAME), None))
+
+        assert lighttpd.config.read_text() == text
+        assert lighttpd.served() == lighttpd.old.chain.fingerprint
+        assert "graceful shutdown started" not in lighttpd.error_log
 
 
 def test_one_of_two_addresses_is_changed(tmp_path: Path) -> None:
