@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from certrail.connectors.base import Connector
+from certrail.errors import PermissionRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,22 @@ class Host(Connector):
             NotFound: nothing there.
             PermissionRefused: not allowed to read it.
         """
+
+    def hands_over(self, owner: str) -> bool:
+        """Return whether only :meth:`hand_over` can give a file of the account to *owner*."""
+        return False
+
+    def hand_over(self, path: str, owner: str) -> None:
+        """Give the file *path*, which is the account's own, to *owner*.
+
+        Raises:
+            PermissionRefused: not allowed.
+        """
+        raise PermissionRefused(
+            f"{path} on {self.name} cannot be given to {owner}",
+            remedy="Set `sudo: true` for the host.",
+            connector=self.name,
+        )
 
     @abstractmethod
     def write_file(

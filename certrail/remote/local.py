@@ -82,7 +82,7 @@ class LocalHost(PosixHost):
     def write_file(
         self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
     ) -> None:
-        if self._hands_over(owner):
+        if self.hands_over(owner):
             self._write_and_hand_over(path, content, mode=mode, owner=owner, group=group)
             return
         with self._doing("write", checked_entry(path)):

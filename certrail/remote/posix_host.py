@@ -162,8 +162,7 @@ class PosixHost(Host):
     def _plainly(self, argv: Sequence[str]) -> CommandResult:
         return self.execute(argv, stdin=b"", timeout=DEFAULT_TIMEOUT, limit=OUTPUT_LIMIT)
 
-    def _hands_over(self, owner: str) -> bool:
-        """Return whether only sudo's rules can give a file of ours to *owner*."""
+    def hands_over(self, owner: str) -> bool:
         return bool(self.listed and owner and owner != self._account)
 
     @cached_property
@@ -181,20 +180,26 @@ class PosixHost(Host):
         beside = temporary_beside(checked_entry(path))
         try:
             self.write_file(beside, content, mode=mode, group=group)
-            result = self.run(handing_over(self._account, owner, beside))
-            if result.exit_code != 0:
-                raise PermissionRefused(
-                    f"{self._account} may not give {readable(path)} on {self.name} to {owner}: "
-                    f"{plain(result.text)[-200:]}",
-                    remedy="Put the lines into sudoers that `certrail connector sudoers` prints, "
-                    "or set `sudo: true` for the host.",
-                    connector=self.name,
-                )
+            self._hand_over(beside, owner, path)
             self.rename(beside, path)
         except BaseException:
             with suppress(ConnectorError):
                 self.remove(beside)
             raise
+
+    def hand_over(self, path: str, owner: str) -> None:
+        self._hand_over(checked_entry(path), owner, path)
+
+    def _hand_over(self, path: str, owner: str, named: str) -> None:
+        result = self.run(handing_over(self._account, owner, path))
+        if result.exit_code != 0:
+            raise PermissionRefused(
+                f"{self._account} may not give {readable(named)} on {self.name} to {owner}: "
+                f"{plain(result.text)[-200:]}",
+                remedy="Put the lines into sudoers that `certrail connector sudoers` prints, "
+                "or set `sudo: true` for the host.",
+                connector=self.name,
+            )
 
     def read_file(self, path: str, *, limit: int = 16 * 1024 * 1024) -> bytes:
         content = self._script(_READ, "read", checked(path), str(limit + 1), limit=limit + 1)
@@ -203,7 +208,7 @@ class PosixHost(Host):
     def write_file(
         self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
     ) -> None:
-        if self._hands_over(owner):
+        if self.hands_over(owner):
             self._write_and_hand_over(path, content, mode=mode, owner=owner, group=group)
             return
         arguments = (f"{mode:o}", owner, group, str(len(content)), temporary_beside(path))

@@ -122,7 +122,7 @@ class SftpHost(SshHost):
     def write_file(
         self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
     ) -> None:
-        if self._hands_over(owner):
+        if self.hands_over(owner):
             self._write_and_hand_over(path, content, mode=mode, owner=owner, group=group)
             return
         raw, temporary = to_bytes(checked_entry(path)), to_bytes(temporary_beside(path))

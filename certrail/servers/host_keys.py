@@ -3,6 +3,7 @@
 ::
 
     <base>/<name>/keys/<reference>.pem     made by the host's own openssl
+                       <reference>.pub     its public key, where only another account reads it
     <base>/<name>/versions/<…>/privkey.pem -> ../../keys/<reference>.pem
 
 Only CSRs and public keys come back: what is read here is what ``openssl req``
@@ -67,7 +68,9 @@ class HostKeys:
         self._host.make_directory(self.directory, mode=0o755)
         algorithm, option = _OPTIONS[subject.algorithm]
         wanted = self._key_file
-        arguments = [path, algorithm, option, f"{wanted.mode:o}", wanted.owner, wanted.group]
+        later = self._host.hands_over(wanted.owner)
+        owner = "" if later else wanted.owner
+        arguments = [path, algorithm, option, f"{wanted.mode:o}", owner, wanted.group]
         result = self._host.run(["sh", "-c", _MAKE, "sh", *arguments], timeout=_TIMEOUT)
         if result.exit_code == 127:
             raise NotFound(
@@ -77,7 +80,26 @@ class HostKeys:
             )
         self._must_have_worked(result, "make a key")
         effect("key.make", host=self._host.name, path=path)
-        return self._csr(subject, path)
+        csr = self._csr(subject, path)
+        if later:
+            # Once the key is given away, the account can no longer ask it for its public one.
+            public = csr.parsed.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            self._host.write_file(_public(path), public)
+        return csr
+
+    def give(self, name: str) -> None:
+        """Give a key to the account that is to read it, where that is done by a rule of sudo.
+
+        Raises:
+            PermissionRefused: no rule allows it.
+        """
+        owner, path = self._key_file.owner, posixpath.join(self.directory, name)
+        if self._host.hands_over(owner):
+            info = self._host.info(path)
+            if info is not None and info.owner != owner:
+                self._host.hand_over(path, owner)
 
     def find(self, public_key_der: bytes) -> str:
         """Return the file name of the key of a certificate with that public key.
@@ -102,19 +124,29 @@ class HostKeys:
         """Return the SubjectPublicKeyInfo of the key in *path*, empty if there is none."""
         argv = ["openssl", "pkey", "-in", path, "-pubout"]
         result = self._host.run(argv, timeout=_TIMEOUT)
-        if result.exit_code != 0:
-            return b""
+        text = result.stdout if result.exit_code == 0 else self._noted(path)
         try:
-            found = serialization.load_pem_public_key(result.stdout)
+            found = serialization.load_pem_public_key(text)
         except ValueError:
             return b""
         return found.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
 
+    def _noted(self, path: str) -> bytes:
+        """Return what was noted of a key that was given away, empty if nothing was."""
+        if not self._host.hands_over(self._key_file.owner):
+            return b""
+        try:
+            return self._host.read_file(_public(self._host.real_path(path)))
+        except NotFound:
+            return b""
+
     def remove(self, name: str) -> None:
         """Remove a key that no version uses any more."""
-        self._host.remove(posixpath.join(self.directory, name))
+        path = posixpath.join(self.directory, name)
+        self._host.remove(path)
+        self._host.remove(_public(path))
 
     def _csr(self, subject: SubjectSpec, path: str) -> Csr:
         common_name, configuration = _request(subject)
@@ -141,6 +173,10 @@ class HostKeys:
                 remedy="Try it there by hand; OpenSSL 1.1.1 or later is needed.",
                 connector=self._host.name,
             )
+
+
+def _public(path: str) -> str:
+    return f"{path.removesuffix('.pem')}.pub"
 
 
 def _request(subject: SubjectSpec) -> tuple[str, str]:

@@ -253,8 +253,11 @@ class Versions:
         public = chain.public_key_der()
         info = self._host.info(path)
         if info is not None and info.kind == "link" and self._keys.public_key(path) == public:
+            self._keys.give(posixpath.basename(info.target))
             return
-        self._host.make_link(path, f"../../keys/{self._keys.find(public)}")
+        name = self._keys.find(public)
+        self._keys.give(name)
+        self._host.make_link(path, f"../../keys/{name}")
 
     def _key_made_there(self, version: str) -> str:
         """Return the name of the key that *version* links to, "" if it has a file of its own."""

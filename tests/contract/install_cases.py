@@ -446,7 +446,7 @@ CASES = (
     Case("apache", "apache", _apache),
     Case("postfix", "postfix", _postfix),
     Case("dovecot", "dovecot", _dovecot),
-    Case("lighttpd", "lighttpd", _lighttpd, frozenset({"connections"})),
+    Case("lighttpd", "lighttpd", _lighttpd),
     Case("caddyfile", "caddy", _caddy),
     Case("exim", "exim", _exim),
     Case("mariadb", "mariadb", _mariadb),

@@ -54,7 +54,7 @@ class Lighttpd(FolderServer):
         return super().served(name, port=port, rsa_only=rsa_only)
 
     @contextmanager
-    def download(self) -> Iterator[Callable[[], bool]]:
+    def connection(self) -> Iterator[Callable[[], bool]]:
         """Begin a long download; the value ends it and says whether all came."""
         (self.directory / "slow").write_bytes(b"x" * LARGE)
         with long_download(self.port, NAME, "/slow") as ends_whole:

@@ -14,8 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from blocks.hosts.ssh import SshMachine
+from certrail.connectors import MakesKeyFiles
 from certrail.errors import InvalidRequest, PermissionRefused, Unreachable
-from certrail.model import Bundle
+from certrail.model import Bundle, SubjectSpec
 from certrail.remote.local import LocalHost
 from certrail.remote.posix_host import PosixHost
 from certrail.remote.sudo import handing_over
@@ -120,6 +121,42 @@ def test_these_lines_renew(case: Case, server: Sshd, tmp_path: Path) -> None:
             assert bundle.chain.fingerprint == target.serving(site)
         (key,) = Path(str(staged.data["directory"]), "live").glob("[pc][ro]*.pem")
         assert key.owner() == GIVEN.get(case.kind, world.server.get("key_owner") or user.name)
+
+
+def test_a_key_that_stays_there_is_given_to_who_reads_it(server: Sshd, tmp_path: Path) -> None:
+    """By the same lines: the request is made while the key is the account's own, then it is not."""
+    (case,) = [one for one in CASES if one.kind == "postgresql"]
+    with case.world(tmp_path) as world, account() as user:
+        settings = listable(case.kind, world)
+        site = world.site
+        here = open_target(LocalHost("here"), settings)
+        first = here.stage(site, world.bundle(), None)
+        here.activate(first)
+        folder = Path(str(first.data["directory"]))
+        give_folder(user, folder.parent)
+        rules = lines(user.name, commands(settings, LocalHost("here")))
+
+        with machine(server, user) as host:
+            target = open_target(host, settings)
+            assert isinstance(target, MakesKeyFiles)
+            subject = SubjectSpec((NAME,))
+            csr = target.make_csr(site, subject, "r-1")
+            again = target.make_csr(site, subject, "r-1")
+            assert csr.public_key_der() == again.public_key_der()
+            bundle = Bundle(world.ca.signed(csr, NAME), None)
+            with pytest.raises(PermissionRefused):
+                target.stage(site, bundle, None)
+        with listed(user, rules), machine(server, user) as host:
+            target = open_target(host, settings)
+            staged = target.stage(site, bundle, None)
+            assert staged == target.stage(site, bundle, None)
+            key = folder / "keys" / "r-1.pem"
+            assert (key.owner(), key.stat().st_mode & 0o777) == (GIVEN[case.kind], 0o600)
+            with pytest.raises(PermissionRefused):
+                host.read_file(str(key))
+            target.activate(staged)
+            wait_for(lambda: serves(world, bundle), "it is served", within=30)
+            target.discard(staged)
 
 
 def test_a_key_of_somebody_else_is_not_given_away(tmp_path: Path) -> None:

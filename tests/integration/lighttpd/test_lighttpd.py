@@ -85,11 +85,11 @@ def test_a_long_download_arrives_whole(tmp_path: Path) -> None:
     with Lighttpd.started(tmp_path) as lighttpd:
         opened, site = target(lighttpd), site_of({"site": NAME})
         bundle = lighttpd.ca.bundle(NAME)
-        with lighttpd.download() as ends_whole:
+        with lighttpd.connection() as ends_whole:
             staged = opened.stage(site, bundle, None)
             opened.activate(staged)
             assert lighttpd.served() == bundle.chain.fingerprint
-            with lighttpd.download() as second_ends_whole:
+            with lighttpd.connection() as second_ends_whole:
                 opened.restore(staged)
                 assert lighttpd.served() == lighttpd.old.chain.fingerprint
 
