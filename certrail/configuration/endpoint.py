@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -49,6 +50,19 @@ def check_server(value: dict[str, Any]) -> dict[str, Any]:
         # Endpoints are shown to everybody and stored as they are.
         raise ValueError("`password` must be a reference: env:NAME, file:/path or sealed:…")
     return value
+
+
+KINDS_THAT_ENABLE_TLS = frozenset(
+    ("apache", "caddy", "dovecot", "exim", "mariadb", "nginx", "postfix", "postgresql")
+)
+"""Kinds of server that have the setting ``enable_tls``."""
+
+
+def with_tls(server: Mapping[str, Any], *, enabled: bool) -> dict[str, Any]:
+    """Return *server* as a profile that enables TLS has it; what *server* says counts more."""
+    if enabled and server.get("kind") in KINDS_THAT_ENABLE_TLS:
+        return {"enable_tls": True, **server}
+    return dict(server)
 
 
 class EndpointConfig(Strict):

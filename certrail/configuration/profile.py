@@ -216,6 +216,11 @@ class ProfileConfig(Strict):
     notifications: Notifications = Field(
         default=Notifications(), description="Who is told of what."
     )
+    enable_tls: bool = Field(
+        default=False,
+        description="Give sites without TLS what they need for it, where the kind of server has "
+        "the setting `enable_tls`; what the `server` of an endpoint says counts more.",
+    )
     issue_timeout_seconds: int = Field(
         default=600, ge=5, le=7 * 86400, description="How long the CA may take once it has the CSR."
     )

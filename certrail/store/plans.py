@@ -12,6 +12,7 @@ from sqlalchemy import Row, Select, any_, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
+from certrail.configuration.endpoint import with_tls
 from certrail.configuration.fields import split_address
 from certrail.configuration.plan import ConnectorRef, Place, Plan
 from certrail.configuration.profile import ProfileConfig
@@ -174,9 +175,9 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
             addresses=tuple(row.addresses),
             sni=row.sni or _sni(location, names),
             starttls=row.starttls,
-            server=row.server,
+            server=with_tls(row.server, enabled=profile.enable_tls),
             target=_reference(row.target, slugs),
-            also_on=_further(row, slugs),
+            also_on=_further(row, slugs, enable_tls=profile.enable_tls),
             workflow=profile.workflow,
             profile=profile.name,
             ca=_reference(profile.ca, slugs),
@@ -207,11 +208,11 @@ def _prepare(row: Row[Any], slugs: Mapping[str, str]) -> Prepared:
     )
 
 
-def _further(row: Row[Any], slugs: Mapping[str, str]) -> tuple[Place, ...]:
+def _further(row: Row[Any], slugs: Mapping[str, str], *, enable_tls: bool) -> tuple[Place, ...]:
     return tuple(
         Place(
             target=_reference(one["target"], slugs),
-            server=one["server"] or row.server,
+            server=with_tls(one["server"] or row.server, enabled=enable_tls),
             addresses=tuple(one["address"]),
         )
         for one in row.also_on

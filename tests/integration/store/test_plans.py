@@ -6,6 +6,7 @@ import pytest
 
 from certrail.errors import InvalidRequest, NotFound
 from certrail.model import Action
+from certrail.servers.registry import check_settings
 from certrail.store import plans
 from certrail.tracker import Status
 from tests.integration.store.conftest import Inventory, issue
@@ -51,6 +52,27 @@ def test_a_plan_has_all_that_a_request_needs(inventory: Inventory) -> None:
     )
     assert (plan.replaces, plan.starttls) == (False, "smtp")
     assert prepared.default_action is Action.ENROLL
+
+
+def test_a_profile_enables_tls_where_a_server_can_have_it(inventory: Inventory) -> None:
+    """What the endpoint itself says counts more, and HAProxy has no such setting."""
+    inventory.profile("tls", enable_tls=True)
+    servers: dict[str, dict[str, object]] = {
+        "a.test:443": {"kind": "nginx", "site": "a.test"},
+        "b.test:443": {"kind": "apache", "site": "b.test", "enable_tls": False},
+        "c.test:443": {"kind": "haproxy", "site": "c.test"},
+    }
+    for location, server in servers.items():
+        inventory.endpoint(location, profile="tls", target="web", server=server)
+
+    found = {location: plans.for_location(location).plan.server for location in servers}
+
+    assert found == {
+        **servers,
+        "a.test:443": {**servers["a.test:443"], "enable_tls": True},
+    }
+    for server in found.values():
+        check_settings(server)
 
 
 def test_names_default_to_the_host(inventory: Inventory) -> None:

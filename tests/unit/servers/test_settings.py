@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from certrail.configuration.endpoint import KINDS_THAT_ENABLE_TLS
 from certrail.errors import InvalidRequest
 from certrail.remote.local import LocalHost
 from certrail.servers.nginx import NginxSettings, NginxTarget
@@ -96,3 +97,17 @@ def test_settings_are_checked_without_a_host(server: dict[str, object], words: s
 
     with pytest.raises(InvalidRequest, match=words):
         check_settings(server)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_profiles_enable_tls_for_the_kinds_that_have_the_setting(kind: str) -> None:
+    """A profile sets it for these kinds, and a kind without it would refuse it."""
+    server = {"kind": kind, "site": "www.example.test", "enable_tls": True}
+    if kind == "command":
+        server["reload"] = ["true"]
+
+    if kind in KINDS_THAT_ENABLE_TLS:
+        check_settings(server)
+    else:
+        with pytest.raises(InvalidRequest, match="enable_tls: "):
+            check_settings(server)
