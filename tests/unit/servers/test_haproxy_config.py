@@ -10,6 +10,7 @@ from certrail.errors import InvalidRequest
 from certrail.servers.haproxy import HaproxySettings, certificates
 from certrail.servers.haproxy.config import binds, split
 from certrail.servers.haproxy.control import words_of
+from certrail.servers.splice import Splice, replacements, splice, take_back
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,30 @@ def test_lines_of_a_list() -> None:
     assert (second.path, second.filters) == ("/etc/b.pem", ())
     assert (third.path, third.filters) == ("/etc/c.pem", ("c.test",))
     assert LIST[third.word.start : third.word.end] == b"/etc/c.pem"
+
+
+_LINE = st.one_of(
+    st.binary(max_size=12).map(lambda raw: b"#" + raw.replace(b"\n", b"")),
+    st.sampled_from([b"", b"  ", b"/b.pem", b"\tb.pem [ssl-min-ver TLSv1.2]  b.test \r"]),
+)
+
+
+@given(st.lists(_LINE, max_size=4), st.lists(_LINE, max_size=4), st.sampled_from([b"", b"\n"]))
+def test_a_list_with_anything_around_is_edited_once_and_back(
+    before: list[bytes], after: list[bytes], final: bytes
+) -> None:
+    """Only the path changes, twice is once, and what is taken back is what was there."""
+    data = b"\n".join([*before, b" /old.pem\t[alpn h2] www.test", *after]) + final
+    (old,) = [crt for crt in certificates.entries(data, "/l") if crt.path == "/old.pem"]
+    made = [Splice(old.word.start, old.word.end, b"/live/combined.pem")]
+
+    edited = splice(data, made)
+
+    assert edited == data.replace(b"/old.pem", b"/live/combined.pem")
+    paths = [crt.path for crt in certificates.entries(edited, "/l")]
+    assert paths.count("/live/combined.pem") == 1
+    assert "/old.pem" not in paths
+    assert take_back(edited, replacements(data, made), "/l") == data
 
 
 @pytest.mark.parametrize("line", [b"a.pem [alpn h2", b"a.pem h2]", b"[x] a.pem"])
