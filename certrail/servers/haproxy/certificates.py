@@ -44,6 +44,7 @@ class Configuration:
     binds: tuple[Bind, ...] = ()
     hidden: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _leaves: dict[str, x509.Certificate | None] = field(default_factory=dict)
+    _names: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = field(default_factory=dict)
 
     def leaf(self, crt: CrtUse) -> x509.Certificate | None:
         """Return the first certificate of a file, None if it cannot be told."""
@@ -64,6 +65,12 @@ class Configuration:
 
     def names(self, crt: CrtUse) -> tuple[str, ...]:
         """Return the names that HAProxy chooses this certificate for."""
+        key = crt.path, crt.filters
+        if key not in self._names:
+            self._names[key] = self._read_names(crt)
+        return self._names[key]
+
+    def _read_names(self, crt: CrtUse) -> tuple[str, ...]:
         given = tuple(name for name in crt.filters if not name.startswith("!"))
         if not given and (leaf := self.leaf(crt)):
             given = subject_names(leaf)
