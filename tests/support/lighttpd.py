@@ -34,6 +34,7 @@ server.pid-file = "@dir@/lighttpd.pid"
 server.bind = "127.0.0.1"
 server.port = @port@
 server.feature-flags += ( "server.graceful-restart-bg" => "enable" )
+server.systemd-socket-activation = "enable"
 """
 
 

@@ -82,8 +82,9 @@ class LighttpdControl(ProgramControl):
             # Measured: it then ends the open connections first, and answers nobody new meanwhile.
             return (
                 "after the signal lighttpd answers nobody new until the last open connection has "
-                f'ended: write `{_FLAGS} += ( "{_IN_BACKGROUND}" => "enable" )` (lighttpd 1.4.56 '
-                "or later) and restart it once, or set `reload: systemd`"
+                f'ended: write `{_FLAGS} += ( "{_IN_BACKGROUND}" => "enable" )` and '
+                '`server.systemd-socket-activation = "enable"` (lighttpd 1.4.56 or later) and '
+                "restart it once, or set `reload: systemd`"
             )
         before = self._starts(log)
         if words := self.program.words(["kill", "-USR1", str(master)], limit):

@@ -136,10 +136,10 @@ def test_one_of_two_addresses_is_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("ssl.pemfile = env.CERTS\n", "conf:9: it cannot be told which file"),
-        ('include_shell "echo \'ssl.pemfile = \\"/x.pem\\"\'"\n', r"a command .*conf:9"),
-        ("ssl.pemfile = @\n", "conf:9: not understood"),
-        ("} ssl.pemfile = 1\n", "conf:9: `}` is not expected"),
+        ("ssl.pemfile = env.CERTS\n", "conf:10: it cannot be told which file"),
+        ('include_shell "echo \'ssl.pemfile = \\"/x.pem\\"\'"\n', r"a command .*conf:10"),
+        ("ssl.pemfile = @\n", "conf:10: not understood"),
+        ("} ssl.pemfile = 1\n", "conf:10: `}` is not expected"),
     ],
     ids=["environment", "command", "unknown", "bracket"],
 )
@@ -150,7 +150,7 @@ def test_what_cannot_be_changed_is_refused_with_its_place(
     monkeypatch.setenv("CERTS", str(tmp_path / "old.pem"))
     with Lighttpd.started(tmp_path) as lighttpd:
         sound = lighttpd.config.read_bytes()
-        lighttpd.config.write_bytes(sound.replace(sound.splitlines()[8] + b"\n", line.encode()))
+        lighttpd.config.write_bytes(sound.replace(sound.splitlines()[9] + b"\n", line.encode()))
         opened = target(lighttpd)
         assert isinstance(opened, LighttpdTarget)
 
