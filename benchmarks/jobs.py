@@ -132,7 +132,7 @@ def world(
             "CERTRAIL_SERVER_PROCESSES": str(processes),
         }
         if redis:
-            extra["CERTRAIL_REDIS_URL"] = exits.enter_context(broker(folder))
+            extra["CERTRAIL_REDIS_URL"] = exits.enter_context(broker(folder)).url
         served = exits.enter_context(estate(folder / "estate", "bench", max(counts)))
         installation = exits.enter_context(stack(extra=extra))
         configuration = served.configuration()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import timedelta
 from threading import Lock
 
 from certrail.errors import CertrailError
@@ -19,7 +20,9 @@ from tasks._threads import in_lease_thread
 _EVERY_SECONDS = 1.0
 
 _lock = Lock()
-_known: dict[str, Pause] = {}
+_known: dict[str, tuple[Pause, float]] = {}
+"""With each when it ends by the clock that nobody steps."""
+
 _asked = float("-inf")
 
 
@@ -30,7 +33,7 @@ def note(error: CertrailError, request: Request, title: Title) -> None:
     if verdict.code is Code.PAUSED:
         found = store.note(pauses.budget_of(ca), verdict.wait, str(error))
         with _lock:
-            _known[found.budget] = found
+            _known[found.budget] = _timed(found)
 
 
 def refresh() -> None:
@@ -44,10 +47,10 @@ def refresh() -> None:
         if time.monotonic() - _asked < _EVERY_SECONDS:
             return
         _asked = time.monotonic()
-    found = {one.budget: one for one in store.present()}
+    found = {one.budget: _timed(one) for one in store.present()}
     with _lock:
-        now = datetime.now(UTC)
-        mine = {name: one for name, one in _known.items() if one.until > now}
+        now = time.monotonic()
+        mine = {name: one for name, one in _known.items() if one[1] > now}
         _known.clear()
         _known.update(mine | found)
 
@@ -57,7 +60,9 @@ def of(names: Sequence[str]) -> Pause | None:
     if not _known:
         return None
     with _lock:
-        return pauses.last(_known.values(), names, datetime.now(UTC))
+        now = time.monotonic()
+        present = [replace(one, left=timedelta(seconds=end - now)) for one, end in _known.values()]
+    return pauses.last(present, names)
 
 
 def any_at(title: Title) -> bool:
@@ -75,3 +80,7 @@ async def keep_known() -> None:
     if time.monotonic() - _asked >= _EVERY_SECONDS:
         with suppress(CertrailError):
             await in_lease_thread(refresh)
+
+
+def _timed(pause: Pause) -> tuple[Pause, float]:
+    return pause, time.monotonic() + pause.left.total_seconds()

@@ -12,7 +12,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -107,7 +107,7 @@ class Step:
             if isinstance(found, Pause):
                 tries.made -= 1
                 log.info("%s: %s", self.title, found.message)
-                await self._sleep(request_id, (found.until - datetime.now(UTC)).total_seconds())
+                await self._sleep(request_id, found.left.total_seconds())
                 continue
             if isinstance(found, Outcome):
                 log.info("%s: %s", self.title, found.detail)

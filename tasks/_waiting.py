@@ -6,7 +6,6 @@ operator can resume, move or cancel the run there.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from prefect.states import Completed, Scheduled
 
 from certrail.cli._prefect import approval_state
 from certrail.renewal.hold import install_at
-from certrail.store import approvals, request_runs, requests, steps
+from certrail.store import approvals, database, request_runs, requests, steps
 from certrail.store.requests import Request
 from certrail.tracker import APPLYING, STEPS, Status, StepStatus, Title
 from tasks._threads import in_lease_thread
@@ -48,7 +47,7 @@ async def window_of(request: Request, owner: str, title: Title) -> State[Any] | 
     """
     if title not in APPLYING or request.plan.hold is None:
         return None
-    verdict = install_at(request.plan.hold, datetime.now(UTC))
+    verdict = install_at(request.plan.hold, await in_lease_thread(database.now))
     if verdict.until is None:
         return None
     number = STEPS[request.workflow].index(title) + 1

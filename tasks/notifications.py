@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 import httpx
 from prefect import get_run_logger, task
@@ -16,6 +15,7 @@ from certrail.connectors import Notifier
 from certrail.errors import CertrailError
 from certrail.log import plain
 from certrail.notify import alarms, drain
+from certrail.store import database
 from certrail.words import counted
 from tasks._outbox import emit_all
 from tasks._threads import in_thread
@@ -45,7 +45,7 @@ async def emit_events() -> int:
 )
 async def route_events() -> int:
     """Note certificates that expire, and write down who is to hear of what happened."""
-    now = datetime.now(UTC)
+    now = await in_thread(database.now)
     await in_thread(drain.note_expiries, now)
     await in_thread(alarms.note_overdue, now)
     return await in_thread(drain.route, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -15,7 +15,7 @@ from certrail.connectors import OffersRenewalInfo
 from certrail.errors import CertrailError, Throttled
 from certrail.settings import settings
 from certrail.steps import renewal
-from certrail.store import renewal_info, renewals, request_schedule, requests
+from certrail.store import database, renewal_info, renewals, request_schedule, requests
 from certrail.store.renewal_info import Question
 from tasks._threads import in_thread
 
@@ -38,7 +38,8 @@ async def ask_cas() -> int:
     Returns how many windows are new or moved.
     """
     by_ca: dict[str, list[Question]] = defaultdict(list)
-    for question in await in_thread(renewal_info.questions, datetime.now(UTC), _QUESTIONS):
+    now = await in_thread(database.now)
+    for question in await in_thread(renewal_info.questions, now, _QUESTIONS):
         by_ca[question.ca].append(question)
     gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -61,7 +62,7 @@ async def ask_cas() -> int:
 async def decide_and_schedule() -> dict[str, int]:
     """Decide anew what changed, and make the renewals that are near visible as requests."""
     horizon = timedelta(days=settings().renewal_horizon_days)
-    done = await in_thread(renewal.turn, datetime.now(UTC), horizon=horizon)
+    done = await in_thread(renewal.turn, await in_thread(database.now), horizon=horizon)
     counts = {
         "decided": done.decided,
         "scheduled": len(done.scheduled),
@@ -93,7 +94,7 @@ async def tell_prefect() -> int:
 
 def _ask(reference: str, questions: list[Question]) -> int:
     moved = 0
-    now = datetime.now(UTC)
+    now = database.now()
     try:
         with CaBlock.named(reference).connect() as ca:
             for number, question in enumerate(questions):

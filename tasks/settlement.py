@@ -44,11 +44,16 @@ IDLE = "Nothing to do"
 _PAGE = 200
 _GRACE = timedelta(seconds=float(os.environ.get("CERTRAIL_SETTLE_SECONDS", "60")))
 _RECENT = timedelta(hours=1)
+_OVERLAP = timedelta(minutes=10)
+_MOST = 2000
 _IDLE_KEPT = timedelta(minutes=5)
 # Whoever makes a run binds it to its request within seconds.
 _STRAY = timedelta(minutes=10)
 _ACTOR = "reconcile"
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+_looked: datetime | None = None
+"""When this process looked last for runs that broke."""
+
 _REQUESTS = FlowFilter(name=FlowFilterName(any_=[str(workflow) for workflow in Workflow]))
 
 
@@ -65,7 +70,12 @@ async def settle_records() -> dict[str, int]:
     """
     done: Counter[str] = Counter()
     async with get_client() as client:
-        runs = [*await _left_open(client), *await _crashed(client)]
+        told, wrong = await retelling.retell(client, _GRACE)
+        for task_name, request_id in told:
+            await in_thread(_note_step, request_id, task_name)
+            done["steps told again"] += 1
+        found = [*await _left_open(client), *await _broken(client), *wrong]
+        runs = list({run.id: run for run in found}.values())
         ended = await in_thread(recorded.ended, [run.id for run in runs], _GRACE)
         active = await in_thread(
             recorded.active, [str(one) for run in runs if (one := _named(run))]
@@ -82,9 +92,6 @@ async def settle_records() -> dict[str, int]:
             await client.set_task_run_state(task_run.id, lost, force=True)
             await in_thread(_note, "end-step", task_run, lost)
             done["task runs"] += 1
-        for task_name, request_id in await retelling.retell(client, _GRACE):
-            await in_thread(_note_step, request_id, task_name)
-            done["steps told again"] += 1
     return dict(done)
 
 
@@ -173,15 +180,32 @@ async def _left_open(client: PrefectClient) -> list[FlowRun]:
     return [run for run in found if _is_old(run.state)]
 
 
-async def _crashed(client: PrefectClient) -> list[FlowRun]:
-    return await client.read_flow_runs(
-        flow_filter=_REQUESTS,
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
-            end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - _RECENT),
-        ),
-        limit=_PAGE,
-    )
+async def _broken(client: PrefectClient) -> list[FlowRun]:
+    """Return runs that failed or crashed in Prefect since the last look, and a while before it.
+
+    Most of them did here too. But where the server could not answer, a worker may tell
+    of a run as failed minutes after its request went through.
+    """
+    global _looked
+    begun = datetime.now(UTC)
+    kinds = [StateType.CRASHED, StateType.FAILED]
+    found: list[FlowRun] = []
+    while len(found) < _MOST:
+        page = await client.read_flow_runs(
+            flow_filter=_REQUESTS,
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds)),
+                end_time=FlowRunFilterEndTime(after_=(_looked or begun - _RECENT) - _OVERLAP),
+            ),
+            sort=FlowRunSort.END_TIME_DESC,
+            limit=_PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < _PAGE:
+            break
+    _looked = begun
+    return found
 
 
 async def _stuck(client: PrefectClient) -> list[TaskRun]:

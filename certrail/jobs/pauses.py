@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum, auto
 
@@ -52,13 +52,15 @@ class Pause:
 
     Attributes:
         budget: ``ca:NAME``.
-        until: when it goes on.
+        until: when it goes on, by the database's clock.
         why: what the CA said.
+        left: how long that is from now, whatever the clock of this machine says.
     """
 
     budget: str
     until: datetime
     why: str
+    left: timedelta = field(default=timedelta(0), compare=False)
 
     @property
     def message(self) -> str:
@@ -89,7 +91,7 @@ def after(error: CertrailError, *, title: Title, ca: str) -> Verdict:
     return Verdict(Code.PAUSED, error.retry_after)
 
 
-def last(pauses: Iterable[Pause], names: Sequence[str], now: datetime) -> Pause | None:
+def last(pauses: Iterable[Pause], names: Sequence[str]) -> Pause | None:
     """Return the pause that holds up whoever draws on *names* the longest, None for none."""
-    held = [one for one in pauses if one.budget in names and one.until > now]
-    return max(held, key=lambda one: one.until, default=None)
+    held = [one for one in pauses if one.budget in names and one.left > timedelta(0)]
+    return max(held, key=lambda one: one.left, default=None)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -42,7 +42,7 @@ from certrail.notify import rules
 from certrail.notify.compose import compose
 from certrail.notify.settings import NotificationSettings
 from certrail.notify.words import describe, ends, severity_of
-from certrail.store import notification_facts, notifications, outbox, reports
+from certrail.store import database, notification_facts, notifications, outbox, reports
 from certrail.store.database import transaction
 from certrail.store.notifications import Claim
 
@@ -176,7 +176,7 @@ class _Sender:
         while True:
             with self._guard:
                 broken = list(self._done.troubles)
-            claim = notifications.claim(self._owner, _LEASE, now=datetime.now(UTC), except_=broken)
+            claim = notifications.claim(self._owner, _LEASE, now=database.now(), except_=broken)
             if claim is None:
                 return
             self._send(claim)
@@ -200,7 +200,7 @@ class _Sender:
 
     def _failed(self, claim: Claim, message: Message, error: CertrailError) -> None:
         of_channel = isinstance(error, _OF_THE_CHANNEL)
-        now = datetime.now(UTC)
+        now = database.now()
         told = f"{type(error).__name__}: {plain(error)}"
         if (error.retryable or of_channel) and now - claim.since < _LONGEST:
             notifications.postpone(
@@ -229,7 +229,7 @@ class _Sender:
 def message_of(claim: Claim, ui_url: str) -> Message:
     """Return what a claimed message says, as things stand now."""
     events = outbox.by_ids(claim.outbox_ids)
-    now = datetime.now(UTC)
+    now = database.now()
     with transaction() as connection:
         settings = account_settings(connection)
         described = [describe(connection, event, ui_url=ui_url, now=now) for event in events]

@@ -243,26 +243,37 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 def retry_after(reply: httpx.Response, default: timedelta = _SAID_NOTHING) -> timedelta:
     """Return how long the server asks to be left alone; see :func:`waiting_time`."""
-    return waiting_time(reply.headers.get("Retry-After", ""), default)
+    said = reply.headers.get("Retry-After", "")
+    return waiting_time(said, default, now=_date(reply.headers.get("Date", "")))
 
 
-def waiting_time(text: str, default: timedelta) -> timedelta:
+def waiting_time(text: str, default: timedelta, now: datetime | None = None) -> timedelta:
     """Return what the value of a ``Retry-After`` header means, a day at the most.
 
     RFC 9110 section 10.2.3 allows seconds or a date; a date that is over means
-    now. *default* stands for a missing header and for nonsense.
+    now. *default* stands for a missing header and for nonsense; *now* is what time it is at
+    the server, so that a wrong clock on either side changes nothing.
     """
     text = text.strip()
     if text.isascii() and text.isdigit():
         return timedelta(seconds=min(int(text[:9]), _LONGEST_WAIT.total_seconds()))
+    when = _date(text)
+    if when is None:
+        return default
     try:
-        when = parsedate_to_datetime(text)
-        if when.tzinfo is None:  # "-0000": UTC with nothing said about the place
-            when = when.replace(tzinfo=UTC)
-        wait = when - datetime.now(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
+        wait = when - (now or datetime.now(UTC))
+    except OverflowError:
         return default
     return min(max(wait, timedelta(0)), _LONGEST_WAIT)
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    # "-0000": UTC with nothing said about the place.
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when
 
 
 def reason_of(reply: httpx.Response, secrets: Sequence[str] = ()) -> str:

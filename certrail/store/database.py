@@ -9,10 +9,11 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import NullPool
 
@@ -111,6 +112,20 @@ def statement(*, durable: bool = True) -> Iterator[Connection]:
             yield connection
     except (OperationalError, InterfaceError, TimeoutError) as exc:
         raise unreachable(exc) from exc
+
+
+def now() -> datetime:
+    """Return the present by the database's clock, which is the same for every worker.
+
+    What is stored to be due at a moment is compared with it: a worker whose own
+    clock is wrong, or is put right meanwhile, neither forgets nor hurries anything.
+
+    Raises:
+        Unreachable: the database does not answer.
+    """
+    with statement(durable=False) as connection:
+        found: datetime = connection.execute(select(func.now())).scalar_one()
+    return found.astimezone(UTC)
 
 
 @contextmanager

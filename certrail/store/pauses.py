@@ -14,6 +14,8 @@ from certrail.store.schema import budget_pauses as table
 from certrail.store.schema import requests
 from certrail.tracker import ACTIVE
 
+_LEFT = (table.c.until - func.clock_timestamp()).label("left")
+
 
 def note(budget: str, wait: timedelta, why: str) -> Pause:
     """Let a budget pause for *wait* from now; one that already pauses longer does so as before."""
@@ -24,18 +26,20 @@ def note(budget: str, wait: timedelta, why: str) -> Pause:
                 index_elements=["budget"],
                 set_={"until": made.excluded.until, "why": made.excluded.why},
                 where=table.c.until < made.excluded.until,
-            ).returning(table)
+            ).returning(table, _LEFT)
         ).first()
         if row is None:
-            row = connection.execute(select(table).where(table.c.budget == budget)).one()
-    return Pause(row.budget, row.until, row.why)
+            row = connection.execute(select(table, _LEFT).where(table.c.budget == budget)).one()
+    return Pause(row.budget, row.until, row.why, row.left)
 
 
 def present() -> list[Pause]:
     """Return the budgets that pause now."""
-    query = select(table).where(table.c.until > func.now()).order_by(table.c.budget)
+    query = select(table, _LEFT).where(table.c.until > func.now()).order_by(table.c.budget)
     with statement() as connection:
-        return [Pause(row.budget, row.until, row.why) for row in connection.execute(query)]
+        return [
+            Pause(row.budget, row.until, row.why, row.left) for row in connection.execute(query)
+        ]
 
 
 def of_job(job_id: UUID) -> list[Pause]:
@@ -46,6 +50,12 @@ def of_job(job_id: UUID) -> list[Pause]:
         requests.c.status.in_(ACTIVE),
         table.c.budget == literal("ca:") + ca,
     )
-    query = select(table).where(table.c.until > func.now(), waits.exists()).order_by(table.c.budget)
+    query = (
+        select(table, _LEFT)
+        .where(table.c.until > func.now(), waits.exists())
+        .order_by(table.c.budget)
+    )
     with statement() as connection:
-        return [Pause(row.budget, row.until, row.why) for row in connection.execute(query)]
+        return [
+            Pause(row.budget, row.until, row.why, row.left) for row in connection.execute(query)
+        ]

@@ -136,8 +136,10 @@ def over_since(
         ended_at = requests.c.ended_at
         kept = (requests.c.flow_run_id.is_not(None), requests.c.status.not_in(ACTIVE))
         query = select(requests.c.id, ended_at).where(*kept, ended_at > begin, ended_at <= until)
-        found = connection.execute(query.order_by(ended_at).limit(limit)).all()
-    reached: datetime = found[-1].ended_at if len(found) == limit else until
+        # With all of the last moment, since the requests of a cancelled job end at one.
+        query = query.order_by(ended_at).fetch(limit, with_ties=True)
+        found = connection.execute(query).all()
+    reached: datetime = found[-1].ended_at if len(found) >= limit else until
     return rows([row.id for row in found]), reached
 
 

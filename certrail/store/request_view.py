@@ -177,7 +177,7 @@ def _pause_of(request: Request, of_it: Sequence[Step], paused: Sequence[Pause]) 
     asks = any(step.title in AT_THE_CA and not step.status.is_final for step in of_it)
     if request.status not in ACTIVE or not asks:
         return None
-    return last(paused, (budget_of(request.plan.ca.name),), datetime.now(UTC))
+    return last(paused, (budget_of(request.plan.ca.name),))
 
 
 def _step(step: Step) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from certrail.errors import CertrailError
 from certrail.settings import read_run_file
 from tests.chaos import report
 from tests.chaos.field import Field, Seen, Trouble, the_field
-from tests.chaos.invariants import must_hold
+from tests.chaos.invariants import must_be_settled, must_hold
 from tests.chaos.leaks import must_not_leak
 from tests.chaos.soak import SERVER, child
 from tests.chaos.troubles import BATCHES, CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS
@@ -83,6 +83,10 @@ def main() -> None:
                 number += 1
                 _round(there, number, chance, totals)
                 print(f"round {number}: {totals.requests} requests", flush=True)
+            try:
+                must_be_settled(there)
+            except AssertionError as exc:
+                totals.violations.append(str(exc)[:2000])
     report.put("Storms", _report(totals, given.seconds, given.seed, number))
 
 

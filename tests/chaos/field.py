@@ -7,7 +7,10 @@ after it.
 
 from __future__ import annotations
 
+import base64
+import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +28,7 @@ from certrail.settings import read_run_file
 from tests.support.fault_link import Break, Link, link
 from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy
 from tests.support.flow_runner import FlowRunner
+from tests.support.hook_server import HookServer, hook_server
 from tests.support.nginx import Visits
 from tests.support.process import wait_for
 from tests.support.stack import Stack
@@ -87,6 +91,8 @@ class Field:
     runner: FlowRunner
     log: Path
     environment: Mapping[str, str]
+    hooks: HookServer
+    began: float = field(default_factory=time.time)
     _waiting: list[Trouble] = field(default_factory=list)
     _fired: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -131,6 +137,16 @@ class Field:
         seen.orders = ca.order_count() - orders
         seen.certificates = ca.certificate_count() - certificates
         return seen
+
+    def all_requests(self) -> list[UUID]:
+        """Return every request that this field has had."""
+        with psycopg.connect(self.stack.database_url) as connection:
+            rows = connection.execute(
+                "select r.id from requests r join endpoints e on e.id = r.endpoint_id"
+                " where e.location = any(%s)",
+                [[f"{name}:443" for name in self.outside.names]],
+            )
+            return [id_ for (id_,) in rows]
 
     def request(self, name: str) -> str:
         """Store a request that no worker knows of."""
@@ -270,7 +286,11 @@ def the_field(
         }
         log = folder / "runner.log"
         runner = on.enter_context(FlowRunner(found, log))
-        made = Field(stack, outside, ca, dns, ssh, prefect, database, runner, log, found)
+        secret = folder / "hook-secret"
+        secret.touch(mode=0o600)
+        secret.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
+        hooks = on.enter_context(hook_server(secret.read_text()))
+        made = Field(stack, outside, ca, dns, ssh, prefect, database, runner, log, found, hooks)
         ca.choose = lambda method, path: made.choose("ca", method, path)
         dns.choose = lambda method, path: made.choose("dns", method, path)
         file = outside.write(f"{prefix}.yaml", _configuration(made, prefix, servers or {}))
@@ -293,13 +313,22 @@ def _configuration(
         "host_key": outside.ssh.host_key,
     }
     validation = {"method": "dns-01", "dns": f"{prefix}-ns", "timeout_seconds": 60}
-    profile = outside.profile(name=prefix, ca=f"{prefix}-ca", validation=validation)
+    told = {
+        "mode": "replace",
+        "events": ["automation-completed", "automation-failed"],
+        "channels": [f"{prefix}-hook"],
+    }
+    profile = outside.profile(
+        name=prefix, ca=f"{prefix}-ca", validation=validation, notifications=told
+    )
+    hook = {"name": f"{prefix}-hook", "type": "notifier-webhook", "url": field_.hooks.url}
+    hook["secret"] = f"file:{field_.log.parent / 'hook-secret'}"
     endpoints = [
         outside.endpoint(name, profile=prefix, target=f"{prefix}-web") for name in outside.names
     ]
     for endpoint in endpoints:
         endpoint["server"] |= servers.get(endpoint["names"][0], {})
-    return {"connectors": [ca, dns, target], "profiles": [profile], "endpoints": endpoints}
+    return {"connectors": [ca, dns, target, hook], "profiles": [profile], "endpoints": endpoints}
 
 
 def _moved(url: str, port: int) -> str:

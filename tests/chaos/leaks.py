@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import psycopg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from psycopg.conninfo import conninfo_to_dict
 
 from certrail.postgres import program
 from certrail.store import keys
@@ -99,13 +99,14 @@ def _marks(pem: bytes) -> Iterator[bytes]:
 
 
 def _places(stack: Stack, logs: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    url = urlsplit(stack.database_url)
+    url = conninfo_to_dict(stack.database_url)
     environment = {
         "PATH": "/usr/bin:/bin",
-        "PGHOST": url.hostname or "",
-        "PGPORT": str(url.port),
-        "PGUSER": unquote(url.username or ""),
-        "PGPASSWORD": unquote(url.password or ""),
+        "PGHOST": str(url["host"]),
+        "PGPORT": str(url["port"]),
+        "PGUSER": str(url["user"]),
+        "PGPASSWORD": str(url["password"]),
+        "PGTARGETSESSIONATTRS": str(url.get("target_session_attrs", "any")),
     }
     for name in ("prefect", "certrail"):
         dump = subprocess.run(

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from certrail.settings import read_run_file
 from tests.chaos.field import Field, Seen, the_field
-from tests.chaos.invariants import must_hold
+from tests.chaos.invariants import must_be_settled, must_hold
 from tests.chaos.leaks import must_not_leak
 from tests.support import kill_points, stepped_clock
 from tests.support.faulty_proxy import Fault
@@ -42,6 +42,10 @@ ORDER_IS_GONE = json.dumps(
     }
 ).encode()
 
+SLOW_DOWN = json.dumps(
+    {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "slow down", "status": 429}
+).encode()
+
 
 @pytest.fixture(scope="module")
 def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
@@ -61,19 +65,8 @@ def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 installation, folder, list(NAMES.values()), prefix="single", servers=changes
             ) as made:
                 yield made
-                must_not_leak(made.stack, every_request(made), logs=[made.log])
-
-
-def every_request(field: Field) -> list[str]:
-    """Return the requests of all cases: keys are looked for once, after them."""
-    with psycopg.connect(field.stack.database_url) as connection:
-        rows = connection.execute(
-            "select r.id from requests r join endpoints e on e.id = r.endpoint_id"
-            " join orders o on o.request_id = r.id and o.key_id is not null"
-            " where e.location = any(%s)",
-            [[f"{name}:443" for name in NAMES.values()]],
-        )
-        return [str(id_) for (id_,) in rows]
+                must_be_settled(made)
+                must_not_leak(made.stack, made.all_requests(), logs=[made.log])
 
 
 @contextmanager
@@ -308,10 +301,17 @@ def test_the_clock_of_the_worker_is_stepped(
 ) -> None:
     """By two hours, between order and CSR, and back before the retry: nothing waits for ever.
 
-    The certificate may not be valid yet by that clock: then the step says so.
+    Not even for the CA, which then asks to be left alone for two seconds. The certificate
+    may not be valid yet by that clock: then the step says so.
     """
     clock = tmp_path / "clock"
     clock.write_text("0")
+    asked = 0
+
+    def slow_down(method: str, path: str) -> tuple[int, bytes, str] | None:
+        nonlocal asked
+        asked += "/finalize-order/" in path
+        return (429, SLOW_DOWN, "2") if asked == 1 and "/finalize-order/" in path else None
 
     def step() -> None:
         clock.write_text(str(seconds))
@@ -320,14 +320,15 @@ def test_the_clock_of_the_worker_is_stepped(
         clock.write_text("0")
 
     environment = {**field.environment, stepped_clock.VARIABLE: str(clock)}
-    usual = field.runner
+    usual, field.ca.instead = field.runner, slow_down
     with FlowRunner(environment, field.log) as field.runner:
         try:
             point = KillPoint("order.finalize", "intent")
             seen = through(field, case, at=point, do=step, repair=right)
         finally:
-            field.runner = usual
+            field.runner, field.ca.instead = usual, lambda method, path: None
 
+    assert asked == 2, "nobody was asked to wait, or somebody did not"
     assert issued(seen) == (1, 1)
     assert len(seen.failures) <= 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from certrail.settings import read_run_file
 from tests.chaos.field import Field, Trouble, the_field
-from tests.chaos.invariants import must_hold
+from tests.chaos.invariants import must_be_settled, must_hold
 from tests.chaos.leaks import must_not_leak
 from tests.chaos.troubles import BATCHES
 from tests.support.stack import Stack
@@ -27,6 +27,7 @@ def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
     names = [*(name for names in _NAMES.values() for name in names), *TWICE]
     with the_field(installation, tmp_path_factory.mktemp("chaos"), names) as made:
         yield made
+        must_be_settled(made)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from certrail.settings import read_run_file
+from tests.chaos.records import must_be_left_whole
 from tests.support import kill_points
 from tests.support.flow_runner import FlowRunner
 from tests.support.kill_points import KillPoint
@@ -40,6 +41,10 @@ def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> It
         assert applied.returncode == 0, applied.stderr
         kill_points.install(installation.database_url)
         yield servers
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in found(installation).items():
+                patch.setenv(name, value)
+            must_be_left_whole(installation, [f"{name}:443" for name in NAMES])
 
 
 def found(installation: Stack) -> dict[str, str]:

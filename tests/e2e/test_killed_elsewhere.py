@@ -15,6 +15,7 @@ import pytest
 
 from certrail.settings import read_run_file
 from certrail.x509.export import Format, Part, load
+from tests.chaos.records import must_be_left_whole
 from tests.support import kill_points
 from tests.support.bulk import Estate, estate
 from tests.support.flow_runner import FlowRunner
@@ -104,6 +105,13 @@ def places(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> Ite
             assert applied.returncode == 0, applied.stderr
         kill_points.install(installation.database_url)
         yield found
+        running = read_run_file(installation.data_dir)
+        assert running is not None
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in running.environment().items():
+                patch.setenv(name, value)
+            locations = [found.location(flow, n) for flow in ACTIONS for n in range(count)]
+            must_be_left_whole(installation, locations)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ sent them, so that the spoiled one meets a connector in any state.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
@@ -19,6 +20,7 @@ from typing import Any
 import botocore.httpsession
 import httpx
 import pytest
+import requests.adapters
 from botocore.awsrequest import AWSResponse
 
 # No 429 and 503: that a service may say so is looked at elsewhere, and is waited for.
@@ -33,6 +35,9 @@ _PIECES = (
     *(b"\0", b"\n", b"\r\n\r\n", b'"', b"{", b"}", b"[", b"<", b"&", b">", b"\xff\xfe", b"\x1b["),
     *(b"9" * 400, b"null", b"-1", b"[" * 3000, b"<a>" * 500, b"<!DOCTYPE a [<!ENTITY a '&a;'>]>"),
 )
+# What PowerShell sends within WS-Management; a fragment's ids and flags come before its length.
+_STREAM = re.compile(rb"<rsp:Stream[^>]*>([A-Za-z0-9+/=]+)<")
+_BEFORE_LENGTH = 17
 
 
 @dataclass
@@ -68,7 +73,7 @@ class Spoiler:
                 return self._xml(data)
         if kind == 9:
             return self.chance.choice((b"", b"<html>hello</html>", b"null", b"[]", b"{}", b'"x"'))
-        return self._bytes(data)
+        return self.bytes(data)
 
     def status(self, given: int) -> int:
         """Return another status, sometimes."""
@@ -99,14 +104,30 @@ class Spoiler:
         return json.dumps(tree).encode()
 
     def _xml(self, data: bytes) -> bytes:
+        streams = list(_STREAM.finditer(data))
+        if streams and self.chance.random() < 0.6:
+            one = self.chance.choice(streams)
+            inner = base64.b64encode(self._fragment(base64.b64decode(one[1])))
+            return data[: one.start(1)] + inner + data[one.end(1) :]
         texts = list(re.finditer(rb">([^<]*)<", data))
         if not texts or self.chance.random() < 0.3:
-            return self._bytes(data)
+            return self.bytes(data)
         one = self.chance.choice(texts)
         value = str(self.chance.choice(_VALUES)).encode("utf-8", "surrogatepass")
         return data[: one.start(1)] + value + data[one.end(1) :]
 
-    def _bytes(self, data: bytes) -> bytes:
+    def _fragment(self, data: bytes) -> bytes:
+        """Return a fragment of PowerShell remoting ([MS-PSRP] 2.2.4) whose length still fits."""
+        head, message = data[:_BEFORE_LENGTH], data[_BEFORE_LENGTH + 4 :]
+        start = message.find(b"<")
+        if start < 0 or self.chance.random() < 0.2:
+            message = self.bytes(message)
+        else:
+            message = message[:start] + self._xml(message[start:])
+        return head + len(message).to_bytes(4, "big") + message
+
+    def bytes(self, data: bytes) -> bytes:
+        """Return *data* with pieces cut out, and others put in."""
         for _ in range(self.chance.randint(1, 3)):
             start = self.chance.randint(0, len(data))
             end = min(len(data), start + self.chance.choice((0, 1, 8, 60)))
@@ -124,8 +145,9 @@ def _places(tree: Any, path: list[Any]) -> Iterator[list[Any]]:
 
 @contextmanager
 def spoiled_http(spoiler: Spoiler) -> Iterator[None]:
-    """Spoil what HTTP clients of this process get: httpx, and the SDK of AWS."""
+    """Spoil what HTTP clients of this process get: httpx, requests, and the SDK of AWS."""
     plain_send = httpx.HTTPTransport.handle_request
+    requests_send = requests.adapters.HTTPAdapter.send
     aws_send = botocore.httpsession.URLLib3Session.send
 
     def handle_request(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
@@ -153,7 +175,20 @@ def spoiled_http(spoiler: Spoiler) -> Iterator[None]:
             reply._content = changed
         return reply
 
+    def adapter_send(
+        self: requests.adapters.HTTPAdapter, *given: Any, **named: Any
+    ) -> requests.Response:
+        reply = requests_send(self, *given, **named)
+        if spoiler.is_due():
+            reply._content = spoiler.body(reply.content)
+            reply.status_code = spoiler.status(reply.status_code)
+            kept = spoiler.headers(list(reply.headers.items()))
+            reply.headers.clear()
+            reply.headers.update(kept)
+        return reply
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests.adapters.HTTPAdapter, "send", adapter_send)
         patch.setattr(httpx.HTTPTransport, "handle_request", handle_request)
         patch.setattr(botocore.httpsession.URLLib3Session, "send", send)
         yield

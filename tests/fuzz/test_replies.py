@@ -15,13 +15,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dns.tsig
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from blocks.dns.rfc2136 import Rfc2136
 from blocks.targets import redis_server
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
+from blocks.targets.iis import IisTarget, remoting
 from certrail.connectors import InstallTarget
+from certrail.dns.lookup import Resolver, authority_of, challenge_target
+from certrail.dns.query import Server
 from certrail.errors import CertrailError
 from certrail.keys.generate import generate
 from certrail.model import (
@@ -38,14 +44,17 @@ from certrail.x509.csr import build_csr
 from tests.contract import appliance_cases, ca_cases, delivery_cases, dns_cases
 from tests.contract.install_cases import SITE
 from tests.fuzz.spoiling import Spoiler, spoiled_http, spoiling_relay
+from tests.fuzz.spoiling_dns import DnsRelay
+from tests.support import dns_servers, iis_api, winrm_service
 from tests.support.bundles import new_bundle
 from tests.support.haproxy_runtime import HaproxyRuntime, wheel
+from tests.support.iis_api import IisServer
 from tests.support.redis_server import PASSWORD, RedisProcess
 
 EXAMPLES = int(os.environ.get("CERTRAIL_FUZZ_EXAMPLES", "8"))
 # The SDK of AWS tries again by itself, with pauses.
 _SLOW = 4
-# What has another protocol has a relay of its own below; that of IIS is encrypted by its library.
+# What has another protocol has a relay of its own below, and IIS a session for each attempt.
 _OTHERS = ("redis", "haproxy-runtime-2.6", "haproxy-runtime-2.8", "iis")
 _NOT_HTTP = ("ca-local", "ca-command", "ca-acme", "dns-rfc2136", "directory-local", "directory-ssh")
 
@@ -156,6 +165,28 @@ def _case(case: Any, made: Callable[[Any], Run]) -> Opened:
     return opened
 
 
+@contextmanager
+def _iis() -> Iterator[Run]:
+    """Run attempts with a session each, since one that broke is not used again."""
+    with IisServer().running() as device:
+
+        def run(attempt: Attempts) -> None:
+            with remoting(
+                device.url,
+                winrm_service.USER,
+                winrm_service.PASSWORD,
+                auth="basic",
+                ca_bundle=device.roots,
+                label="iis",
+                timeout=timedelta(seconds=1),
+                grace=timedelta(0),
+            ) as session:
+                site = Site(iis_api.BINDING)
+                _install(lambda: IisTarget(session), site, lambda: device.ca.bundle(SITE))(attempt)
+
+        yield run
+
+
 _HTTP: dict[str, Opened] = {
     **{
         case.name: _case(case, lambda world: _install(world.open, world.site, world.bundle))
@@ -168,6 +199,7 @@ _HTTP: dict[str, Opened] = {
         for case in dns_cases.CASES
         if case.block is not None and "power" in case.name
     },
+    "iis": lambda _: _iis(),
     **{
         f"delivery {case.name}": _case(case, _deliver)
         for case in delivery_cases.CASES
@@ -204,7 +236,43 @@ def test_replies_of_other_protocols(opened: str, tmp_path: Path) -> None:
         _try(one)
 
 
-def _try(one: Callable[[int, int], bool], examples: int = EXAMPLES) -> None:
+def test_replies_of_a_name_server(tmp_path: Path) -> None:
+    """Answers to updates, signed anew where they were; to what asks for zones, CNAMEs and TXT."""
+    with dns_servers.bind(tmp_path, [dns_cases.ZONE]) as server:
+        key = dns.tsig.Key(server.key_name, server.key_secret, server.algorithm)
+        armed = _Armed()
+        with DnsRelay(Server(server.address, server.port), key, armed.due).running() as relay:
+            block = Rfc2136(
+                server=relay.host,
+                port=relay.port,
+                key_name=server.key_name,
+                key_secret=SecretStr(server.key_secret),
+                algorithm=server.algorithm,
+                timeout=1,
+                nameservers=[str(relay)],
+                propagation_timeout=1,
+                poll_interval=0.05,
+            )
+            resolver = Resolver((relay,), use_system=False)
+            record = TxtRecord(f"_acme-challenge.www.{dns_cases.ZONE}", "value")
+
+            def one(which: int, seed: int) -> bool:
+                spoiler = armed.arm(which, seed)
+                attempt = Attempts()
+                attempt(challenge_target, record.fqdn, resolver)
+                attempt(authority_of, record.fqdn, resolver)
+                with block.connect() as provider:
+                    attempt(provider.check)
+                    attempt(provider.append_txt, record)
+                    attempt(provider.find_txt, record.fqdn)
+                    attempt(provider.wait_until_visible, [record])
+                    attempt(provider.delete_txt, record)
+                return spoiler.hit
+
+            _try(one, which=11, examples=EXAMPLES * 5)
+
+
+def _try(one: Callable[[int, int], bool], examples: int = EXAMPLES, which: int = 7) -> None:
     hits = []
 
     @settings(
@@ -214,9 +282,9 @@ def _try(one: Callable[[int, int], bool], examples: int = EXAMPLES) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.integers(0, 7), st.integers(0, 2**32))
-    def any_of_them(which: int, seed: int) -> None:
-        hits.append(one(which, seed))
+    @given(st.integers(0, which), st.integers(0, 2**32))
+    def any_of_them(number: int, seed: int) -> None:
+        hits.append(one(number, seed))
 
     any_of_them()
     assert any(hits) or examples < EXAMPLES, "nothing was spoiled"
@@ -288,6 +356,6 @@ def _redis(folder: Path) -> Iterator[tuple[Run, Arm]]:
 
 
 def test_every_connector_with_a_service_is_here() -> None:
-    """Those that are not speak nothing, or are elsewhere: ACME and RFC 2136 in targets.py."""
+    """Those that are not speak nothing, or are elsewhere: ACME in targets.py."""
     slugs = {case.name for case in appliance_cases.APPLIANCES} - {*_OTHERS}
     assert slugs <= set(_HTTP)

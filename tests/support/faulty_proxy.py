@@ -45,7 +45,7 @@ _ANSWERED = (Fault.NONE, Fault.TRUNCATED, Fault.DELAYED, Fault.DOUBLED)
 _Answer = tuple[http.client.HTTPResponse, bytes]
 Choose = Callable[[str, str], Fault]
 Hook = Callable[[str, str], None]
-Instead = Callable[[str, str], tuple[int, bytes] | None]
+Instead = Callable[[str, str], tuple[int, bytes] | tuple[int, bytes, str] | None]
 """Status and problem document to answer with, without asking the service; None to ask it."""
 
 
@@ -125,13 +125,15 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
                     half = len(content) // 2 if fault is Fault.TRUNCATED else len(content)
                     self.wfile.write(content[:half])
 
-        def _refuse(self, status: int, content: bytes) -> None:
+        def _refuse(self, status: int, content: bytes, later: str = "") -> None:
             # An ACME client needs a nonce with every answer (RFC 8555 section 6.5).
             nonce, _ = ask("HEAD", "/nonce-plz", b"", {})
             self.close_connection = True
             self.send_response(status)
             self.send_header("Connection", "close")
             self.send_header("Replay-Nonce", nonce.headers["Replay-Nonce"])
+            if later:
+                self.send_header("Retry-After", later)
             self.send_header("Content-Type", "application/problem+json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

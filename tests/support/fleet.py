@@ -8,7 +8,7 @@ sign, and the agents that take a run when its moment has come. The database's
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -99,6 +99,7 @@ class Fleet:
         asked: runs that began in each clock hour at each CA, those that failed included.
         held: runs that had to wait for an agent that was away.
         gaps: locations that served an expired certificate, with when it ended and was replaced.
+        sweep: one turn of the sweep, on the simulated present.
     """
 
     now: datetime
@@ -109,6 +110,7 @@ class Fleet:
     held: set[UUID] = field(default_factory=set)
     failures: int = 0
     waited: int = 0
+    sweep: Callable[[datetime], object] = lambda now: renewal.turn(now, horizon=_AHEAD)
     _serial: int = 0
 
     def start(self) -> None:
@@ -147,7 +149,7 @@ class Fleet:
     def pass_time(self, until: datetime, every: timedelta) -> None:
         """Let time pass: sweep *every* so often; runs begin at their moments."""
         while self.now < until:
-            renewal.turn(self.now, horizon=_AHEAD)
+            self.sweep(self.now)
             end = min(self.now + every, until)
             self._run_due(self.now, end)
             self.set(end)

@@ -38,11 +38,16 @@ class ForkedCli:
         self._end: Callable[[], object] = lambda: None
 
     def __call__(
-        self, *arguments: str, within: float = 300.0, env: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        within: float = 300.0,
+        env: Mapping[str, str] | None = None,
+        begun: Callable[[int], object] = lambda pid: None,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``certrail`` with *arguments*; the caller looks at the result.
 
         *env* adds variables; not such as say where the installation is, which is known already.
+        *begun* is called with the process id while it runs; its exit code is -9 if that kills it.
 
         Raises:
             subprocess.TimeoutExpired: it took longer than *within* seconds; it is ended.
@@ -58,6 +63,7 @@ class ForkedCli:
             pid = 0
             try:
                 pid = int(answers.readline())
+                begun(pid)
                 code = int(answers.readline() or -signal.SIGKILL)
             except TimeoutError:
                 if pid:

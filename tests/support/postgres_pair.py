@@ -28,11 +28,13 @@ class Pair:
 
     Attributes:
         url: of the inventory database, at whichever of them is the primary.
+        prefect_url: of Prefect's, likewise.
         primary: the first one.
         standby_url: of the second one, as its administrator.
     """
 
     url: str
+    prefect_url: str
     primary: EmbeddedPostgres
     standby_url: str
 
@@ -59,11 +61,13 @@ def postgres_pair(folder: Path) -> Iterator[Pair]:
     try:
         with _standby(folder / "second", admin.format(primary.port), port):
             _wait_for_replication(admin.format(primary.port))
-            own = urlsplit(primary.url("certrail"))
-            login = own.netloc.rpartition("@")[0]
             hosts = f"host=127.0.0.1,127.0.0.1&port={primary.port},{port}"
-            url = f"postgresql://{login}@/certrail?{hosts}&target_session_attrs=read-write"
-            yield Pair(url, primary, admin.format(port))
+
+            def url(name: str) -> str:
+                login = urlsplit(primary.url(name)).netloc.rpartition("@")[0]
+                return f"postgresql://{login}@/{name}?{hosts}&target_session_attrs=read-write"
+
+            yield Pair(url("certrail"), url("prefect"), primary, admin.format(port))
     finally:
         primary.stop()
 

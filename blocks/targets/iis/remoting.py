@@ -24,13 +24,15 @@ from urllib.parse import urlsplit
 import httpx
 
 from blocks.targets.iis.failures import GRACE, command_error, protocol_error
-from certrail.errors import ConnectorError, InvalidRequest, UnexpectedReply
+from certrail.errors import ConnectorError, InvalidRequest, UnexpectedReply, Unreachable
 from certrail.log import logger, plain
 from certrail.remote import http
 
 Row = Mapping[str, Any]
 
 # How long Windows keeps a session that was left, and we wait for its end.
+# Windows itself sends half a megabyte at the most (MaxEnvelopeSizekb).
+_LARGEST = 8 * 2**20
 _IDLE, _GOODBYE = timedelta(minutes=15), timedelta(seconds=5)
 
 # At DEBUG it writes whole messages, and a stall as an error of its own.
@@ -192,7 +194,7 @@ def remoting(
         # The library makes it when it sends first, too late to look at its replies.
         wsman.transport.session = session = wsman.transport._build_session()
         session.max_redirects = 0
-        session.hooks["response"].append(_looker(label))
+        session.hooks["response"].append(_looker(label, timeout + grace))
         pool = sdk.RunspacePool(
             wsman,
             configuration_name=configuration,
@@ -204,13 +206,17 @@ def remoting(
         yield opened
 
 
-def _looker(label: str) -> Callable[..., None]:
-    """Return what reads the status of each reply, with ``Retry-After``, before pypsrp does."""
+def _looker(label: str, longest: timedelta) -> Callable[..., None]:
+    """Return what reads each reply before pypsrp does: its status, ``Retry-After``, and its body.
+
+    pypsrp would read without end, in size and, as long as something comes, in time.
+    """
 
     def look(reply: Any, **_: object) -> None:
         # A fault of WinRM's own is a 500 with an envelope; a 401 may be part of a login.
         is_soap = "soap+xml" in reply.headers.get("Content-Type", "")
         if reply.status_code in (200, 401) or (reply.status_code == 500 and is_soap):
+            _read(reply, label, longest)
             return
         reply.close()
         seen = httpx.Response(
@@ -221,6 +227,25 @@ def _looker(label: str) -> Callable[..., None]:
         raise http.error_of(seen, f"{label}: WinRM", label)
 
     return look
+
+
+def _read(reply: Any, label: str, longest: timedelta) -> None:
+    body = bytearray()
+    end = time.monotonic() + longest.total_seconds()
+    while piece := reply.raw.read1(65536, decode_content=True):
+        body += piece
+        if len(body) > _LARGEST:
+            reply.close()
+            raise UnexpectedReply(
+                f"{label}: the reply of WinRM is longer than {_LARGEST} bytes", connector=label
+            )
+        if time.monotonic() > end:
+            reply.close()
+            raise Unreachable(
+                f"{label}: WinRM did not end its reply in time", connector=label, code="timeout"
+            )
+    reply._content = bytes(body)
+    reply._content_consumed = True
 
 
 def _library() -> Any:

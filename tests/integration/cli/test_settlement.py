@@ -98,18 +98,21 @@ def test_what_did_not_arrive_at_prefect_is_told_again(
     for lost in tasks[:2]:
         api.delete(f"/task_runs/{lost['id']}")
     _force(api, "task_runs", tasks[3]["id"], "CRASHED")
+    _force(api, "flow_runs", run, "FAILED")
     monkeypatch.setenv("CERTRAIL_DATABASE_URL", shell.stack.database_url)
     monkeypatch.setattr(retelling, "_reached", ended[0] - timedelta(seconds=1))
     day = timedelta(days=1) - timedelta(minutes=10)
 
-    async def retell() -> list[str]:
+    async def retell() -> tuple[list[str], list[str]]:
         async with PrefectClient(shell.stack.api_url) as client:
-            return [name for name, _ in await retelling.retell(client, day)]
+            told, wrong = await retelling.retell(client, day)
+            return [name for name, _ in told], [str(one.id) for one in wrong]
 
     first, second = asyncio.run(retell()), asyncio.run(retell())
+    _force(api, "flow_runs", run, "COMPLETED")
 
-    assert first == [tasks[0]["name"], tasks[1]["name"], tasks[3]["name"]]
-    assert second == []
+    assert first == ([tasks[0]["name"], tasks[1]["name"], tasks[3]["name"]], [run])
+    assert second == ([], [])
     must_agree(shell.stack, locations=[location])
 
 

@@ -468,6 +468,17 @@ def test_every_form_of_retry_after_is_read(text: str, expected: int) -> None:
     assert timedelta(seconds=expected) == http.retry_after(reply, timedelta(seconds=30))
 
 
+def test_a_retry_after_date_counts_by_the_clock_of_the_server() -> None:
+    """Ours may be wrong by hours."""
+    then = datetime.now(UTC) - timedelta(hours=2)
+    headers = {
+        "Date": format_datetime(then),
+        "Retry-After": format_datetime(then + timedelta(minutes=10)),
+    }
+
+    assert http.retry_after(httpx.Response(429, headers=headers)) == timedelta(minutes=10)
+
+
 @pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
 def test_a_retry_after_date_is_a_wait_from_now(zone: str) -> None:
     """Pebble and Boulder send dates as well as seconds."""

@@ -20,4 +20,5 @@ def test_the_latest_moment_counts_and_a_pause_ends_by_itself(database_url: str) 
     assert third.until > first.until
     present = {one.budget: one for one in pauses.present()}
     assert present["ca:two"] == third
+    assert timedelta(0) < present["ca:two"].left <= third.left <= 3 * MINUTE
     assert "ca:over" not in present

@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from certrail.errors import (
     ActivationRefused,
     Busy,
     Conflict,
+    ConnectorError,
     InvalidRequest,
     NotFound,
     PermissionRefused,
@@ -35,9 +37,14 @@ from certrail.x509.export import Format
 from tests.support import winrm_service
 from tests.support.device import SITE
 from tests.support.iis_api import BINDING, TEMP, WEB_SITE, IisServer, Stored, WebBinding
+from tests.support.scripted import http_reply, scripted
 from tests.support.winrm_service import PASSWORD, USER
 
 PLACE = Site(BINDING)
+# Four thousand million characters in four lines.
+BOMB = "<!DOCTYPE s [" + "".join(
+    f"<!ENTITY e{n} '{f'&e{n - 1};' * 100 if n else 'x' * 100}'>" for n in range(5)
+)
 SHOP = "shop.example.test"
 
 
@@ -364,3 +371,32 @@ def test_without_the_library(device: IisServer, monkeypatch: pytest.MonkeyPatch)
         pass
 
     assert "certrail[iis]" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("body", "drip", "said"),
+    [
+        (f"{BOMB}]><s>&e4;</s>", None, "is not that of WinRM"),
+        ("x" * (9 * 2**20), None, "longer than"),
+        ("<s>" + "x" * 10_000, 0.01, "in time"),
+    ],
+    ids=["entities", "without end", "drop by drop"],
+)
+def test_a_reply_that_would_never_end_is_cut(body: str, drip: float | None, said: str) -> None:
+    """Whatever claims to be WinRM: neither memory nor time runs out."""
+    reply = http_reply(200, {"Content-Type": "application/soap+xml;charset=UTF-8"}, body)
+
+    with (
+        scripted(reply, drip=drip, stall=True) as server,
+        remoting(
+            f"http://127.0.0.1:{server.port}",
+            USER,
+            PASSWORD,
+            auth="basic",
+            label="web1",
+            timeout=timedelta(seconds=2),
+            grace=timedelta(0),
+        ) as session,
+        pytest.raises(ConnectorError, match=said),
+    ):
+        session.run(cmdlet("Get-Item"))

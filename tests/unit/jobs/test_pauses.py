@@ -44,11 +44,11 @@ def test_what_pauses_a_budget(error: CertrailError, title: Title, code: Code) ->
 
 def test_the_longest_pause_holds_up_and_others_do_not() -> None:
     """A CA that is over it, or is another one, holds up nobody."""
-    short = Pause("ca:le", NOW + MINUTE, "slow down")
-    long = Pause("domain:a.test", NOW + 2 * MINUTE, "slow down")
+    short = Pause("ca:le", NOW + MINUTE, "slow down", MINUTE)
+    long = Pause("domain:a.test", NOW + 2 * MINUTE, "slow down", 2 * MINUTE)
     over = Pause("ca:old", NOW, "slow down")
 
-    assert last([short, long, over], ("ca:le", "domain:a.test"), NOW) == long
-    assert last([short, long, over], ("ca:le",), NOW) == short
-    assert last([short, long, over], ("ca:old", "ca:vault"), NOW) is None
+    assert last([short, long, over], ("ca:le", "domain:a.test")) == long
+    assert last([short, long, over], ("ca:le",)) == short
+    assert last([short, long, over], ("ca:old", "ca:vault")) is None
     assert short.message == "le is left alone until 2026-03-01 12:01:00 UTC: slow down"

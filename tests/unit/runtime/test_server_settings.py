@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_prefect_accepts_every_setting_for_redis(
     from prefect.settings import Settings
     from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
     from prefect_redis.client import RedisMessagingSettings
+    from prefect_redis.messaging import RedisMessagingPublisherSettings
 
     url = "redis://:secret@127.0.0.1:6379/0"
     address = Address("127.0.0.1", 4200)
@@ -54,7 +56,8 @@ def test_prefect_accepts_every_setting_for_redis(
         redis_url=url,
     )
     urls = [name for name, value in made.items() if value == url]
-    for name in (*REDIS_SETTINGS, *urls, "PREFECT_HOME"):
+    leases = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+    for name in (*REDIS_SETTINGS, *urls, leases, "PREFECT_HOME"):
         monkeypatch.setenv(name, made[name])
     shown = Settings().server
 
@@ -62,10 +65,13 @@ def test_prefect_accepts_every_setting_for_redis(
         shown.events.messaging_broker == shown.events.messaging_cache == "prefect_redis.messaging"
     )
     assert shown.events.causal_ordering == "prefect_redis.ordering"
-    assert shown.concurrency.lease_storage == "prefect_redis.lease_storage"
+    assert shown.concurrency.lease_storage == "prefect.server.concurrency.lease_storage.filesystem"
     assert shown.worker_channel.cleanup_queue_storage == "prefect_redis.cleanup_queue"
     assert url in str(getattr(shown.docket.url, "get_secret_value", lambda: shown.docket.url)())
     assert RedisMessagingSettings().url == RedisWorkerCleanupQueueSettings().url == url
+    publisher = RedisMessagingPublisherSettings()
+    assert publisher.batch_size == 1
+    assert publisher.publish_every >= timedelta(days=365), "it would drop events meanwhile"
 
 
 @pytest.mark.parametrize(
