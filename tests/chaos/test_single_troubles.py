@@ -371,12 +371,13 @@ def reboot(field: Field, servers: ExitStack) -> None:
         (ssh.port, str(config), [binary("sshd", "openssh-server"), "-D", "-f", str(config)]),
     ]
     for port, mark, argv in starts:
-        victims = [
-            one
-            for first in psutil.process_iter(["name", "cmdline"])
-            if first.info["name"] in ("nginx", "sshd") and mark in " ".join(first.info["cmdline"])
-            for one in (first, *first.children(recursive=True))
-        ]
+        victims: list[psutil.Process] = []
+        for first in psutil.process_iter(["name", "cmdline"]):
+            # Of one that ends meanwhile, as those of other tests do, there is no command line.
+            command = " ".join(first.info["cmdline"] or ())
+            if first.info["name"] in ("nginx", "sshd") and mark in command:
+                with suppress(psutil.NoSuchProcess):
+                    victims += [first, *first.children(recursive=True)]
         assert victims
         for one in victims:
             with suppress(psutil.NoSuchProcess):
