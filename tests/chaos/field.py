@@ -44,7 +44,8 @@ class Trouble:
     Attributes:
         way: ``ca``, ``dns``, ``ssh``, ``prefect`` or ``database``.
         what: what happens.
-        where: for HTTP ``METHOD /part/of/path``; for the others the number of the piece.
+        where: for HTTP ``METHOD /part/of/path`` or the number of the call; for the others
+            the number of the piece.
     """
 
     way: str
@@ -95,6 +96,7 @@ class Field:
     began: float = field(default_factory=time.time)
     _waiting: list[Trouble] = field(default_factory=list)
     _fired: Counter[str] = field(default_factory=Counter)
+    _calls: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def storm(
@@ -167,6 +169,7 @@ class Field:
     def arm(self, troubles: Sequence[Trouble]) -> None:
         """Let each of *troubles* happen once."""
         self._fired.clear()
+        self._calls.clear()
         self._waiting = [one for one in troubles if isinstance(one.what, Fault)]
         for one in troubles:
             if isinstance(one.what, Break):
@@ -193,14 +196,20 @@ class Field:
     def choose(self, way: str, method: str, path: str) -> Fault:
         """Return what happens to a call, and that it has happened."""
         with self._lock:
+            self._calls[way] += 1
             for one in self._waiting:
-                wanted, _, part = str(one.where).partition(" ")
-                if one.way == way and wanted == method and part in path:
+                if one.way == way and self._is_at(one.where, way, method, path):
                     self._waiting.remove(one)
                     self._fired[way] += 1
                     assert isinstance(one.what, Fault)
                     return one.what
         return Fault.NONE
+
+    def _is_at(self, where: str | int, way: str, method: str, path: str) -> bool:
+        if isinstance(where, int):
+            return self._calls[way] >= where
+        wanted, _, part = where.partition(" ")
+        return wanted == method and part in path
 
     def row(self, request_id: str) -> dict[str, Any]:
         """Return the status of a request, who holds it, and what failed in it."""
