@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,20 @@ def must_take(bundle: Bundle, traits: Traits, what: str) -> bytes:
     return bundle.key.reveal()
 
 
+def must_come_without_key(bundle: Bundle, label: str) -> None:
+    """Check what a target that keeps its keys is to install.
+
+    Raises:
+        InvalidRequest: a key comes with it, a chain out of order, or an expired certificate.
+    """
+    must_be_installable(bundle)
+    if bundle.key is not None:
+        raise InvalidRequest(
+            f"{label} keeps its keys, and this certificate has another one",
+            remedy="Start a reissue, or set `key_on_device: false`. Nothing was uploaded.",
+        )
+
+
 def algorithm_of(certificate: x509.Certificate) -> KeyAlgorithm | None:
     """Return the kind of key in *certificate*, None for one that Certrail does not make."""
     key = certificate.public_key()
@@ -68,6 +83,12 @@ def object_name(site: str, fingerprint: Fingerprint, longest: int) -> str:
     tail = f"_{fingerprint[:16]}"
     stem = _NOT_PLAIN.sub("_", site.rpartition("/")[2].replace("*", "wildcard"))
     return "certrail_" + stem[: longest - len(tail) - len("certrail_")] + tail
+
+
+def waiting_name(site: str, present: Fingerprint | None, longest: int) -> str:
+    """Return what the key is called that waits for its certificate beside that of *present*."""
+    digest = hashlib.sha256(f"key beside {present or 'nothing'}".encode()).hexdigest()
+    return object_name(site, Fingerprint(digest), longest)
 
 
 def is_ours(name: str) -> bool:

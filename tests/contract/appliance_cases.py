@@ -24,7 +24,7 @@ from blocks.targets import redis_server
 from blocks.targets.a10 import A10Target, AxapiSession
 from blocks.targets.aws import CloudFrontTarget, ElbTarget
 from blocks.targets.azure_keyvault import KeyInVaultTarget, KeyVaultTarget
-from blocks.targets.bigip import BigIpTarget, Session
+from blocks.targets.bigip import BigIpTarget, KeyOnBigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
 from blocks.targets.iis import IisTarget, remoting
@@ -171,7 +171,7 @@ class BigIpWorld(DeviceWorld):
     @contextmanager
     def refuse(self, staged: Staged) -> Iterator[None]:
         keys = self._bigip.state.keys
-        name = f"/Common/{staged.data['stem']}.key"
+        name = str(staged.data["key"])
         good, other = keys[name], self.ca.bundle(SITE).key
         assert other is not None
         keys[name] = other.reveal()
@@ -179,13 +179,38 @@ class BigIpWorld(DeviceWorld):
         self._bigip.state.keys[name] = good
 
 
+class KeyOnBigIpWorld(BigIpWorld):
+    """The same, with keys that the device makes."""
+
+    def open(self) -> InstallTarget:
+        session = Session(self._client, "lb", bigip_api.USER, bigip_api.PASSWORD)
+        return KeyOnBigIpTarget(session, sync_group="pair")
+
+    def snapshot(self) -> dict[str, bytes]:
+        # A key waits for its certificate, whatever becomes of that.
+        used = {entry["key"] for entry in self._bigip.state.profiles[bigip_api.PROFILE]}
+        shown = {}
+        for name, content in super().snapshot().items():
+            state = json.loads(content)
+            state["keys"] = {key: text for key, text in state["keys"].items() if key in used}
+            del state["requests"]
+            shown[name] = json.dumps(state, sort_keys=True).encode()
+        return shown
+
+    def bundle(self) -> Bundle:
+        target = self.open()
+        assert isinstance(target, HoldsKey)
+        csr = target.generate_csr(self.site, SubjectSpec((SITE,), KeyAlgorithm.ECDSA_P256))
+        return Bundle(self.ca.signed(csr, SITE), None)
+
+
 @contextmanager
-def _bigip(directory: Path) -> Iterator[World]:
+def _bigip(directory: Path, world: type[BigIpWorld] = BigIpWorld) -> Iterator[World]:
     with (
         BigIp().running() as device,
         http.client(device.url, ca_bundle=device.roots) as client,
     ):
-        yield BigIpWorld(device, client)
+        yield world(device, client)
 
 
 class NetScalerWorld(DeviceWorld):
@@ -606,6 +631,12 @@ APPLIANCES = (
     Case("caddy", "target-caddy", _caddy, GAPS),
     Case("redis", "target-redis", _redis),
     Case("bigip", "target-bigip", _bigip, GAPS),
+    Case(
+        "bigip-own-key",
+        "target-bigip",
+        partial(_bigip, world=KeyOnBigIpWorld),
+        GAPS | {"own key"},
+    ),
     Case("netscaler", "target-netscaler", _netscaler, GAPS),
     Case(
         "netscaler-own-key",

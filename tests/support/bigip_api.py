@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certrail.model import subject_names
+from tests.support.bigip_crypto import listed, made_key, made_request
 from tests.support.device import Device, Reply, Request, pairs
 
 USER, PASSWORD = "certrail", "s3cret-Passphrase"
@@ -36,11 +37,14 @@ class State:
     keys: dict[str, bytes]
     profiles: dict[str, list[dict[str, str]]]
     uploads: dict[str, bytes] = field(default_factory=dict)
+    requests: dict[str, bytes] = field(default_factory=dict)
 
     def copy(self) -> State:
         """Return a copy that changes on its own."""
         profiles = {name: [dict(e) for e in chain] for name, chain in self.profiles.items()}
-        return State(dict(self.certs), dict(self.keys), profiles, dict(self.uploads))
+        return State(
+            dict(self.certs), dict(self.keys), profiles, dict(self.uploads), dict(self.requests)
+        )
 
 
 class _No(Exception):
@@ -77,6 +81,7 @@ class BigIp(Device):
         self.synced = self.state.copy()
         self.failover = "active"
         self.guest = False
+        self.no_shell = False
         self.tokens: set[str] = set()
         self.transactions: dict[int, list[Request]] = {}
 
@@ -163,7 +168,30 @@ class BigIp(Device):
             return self._file(state, request, found[1], found[2])
         if found := re.fullmatch(r"/mgmt/tm/ltm/profile/client-ssl(?:/([^/]+))?", path):
             return self._profile(state, request, found[1])
+        if found := re.fullmatch(r"/mgmt/tm/sys/crypto/csr/([\w.-]+)", path):
+            return self._csr(state, method, found[1])
         match method, path:
+            case "POST", "/mgmt/tm/sys/crypto/key":
+                name, content = made_key(request.json())
+                assert name not in state.keys
+                state.keys[name] = content
+                return Reply(200, {"kind": "tm:sys:crypto:key:keystate", **request.json()})
+            case "POST", "/mgmt/tm/sys/crypto/csr":
+                made = made_request(request.json(), state.keys)
+                if made is None:
+                    raise _No(400, "01020036:3: The requested Certificate Key File was not found.")
+                assert made[0] not in state.requests
+                state.requests[made[0]] = made[1]
+                return Reply(200, {"kind": "tm:sys:crypto:csr:csrstate", **request.json()})
+            case "POST", "/mgmt/tm/util/bash":
+                body = request.json()
+                assert body["command"] == "run"
+                shown = (
+                    {}
+                    if self.no_shell
+                    else {"commandResult": listed(body["utilCmdArgs"], state.requests)}
+                )
+                return Reply(200, {"kind": "tm:util:bash:runstate", **body, **shown})
             case "GET", "/mgmt/tm/ltm/virtual":
                 return Reply(200, {"items": [self._virtual(request)]})
             case "GET", "/mgmt/tm/cm/device":
@@ -191,6 +219,15 @@ class BigIp(Device):
                 state.uploads.pop(body["utilCmdArgs"].removeprefix(_DOWNLOADS), None)
                 return Reply(200, {"kind": "tm:util:unix-rm:runstate", **body})
         raise AssertionError("not a documented call")
+
+    def _csr(self, state: State, method: str, name: str) -> Reply:
+        if name not in state.requests:
+            raise _No(404, f"01020036:3: The requested certificate request ({name}) was not found.")
+        if method == "DELETE":
+            del state.requests[name]
+            return Reply(200, b"")
+        assert method == "GET"
+        return Reply(200, {"kind": "tm:sys:crypto:csr:csrstate", "name": name})
 
     def _upload(self, state: State, request: Request, name: str) -> Reply:
         assert request.method == "POST"
@@ -371,8 +408,10 @@ class BigIp(Device):
 
     def _sync_status(self) -> dict[str, Any]:
         at = "https://localhost/mgmt/tm/cm"
-        own = (self.state.certs, self.state.keys, self.state.profiles)
-        same = own == (self.synced.certs, self.synced.keys, self.synced.profiles)
+        own, theirs = (
+            (one.certs, one.keys, one.profiles, one.requests) for one in (self.state, self.synced)
+        )
+        same = own == theirs
         status = "In Sync" if same else "Changes Pending"
         details = [f"pair ({status}): " + ("all devices are in sync" if same else "changes wait")]
         if not same:
@@ -418,6 +457,7 @@ class BigIp(Device):
                     "certs": {k: v.decode() for k, v in state.certs.items()},
                     "keys": {k: v.decode() for k, v in state.keys.items()},
                     "profiles": state.profiles,
+                    "requests": sorted(state.requests),
                     "uploads": sorted(n for n in state.uploads if n.endswith(".key")),
                 },
                 sort_keys=True,

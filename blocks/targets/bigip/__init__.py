@@ -29,16 +29,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from blocks._base import TargetBlock, open_secret
 from blocks._target import must_be_https
+from blocks.targets.bigip.own_key import KeyOnBigIpTarget
 from blocks.targets.bigip.session import Session
 from blocks.targets.bigip.target import BigIpTarget
 from certrail.connectors import InstallTarget
 from certrail.remote import http
 
-__all__ = ["BigIp", "BigIpTarget", "Session"]
+__all__ = ["BigIp", "BigIpTarget", "KeyOnBigIpTarget", "Session"]
 
 
 class BigIp(TargetBlock):
@@ -47,7 +48,8 @@ class BigIp(TargetBlock):
     The site is the profile: `/Common/www_ssl`, or `www_ssl` in the connector's
     partition; an entry of its certificate key chain other than the only one
     is named by `cert_key_chain` of the endpoint's server. The account needs the role
-    Administrator: uploads are open to no other.
+    Administrator: uploads are open to no other. With `key_on_device` the device makes
+    the key, and it never leaves it.
     """
 
     _block_type_slug = "target-bigip"
@@ -78,6 +80,16 @@ class BigIp(TargetBlock):
         "them along; otherwise installing waits for them.",
     )
     timeout: int = Field(default=30, ge=1, le=300, description="Seconds a call may take.")
+    key_on_device: bool = Field(
+        default=False,
+        description="Let the device make the key instead of sending one; in the partition Common.",
+    )
+
+    @model_validator(mode="after")
+    def _keys_are_in_common(self) -> BigIp:
+        if self.key_on_device and self.partition != "Common":
+            raise ValueError("key_on_device needs the partition Common")
+        return self
 
     @contextmanager
     def connect(self) -> Iterator[InstallTarget]:
@@ -94,7 +106,8 @@ class BigIp(TargetBlock):
                 provider=self.login_provider,
             )
             try:
-                yield BigIpTarget(
+                kind = KeyOnBigIpTarget if self.key_on_device else BigIpTarget
+                yield kind(
                     session,
                     partition=self.partition,
                     sync_group=self.sync_group,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -29,7 +29,13 @@ _CHUNK = 1024 * 1024
 _DOWNLOADS = "/var/config/rest/downloads"
 _LONGEST_NAME = 128
 _PROFILE = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){1,2}")
+_PARTS = ("cert", "key", "chain")
+LONGEST_STEM = _LONGEST_NAME - len("_chain.crt")
 _KEPT = ("name", "cert", "key", "chain", "usage", "passphrase")
+
+
+# By name, what is to be made of which content: ("ssl-key", b"...").
+Files = dict[str, tuple[str, bytes]]
 
 
 class _Named(BaseModel):
@@ -111,6 +117,8 @@ class BigIpTarget(InstallTarget):
         needs_save=True,
         longest_name=_LONGEST_NAME,
     )
+    # What nobody needs of a certificate that did not become live.
+    _left_behind: ClassVar[tuple[str, ...]] = _PARTS
 
     def __init__(
         self,
@@ -174,18 +182,16 @@ class BigIpTarget(InstallTarget):
         return self._fingerprint(str(entry["cert"]))
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
-        key = must_take(bundle, self.traits, "BIG-IP")
+        self._must_take(bundle)
         new = bundle.chain.fingerprint
         self._must_be_active()
         profile = self._profile(site.id)
         entry = self._entry(profile, site.settings)
         present = self._fingerprint(str(entry["cert"]))
         must_replace(present, replaces, new, profile.fullPath, self._label)
-        stem = object_name(profile.fullPath, new, _LONGEST_NAME - len("_chain.crt"))
-        files = {
-            f"{stem}.key": ("ssl-key", key),
-            f"{stem}.crt": ("ssl-cert", bundle.chain.pems[0].encode()),
-        }
+        stem = object_name(profile.fullPath, new, LONGEST_STEM)
+        key, files = self._key(profile.fullPath, str(entry.get("key")), bundle, present, stem)
+        files[f"{stem}.crt"] = ("ssl-cert", bundle.chain.pems[0].encode())
         if rest := "".join(bundle.chain.pems[1:]):
             files[f"{stem}_chain.crt"] = ("ssl-cert", rest.encode())
         if missing := self._missing(files):
@@ -203,11 +209,23 @@ class BigIpTarget(InstallTarget):
                 "profile": profile.fullPath,
                 "entry": str(entry["name"]),
                 "stem": stem,
+                "key": key,
                 "chain": bool(rest),
                 # Of a certificate that is live already, what came before is not known.
-                "old": {part: str(entry.get(part, "none")) for part in ("cert", "key", "chain")},
+                "old": {part: str(entry.get(part, "none")) for part in _PARTS},
             },
         )
+
+    def _must_take(self, bundle: Bundle) -> None:
+        must_take(bundle, self.traits, "BIG-IP")
+
+    def _key(
+        self, profile: str, live: str, bundle: Bundle, present: Fingerprint | None, stem: str
+    ) -> tuple[str, Files]:
+        """Return the full name of the certificate's key, and what is to be made for it."""
+        name = f"{stem}.key"
+        content = must_take(bundle, self.traits, "BIG-IP")
+        return f"/{self._partition}/{name}", {name: ("ssl-key", content)}
 
     def activate(self, staged: Staged) -> str:
         profile, entry = self._place(staged)
@@ -242,17 +260,22 @@ class BigIpTarget(InstallTarget):
     def discard(self, staged: Staged) -> None:
         _, entry = self._place(staged)
         wanted = self._wanted(staged)
-        gone = staged.data["old"] if entry["cert"] == wanted["cert"] else wanted
+        live = entry["cert"] == wanted["cert"]
+        gone = staged.data["old"] if live else wanted
         # An old certificate that somebody else put there is theirs to remove.
         parts = [
             (part, str(gone[part]))
-            for part in ("cert", "key", "chain")
+            for part in (_PARTS if live else self._left_behind)
             if is_ours(str(gone[part]).rpartition(".")[0].removesuffix("_chain"))
             and gone[part] != entry.get(part)
         ]
         deleted = [name for part, name in parts if self._delete(part, name)]
-        if deleted:
+        if (live and self._tidy(staged)) or deleted:
             self._save()
+
+    def _tidy(self, staged: Staged) -> bool:
+        """Remove what else nobody needs once it is live; return whether there was anything."""
+        return False
 
     def _must_be_active(self) -> _Device:
         devices = self._session.items("/mgmt/tm/cm/device", _Device)
@@ -329,7 +352,9 @@ class BigIpTarget(InstallTarget):
     def _wanted(self, staged: Staged) -> dict[str, str]:
         stem = f"/{self._partition}/{staged.data['stem']}"
         chain = f"{stem}_chain.crt" if staged.data["chain"] else "none"
-        return {"cert": f"{stem}.crt", "key": f"{stem}.key", "chain": chain}
+        # What was staged by a version before this one has the key beside the certificate.
+        key = str(staged.data.get("key", f"{stem}.key"))
+        return {"cert": f"{stem}.crt", "key": key, "chain": chain}
 
     def _fingerprint(self, path: str) -> Fingerprint | None:
         if path in ("", "none"):
@@ -344,7 +369,7 @@ class BigIpTarget(InstallTarget):
             )
         return found
 
-    def _missing(self, files: Mapping[str, tuple[str, bytes]]) -> dict[str, tuple[str, bytes]]:
+    def _missing(self, files: Files) -> Files:
         """Return those of *files* that the device does not have."""
         return {
             name: (kind, content)
@@ -352,7 +377,7 @@ class BigIpTarget(InstallTarget):
             if not self._exists(kind, name)
         }
 
-    def _create(self, missing: Mapping[str, tuple[str, bytes]]) -> None:
+    def _create(self, missing: Files) -> None:
         """Make the file objects, all or none."""
         try:
             for name, (_, content) in missing.items():
@@ -426,7 +451,7 @@ class BigIpTarget(InstallTarget):
             kept = {name: entry[name] for name in _KEPT if name in entry}
             if entry.get("name") == staged.data["entry"]:
                 kept.pop("passphrase", None)
-                kept |= {part: files[part] for part in ("cert", "key", "chain")}
+                kept |= {part: files[part] for part in _PARTS}
             chain.append(kept)
         try:
             with self._session.transaction() as headers:

@@ -8,7 +8,6 @@ gets one.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blocks._target import is_ours, object_name
+from blocks._target import is_ours, must_come_without_key, waiting_name
 from blocks.targets.netscaler.target import LONGEST_FILE, NetScalerTarget
 from certrail.connectors import HoldsKey, Traits
 from certrail.errors import Conflict, InvalidRequest, UnexpectedReply
@@ -35,7 +34,6 @@ from certrail.model import (
     SubjectSpec,
 )
 from certrail.names import parse_names
-from certrail.x509.chain import must_be_installable
 
 _BITS = {
     KeyAlgorithm.RSA_2048: 2048,
@@ -125,12 +123,7 @@ class KeyOnNetScalerTarget(NetScalerTarget, HoldsKey):
                 self._nitro.remove_file(f"{stem}.csr")
 
     def _must_take(self, bundle: Bundle) -> None:
-        must_be_installable(bundle)
-        if bundle.key is not None:
-            raise InvalidRequest(
-                f"{self._label} keeps its keys, and this certificate has another one",
-                remedy="Start a reissue, or set `key_on_device: false`. Nothing was uploaded.",
-            )
+        must_come_without_key(bundle, self._label)
 
     def _put_key(self, name: str, bundle: Bundle, present: Fingerprint | None, stem: str) -> str:
         pair = self._pair(name)
@@ -176,8 +169,7 @@ class KeyOnNetScalerTarget(NetScalerTarget, HoldsKey):
 
 def _stem(site: str, present: Fingerprint | None) -> str:
     """Return what the files are called of the key that waits beside the certificate *present*."""
-    digest = hashlib.sha256(f"key beside {present or 'nothing'}".encode()).hexdigest()
-    return object_name(site, Fingerprint(digest), LONGEST_FILE - len(".csr"))
+    return waiting_name(site, present, LONGEST_FILE - len(".csr"))
 
 
 def _is_for(csr: Csr, name: str, algorithm: KeyAlgorithm) -> bool:

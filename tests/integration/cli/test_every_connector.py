@@ -110,6 +110,13 @@ def _bigip(_: Path) -> Iterator[Place]:
 
 
 @contextmanager
+def _bigip_key(_: Path) -> Iterator[Place]:
+    with BigIp().running() as device:
+        account = _account(device, bigip_api.USER, bigip_api.PASSWORD)
+        yield at(device, {**account, "key_on_device": True}, bigip_api.PROFILE)
+
+
+@contextmanager
 def _netscaler(_: Path) -> Iterator[Place]:
     with NetScaler().running() as device:
         account = _account(device, netscaler_api.USER, netscaler_api.PASSWORD)
@@ -244,6 +251,7 @@ INSTALLS = (
     Way("azure-keyvault", "target-azure-keyvault", _key_vault),
     Way("azure-key-in-vault", "target-azure-keyvault", _key_in_vault),
     Way("bigip", "target-bigip", _bigip),
+    Way("bigip-own-key", "target-bigip", _bigip_key),
     Way("caddy", "target-caddy", _caddy),
     Way("haproxy", "target-haproxy", _haproxy),
     Way("iis", "target-iis", _iis),
