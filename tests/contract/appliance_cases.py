@@ -27,7 +27,7 @@ from blocks.targets.azure_keyvault import KeyInVaultTarget, KeyVaultTarget
 from blocks.targets.bigip import BigIpTarget, KeyOnBigIpTarget, Session
 from blocks.targets.caddy import CaddyTarget
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
-from blocks.targets.iis import IisTarget, remoting
+from blocks.targets.iis import IisTarget, KeyOnIisTarget, Remoting, remoting
 from blocks.targets.kubernetes import KubernetesTlsTarget
 from blocks.targets.netscaler import KeyOnNetScalerTarget, NetScalerTarget, nitro_client
 from certrail.connectors import HoldsKey, InstallTarget
@@ -508,16 +508,17 @@ class IisWorld(DeviceWorld):
         self.site = Site(iis_api.BINDING)
 
     def open(self) -> InstallTarget:
-        return IisTarget(
-            self._stack.enter_context(
-                remoting(
-                    self._iis.url,
-                    winrm_service.USER,
-                    winrm_service.PASSWORD,
-                    auth="basic",
-                    ca_bundle=self._iis.roots,
-                    label="iis",
-                )
+        return IisTarget(self._remote(self._stack))
+
+    def _remote(self, stack: ExitStack) -> Remoting:
+        return stack.enter_context(
+            remoting(
+                self._iis.url,
+                winrm_service.USER,
+                winrm_service.PASSWORD,
+                auth="basic",
+                ca_bundle=self._iis.roots,
+                label="iis",
             )
         )
 
@@ -526,16 +527,50 @@ class IisWorld(DeviceWorld):
 
     @contextmanager
     def refuse(self, staged: Staged) -> Iterator[None]:
-        stored = self._iis.stores["WebHosting"][staged.data["new"]["thumbprint"]]
+        new = staged.data["new"]
+        stored = self._iis.stores[new["store"]][new["thumbprint"]]
         good, stored.key = stored.key, None
         yield
         stored.key = good
 
 
+class KeyOnIisWorld(IisWorld):
+    """The same, with keys that the machine makes."""
+
+    def open(self) -> InstallTarget:
+        return KeyOnIisTarget(self._remote(self._stack))
+
+    def snapshot(self) -> dict[str, bytes]:
+        # A key stays, waiting or with a certificate that is not live: a retry needs it.
+        used = {f"My\\{thumbprint}" for thumbprint, _ in self._iis.http_sys.values()}
+        return {
+            name: content
+            for name, content in super().snapshot().items()
+            if name in used or not (name.startswith(("REQUEST\\", "My\\")) or name.endswith(".req"))
+        }
+
+    def bundle(self) -> Bundle:
+        return self._made(self.site)
+
+    def two(self) -> tuple[tuple[Site, Bundle], tuple[Site, Bundle]]:
+        # A binding has one key that waits for its certificate, never two: borrow another's.
+        other = iis_api.WebBinding("Shop", "*:443:shop.example.test")
+        self._iis.bindings.append(other)
+        second = Site(f"{other.site}/{other.information}")
+        return (self.site, self._made(self.site)), (self.site, self._made(second))
+
+    def _made(self, site: Site) -> Bundle:
+        # An account may have few sessions at a time.
+        with ExitStack() as alone:
+            target = KeyOnIisTarget(self._remote(alone))
+            csr = target.generate_csr(site, SubjectSpec((SITE,), KeyAlgorithm.ECDSA_P256))
+        return Bundle(self.ca.signed(csr, SITE), None)
+
+
 @contextmanager
-def _iis(directory: Path) -> Iterator[World]:
+def _iis(directory: Path, world: type[IisWorld] = IisWorld) -> Iterator[World]:
     with IisServer().running() as device, ExitStack() as stack:
-        yield IisWorld(device, stack)
+        yield world(device, stack)
 
 
 class RedisWorld(World):
@@ -656,5 +691,11 @@ APPLIANCES = (
         GAPS | {"own key"},
     ),
     Case("iis", "target-iis", _iis, GAPS),
+    Case(
+        "iis-own-key",
+        "target-iis",
+        partial(_iis, world=KeyOnIisWorld),
+        GAPS | {"own key"},
+    ),
     Case("kubernetes", "target-kubernetes", _kubernetes, GAPS),
 )

@@ -55,7 +55,7 @@ EXAMPLES = int(os.environ.get("CERTRAIL_FUZZ_EXAMPLES", "8"))
 # The SDK of AWS tries again by itself, with pauses.
 _SLOW = 4
 # What has another protocol has a relay of its own below, and IIS a session for each attempt.
-_OTHERS = ("redis", "haproxy-runtime-2.6", "haproxy-runtime-2.8", "iis")
+_OTHERS = ("redis", "haproxy-runtime-2.6", "haproxy-runtime-2.8", "iis", "iis-own-key")
 _NOT_HTTP = ("ca-local", "ca-command", "ca-acme", "dns-rfc2136", "directory-local", "directory-ssh")
 
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from psrpcore.types import ErrorCategory, PSSecureString
 
+from tests.support import certreq
 from tests.support.device import SITE, context_of
 from tests.support.windows_commands import COMMANDS, bound, not_found
 from tests.support.winrm_service import Failed, Shell, Step, WinRm
@@ -30,6 +31,7 @@ from tests.support.winrm_service import Failed, Shell, Step, WinRm
 WEB_SITE = "Default Web Site"
 INFORMATION = f"*:443:{SITE}"
 BINDING = f"{WEB_SITE}/{INFORMATION}"
+_TAKE_INPUT = ("Select-Object", "Where-Object", "ForEach-Object", "Out-String")
 TEMP = "C:\\Users\\deploy\\AppData\\Local\\Temp"
 
 _UNAUTHORIZED = "System.UnauthorizedAccessException"
@@ -59,6 +61,13 @@ class Stored:
         return hashlib.sha1(self.der).hexdigest().upper()
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a file: to PowerShell a text with properties, such as its number."""
+
+    text: str
+
+
 @dataclass
 class WebBinding:
     """An https binding; its certificate is where HTTP.sys has it."""
@@ -84,12 +93,21 @@ class IisServer(WinRm):
         old = Stored(leaf, self.old.key.reveal(), "www 2025")
         ca = Stored(issuer)
         self.stores = {"My": {old.thumbprint: old}, "WebHosting": {}, "CA": {ca.thumbprint: ca}}
+        self.stores |= {"Root": {}, "REQUEST": {}}
+        self.trust(self.ca.root.public_bytes(Encoding.PEM))
         self.bindings = [WebBinding(WEB_SITE, INFORMATION)]
         self.http_sys = {self.bindings[0].place: (old.thumbprint, "My")}
         self.files: dict[str, bytes] = {}
         self.features = {"WebAdministration"}
         self.ignores_changes = False
         """A switch is said to be done, and nothing happens."""
+        self.made = 0
+        """Keys that it made itself."""
+
+    def trust(self, pem: bytes) -> None:
+        """Put a root into the store of those that Windows trusts."""
+        root = Stored(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+        self.stores["Root"][root.thumbprint] = root
 
     # What clients see
 
@@ -155,18 +173,73 @@ class IisServer(WinRm):
         if steps[0].name == "whoami.exe":
             arguments = [str(value) for name, value in steps[0].parameters if name is None]
             return self.program("whoami.exe", arguments).splitlines()
+        if steps[0].name == "certreq.exe":
+            assert len(steps) == 1
+            arguments = [str(value) for name, value in steps[0].parameters if name is None]
+            return self._certreq(shell, arguments)
         objects: list[Any] = []
         for number, step in enumerate(steps):
             given = bound(step)
             handler: Callable[..., list[Any]] = getattr(
                 self, "_" + step.name.lower().replace("-", "_")
             )
-            takes_input = step.name in ("Select-Object", "Where-Object", "ForEach-Object")
+            takes_input = step.name in _TAKE_INPUT
             assert takes_input == bool(number), f"{step.name} at place {number}"
             objects = handler(objects, **given) if takes_input else handler(shell, **given)
         # What is no plain value comes as its properties; those here would be of no use.
-        assert all(isinstance(one, str | bool | dict) for one in objects), "select properties"
+        assert all(isinstance(one, str | int | dict) for one in objects), "select properties"
         return objects
+
+    def _certreq(self, shell: Shell, arguments: list[str]) -> list[Any]:
+        verb, *rest = arguments
+        shell.exit_code = 0
+        try:
+            {"-new": self._certreq_new, "-accept": self._certreq_accept}[verb](rest)
+        except certreq.Refused as refused:
+            shell.exit_code = refused.code
+            return [str(refused)]
+        return ["CertReq: done"]
+
+    def _certreq_new(self, arguments: list[str]) -> None:
+        given, (policy, request) = certreq.options(arguments, "-q", "-f")
+        assert "-q" in given, "it would ask somebody who is not there"
+        if policy not in self.files:
+            raise certreq.Refused(certreq.NO_FILE, "The system cannot find the file specified.")
+        if request in self.files and "-f" not in given:
+            raise certreq.Refused(certreq.FILE_EXISTS, "The file exists.")
+        made = certreq.new(self.files[policy].decode("ascii"))
+        self.made += 1
+        self.files[request] = made.request
+        der = made.certificate.public_bytes(Encoding.DER)
+        stored = Stored(der, made.key, made.friendly_name, made.exportable)
+        assert self.right == "administrators" or not made.for_machine
+        if made.for_machine:
+            self.stores["REQUEST"][stored.thumbprint] = stored
+
+    def _certreq_accept(self, arguments: list[str]) -> None:
+        given, (path,) = certreq.options(arguments, "-q")
+        assert "-q" in given, "it would ask somebody who is not there"
+        if path not in self.files:
+            raise certreq.Refused(certreq.NO_FILE, "The system cannot find the file specified.")
+        leaf = x509.load_pem_x509_certificate(self.files[path])
+        wanted = certreq.public_key(leaf)
+        waiting = [
+            one
+            for one in self.stores["REQUEST"].values()
+            if one.key and certreq.public_key(one.certificate) == wanted
+        ]
+        if not waiting:
+            raise certreq.Refused(certreq.NOT_FOUND, "Cannot find object or property.")
+        between, roots = (
+            [one.certificate for one in self.stores[store].values()] for store in ("CA", "Root")
+        )
+        certreq.must_be_trusted(leaf, between, roots)
+        (kept,) = waiting
+        stored = Stored(
+            leaf.public_bytes(Encoding.DER), kept.key, kept.friendly_name, kept.exportable
+        )
+        self.stores["My"][stored.thumbprint] = stored
+        del self.stores["REQUEST"][kept.thumbprint]
 
     def _import_module(self, shell: Shell, Name: str) -> list[Any]:
         if Name not in self.features:
@@ -196,7 +269,9 @@ class IisServer(WinRm):
             return [{"Name": "TEMP", "Value": TEMP}]
         return [self._entry(LiteralPath, "GetItemCommand")]
 
-    def _get_childitem(self, shell: Shell, Path: str) -> list[Any]:
+    def _get_childitem(self, shell: Shell, Path: str = "", LiteralPath: str = "") -> list[Any]:
+        if LiteralPath:
+            return list(self.stores[_in_store(LiteralPath)].values())
         assert Path == "IIS:\\SslBindings"
         self._must_have_module(shell, "Get-ChildItem")
         return [
@@ -207,6 +282,19 @@ class IisServer(WinRm):
     def _get_itemproperty(self, shell: Shell, LiteralPath: str) -> list[Any]:
         assert LiteralPath == "HKLM:\\SOFTWARE\\Microsoft\\InetStp"
         return [{"VersionString": "Version 10.0", "MajorVersion": 10}]
+
+    def _get_content(self, shell: Shell, LiteralPath: str) -> list[Any]:
+        if LiteralPath not in self.files:
+            raise not_found(LiteralPath, "GetContentCommand")
+        return [Line(one) for one in self.files[LiteralPath].decode("ascii").splitlines()]
+
+    def _get_variable(self, shell: Shell, Name: str, ValueOnly: bool) -> list[Any]:
+        assert (Name, ValueOnly) == ("LASTEXITCODE", True)
+        return [shell.exit_code]
+
+    def _out_string(self, objects: list[Any], Width: int) -> list[Any]:
+        assert all(isinstance(one, Line) and len(one.text) <= Width for one in objects)
+        return ["".join(f"{one.text}\r\n" for one in objects)]
 
     def _test_path(self, shell: Shell, LiteralPath: str) -> list[Any]:
         store, _, name = _in_store(LiteralPath).partition("\\")

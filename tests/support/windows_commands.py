@@ -16,12 +16,15 @@ from tests.support.winrm_service import Failed, Step
 COMMANDS = "Microsoft.PowerShell.Commands"
 
 STRING, STRINGS, SWITCH, BYTES, SECRET = "String", "String[]", "SwitchParameter", "Byte[]", "Secure"
+NUMBER = "Int32"
 PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "Import-Module": {"Name": STRING},
     "Get-WebBinding": {"Name": STRING, "Protocol": STRING, "HostHeader": STRING},
     "Get-Item": {"LiteralPath": STRING, "Path": STRING},
     "Get-ChildItem": {"LiteralPath": STRING, "Path": STRING},
     "Get-ItemProperty": {"LiteralPath": STRING, "Path": STRING, "Name": STRING},
+    "Get-Content": {"LiteralPath": STRING, "Path": STRING},
+    "Get-Variable": {"Name": STRING, "ValueOnly": SWITCH},
     "Test-Path": {"LiteralPath": STRING, "Path": STRING},
     "Remove-Item": {"LiteralPath": STRING, "Force": SWITCH, "DeleteKey": SWITCH},
     "Set-Content": {"LiteralPath": STRING, "Value": BYTES, "Encoding": STRING},
@@ -34,6 +37,7 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "Import-Certificate": {"FilePath": STRING, "CertStoreLocation": STRING},
     "Select-Object": {"Property": STRINGS},
     "Where-Object": {"Property": STRING, "Value": STRING, "EQ": SWITCH},
+    "Out-String": {"Width": NUMBER},
     "ForEach-Object": {"MemberName": STRING, "ArgumentList": STRINGS},
 }
 
@@ -64,6 +68,7 @@ def bound(step: Step) -> dict[str, Any]:
             STRING: isinstance(value, str),
             STRINGS: isinstance(value, list) and all(isinstance(one, str) for one in value),
             SWITCH: isinstance(value, bool),
+            NUMBER: isinstance(value, int) and not isinstance(value, bool),
             BYTES: isinstance(value, bytes),
             SECRET: isinstance(value, PSSecureString),
         }[kind]

@@ -97,11 +97,15 @@ class Step:
 
 @dataclass
 class Shell:
-    """An open shell; ``modules`` are those that its session has loaded."""
+    """An open shell; ``modules`` are those that its session has loaded.
+
+    ``exit_code`` is that of the last program.
+    """
 
     resource: str
     pool: ServerRunspacePool | None = None
     modules: set[str] = field(default_factory=set)
+    exit_code: int | None = None
     waiting: dict[str, bytes] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
 

@@ -10,7 +10,8 @@ No machine with Windows was at hand: this was tried against an imitation of thes
 sources only. Not verified: that ``AddSslCertificate`` of a binding that has a
 certificate replaces it in one step (it is read back, and put right if not); whether it
 keeps what else HTTP.sys has for the binding, such as the request for client
-certificates; every way to log in but basic.
+certificates; every way to log in but basic; and that ``certreq`` gives a certificate the
+friendly name of its request, without which nobody removes it once it is replaced.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from pydantic import Field, SecretStr, model_validator
 
 from blocks._base import TargetBlock, open_secret
 from blocks._target import must_be_https
+from blocks.targets.iis.own_key import KeyOnIisTarget
 from blocks.targets.iis.remoting import Remoting, pem_file, remoting
 from blocks.targets.iis.target import IisTarget
 from certrail.connectors import InstallTarget
 from certrail.x509.export import Format
 
-__all__ = ["Iis", "IisTarget", "Remoting", "remoting"]
+__all__ = ["Iis", "IisTarget", "KeyOnIisTarget", "Remoting", "remoting"]
 
 
 class Iis(TargetBlock):
@@ -39,7 +41,9 @@ class Iis(TargetBlock):
     The site is the binding, `Default Web Site/*:443:www.example.com` (site, address,
     port, host header), or the site's name where it has one https binding. Bindings are
     not made. Bindings without SNI at the same address and port have one certificate
-    between them: one that does not name the others' host headers is refused.
+    between them: one that does not name the others' host headers is refused. With
+    `key_on_device` the machine makes the key, and it never leaves it; such a certificate
+    is for DNS names, in the store My.
     """
 
     _block_type_slug = "target-iis"
@@ -81,6 +85,9 @@ class Iis(TargetBlock):
         default=False,
         description="Send it encrypted with 3DES: Windows Server 2016 and older read no AES.",
     )
+    key_on_device: bool = Field(
+        default=False, description="Let the machine make the key instead of sending one."
+    )
     configuration: str = Field(
         default="Microsoft.PowerShell",
         min_length=1,
@@ -94,6 +101,14 @@ class Iis(TargetBlock):
             raise ValueError(f"{self.auth} needs username and password")
         if self.auth == "certificate" and not (self.client_certificate and self.client_key):
             raise ValueError("certificate needs client_certificate and client_key")
+        return self
+
+    @model_validator(mode="after")
+    def _own_key_is_possible(self) -> Iis:
+        if self.key_on_device and self.store != "My":
+            raise ValueError("key_on_device needs store: My, where Windows puts such certificates")
+        if self.key_on_device and self.exportable:
+            raise ValueError("key_on_device makes keys that are never exportable")
         return self
 
     @contextmanager
@@ -117,12 +132,15 @@ class Iis(TargetBlock):
                     timeout=timedelta(seconds=self.timeout),
                 )
             )
-            target = IisTarget(
-                remote,
-                store=self.store,
-                form=Format.PKCS12_LEGACY if self.legacy_encryption else Format.PKCS12,
-                exportable=self.exportable,
-            )
+            if self.key_on_device:
+                target: IisTarget = KeyOnIisTarget(remote)
+            else:
+                target = IisTarget(
+                    remote,
+                    store=self.store,
+                    form=Format.PKCS12_LEGACY if self.legacy_encryption else Format.PKCS12,
+                    exportable=self.exportable,
+                )
             # Another connector may lead to the same machine.
             target.lock_name = f"iis {(urlsplit(self.url).hostname or '').lower()}"
             yield target

@@ -9,7 +9,9 @@ the key as well. The friendly name of an entry is the one in the PKCS #12 file.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +27,8 @@ ISSUERS = "CA"
 
 _SHOWN = ["Thumbprint", "FriendlyName", "HasPrivateKey", "RawData"]
 _PASSWORD_BYTES = 32
+# Of what is read, in characters; Out-String breaks longer ones.
+_LONGEST_LINE = 4096
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Entry:
     certificate: x509.Certificate
     friendly_name: str
     has_key: bool
+
+    @property
+    def thumbprint(self) -> str:
+        """What Windows names it by."""
+        return thumbprint(self.certificate)
 
 
 def thumbprint(certificate: x509.Certificate) -> str:
@@ -59,13 +68,28 @@ class Stores:
             return None
         try:
             (row,) = found
-            leaf = x509.load_der_x509_certificate(row["RawData"])
-            return Entry(leaf, str(row["FriendlyName"] or ""), row["HasPrivateKey"] is True)
+            return _entry(row)
         except UNREADABLE as exc:
             raise UnexpectedReply(
                 f"{self._remote.label}: the certificate {name} cannot be read",
                 connector=self._remote.label,
             ) from exc
+
+    def entries(self, store: str) -> list[Entry]:
+        """Return everything in *store* that can be read; none where there is no such store."""
+        try:
+            rows = self._remote.run(
+                cmdlet("Get-ChildItem", LiteralPath=_path(store)),
+                cmdlet("Select-Object", Property=_SHOWN),
+            )
+        except NotFound:
+            return []
+        found = []
+        for row in rows:
+            # What cannot be read was not made by us.
+            with suppress(*UNREADABLE):
+                found.append(_entry(row))
+        return found
 
     def add(self, store: str, bundle: Bundle, name: str, form: Format, *, exportable: bool) -> None:
         """Put the leaf with its key into *store* as *name*; there already is quiet.
@@ -79,10 +103,10 @@ class Stores:
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
         alone = Bundle(Chain.of([leaf]), bundle.key)
         content = export(alone, form, password=password, alias=name)[Part.STORE]
-        path = self._place(f"{name}.pfx")
+        path = self.place(f"{name}.pfx")
         more = {"Exportable": True} if exportable else {}
         try:
-            self._write(path, content)
+            self.write_file(path, content)
             self._remote.run(
                 cmdlet(
                     "Import-PfxCertificate",
@@ -104,9 +128,9 @@ class Stores:
             name = thumbprint(issuer)
             if self._remote.run(cmdlet("Test-Path", LiteralPath=_path(ISSUERS, name))) == [True]:
                 continue
-            path = self._place(f"certrail_{name}.cer")
+            path = self.place(f"certrail_{name}.cer")
             try:
-                self._write(path, issuer.public_bytes(Encoding.DER))
+                self.write_file(path, issuer.public_bytes(Encoding.DER))
                 self._remote.run(
                     cmdlet("Import-Certificate", FilePath=path, CertStoreLocation=_path(ISSUERS)),
                     cmdlet("Select-Object", Property=["Thumbprint"]),
@@ -134,7 +158,7 @@ class Stores:
 
     def sweep(self, name: str) -> None:
         """Remove the file of an import that was broken off."""
-        self.remove_file(self._place(f"{name}.pfx"))
+        self.remove_file(self.place(f"{name}.pfx"))
 
     def _sweep(self, path: str) -> None:
         # Why the import failed is what people have to read; the next stage or discard looks again.
@@ -143,10 +167,23 @@ class Stores:
         except ConnectorError as exc:
             logger.warning("iis.sweep failed: %s", exc)
 
-    def _write(self, path: str, content: bytes) -> None:
+    def write_file(self, path: str, content: bytes) -> None:
+        """Write a file, over one that is there."""
         self._remote.run(cmdlet("Set-Content", LiteralPath=path, Value=content, Encoding="Byte"))
 
-    def _place(self, name: str) -> str:
+    def read_file(self, path: str) -> str | None:
+        """Return a text file, None if there is none."""
+        try:
+            # Each line that Get-Content returns is an object with properties of its own.
+            found = self._remote.run(
+                cmdlet("Get-Content", LiteralPath=path), cmdlet("Out-String", Width=_LONGEST_LINE)
+            )
+        except NotFound:
+            return None
+        return "".join(map(str, found))
+
+    def place(self, name: str) -> str:
+        """Return where the account keeps a temporary file *name*."""
         if not self._folder:
             # That of the account, which others may not read.
             rows = self._remote.run(
@@ -161,6 +198,11 @@ class Stores:
                 )
             self._folder = folder.rstrip("\\")
         return f"{self._folder}\\{name}"
+
+
+def _entry(row: Any) -> Entry:
+    leaf = x509.load_der_x509_certificate(row["RawData"])
+    return Entry(leaf, str(row["FriendlyName"] or ""), row["HasPrivateKey"] is True)
 
 
 def _path(store: str, name: str = "") -> str:

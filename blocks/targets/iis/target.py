@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from blocks._target import is_ours, must_replace, must_take, object_name, short
 from blocks.targets.iis.bindings import Binding, binding_of, find, must_be_ours_to_change
@@ -33,7 +33,7 @@ from certrail.model import (
 from certrail.words import counted
 from certrail.x509.export import Format
 
-_LONGEST_NAME = 64
+LONGEST_NAME = 64
 _BINDING = [
     "bindingInformation",
     "sslFlags",
@@ -50,10 +50,10 @@ _ELEVATED = {"S-1-16-12288", "S-1-16-16384"}
 class IisTarget(InstallTarget):
     """One IIS."""
 
-    traits = Traits(
+    traits: ClassVar[Traits] = Traits(
         restores_by="the binding is pointed at the old certificate again, which stays in its "
         "store until the new one has passed its test",
-        longest_name=_LONGEST_NAME,
+        longest_name=LONGEST_NAME,
     )
 
     def __init__(
@@ -102,16 +102,16 @@ class IisTarget(InstallTarget):
         return self._fingerprint(find(self._bindings(), site.id, self._label))
 
     def stage(self, site: Site, bundle: Bundle, replaces: Fingerprint | None) -> Staged:
-        must_take(bundle, self.traits, "IIS")
+        self._must_take(bundle)
         bindings = self._bindings()
         binding = find(bindings, site.id, self._label)
         leaf, new = bundle.chain.leaf, bundle.chain.fingerprint
         must_be_ours_to_change(binding, bindings, leaf, self._label)
         present = self._fingerprint(binding)
         must_replace(present, replaces, new, binding.id, self._label)
-        name = object_name(binding.host or binding.site, new, _LONGEST_NAME)
+        name = self._called(binding, new)
         self._stores.add_issuers(bundle.chain)
-        self._stores.add(self._store, bundle, name, self._form, exportable=self._exportable)
+        self._put(bundle, name)
         effect("target.stage", connector=self._label, binding=binding.id, name=name)
         others = [
             one.site for one in bindings if one.shared == binding.shared and one.id != binding.id
@@ -128,6 +128,17 @@ class IisTarget(InstallTarget):
                 "old": {"thumbprint": binding.thumbprint, "store": binding.store},
             },
         )
+
+    def _must_take(self, bundle: Bundle) -> None:
+        must_take(bundle, self.traits, "IIS")
+
+    def _called(self, binding: Binding, new: Fingerprint) -> str:
+        """Return the friendly name of a certificate for *binding*."""
+        return object_name(binding.host or binding.site, new, LONGEST_NAME)
+
+    def _put(self, bundle: Bundle, name: str) -> None:
+        """Put the certificate into the store, with its key."""
+        self._stores.add(self._store, bundle, name, self._form, exportable=self._exportable)
 
     def activate(self, staged: Staged) -> str:
         new, old = staged.data["new"], staged.data["old"]
@@ -179,6 +190,9 @@ class IisTarget(InstallTarget):
         live = self._binding(staged).thumbprint == new["thumbprint"]
         gone = old if live else new
         self._stores.sweep(str(staged.data["name"]))
+        if self.traits.key_on_device and not live:
+            # A retry needs the key, which is nowhere else.
+            return
         if not gone["thumbprint"] or gone["thumbprint"] in self._used():
             return
         entry = self._stores.read(gone["store"], gone["thumbprint"])

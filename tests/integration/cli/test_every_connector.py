@@ -66,6 +66,7 @@ class Place:
         address: where clients connect, "" for nowhere.
         served: what a client gets, or a consumer reads.
         profile: what its profile has beside the usual.
+        trusts: lets it trust the root in that file, where it looks at that.
     """
 
     settings: Mapping[str, Any]
@@ -74,6 +75,7 @@ class Place:
     served: Callable[[], Fingerprint]
     server: Mapping[str, Any] = field(default_factory=dict)
     profile: Mapping[str, Any] = field(default_factory=dict)
+    trusts: Callable[[Path], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,15 @@ def _iis(_: Path) -> Iterator[Place]:
     with IisServer().running() as device:
         account = _account(device, winrm_service.USER, winrm_service.PASSWORD)
         yield at(device, {**account, "auth": "basic"}, iis_api.BINDING)
+
+
+@contextmanager
+def _iis_key(_: Path) -> Iterator[Place]:
+    with IisServer().running() as device:
+        account = _account(device, winrm_service.USER, winrm_service.PASSWORD)
+        settings = {**account, "auth": "basic", "store": "My", "key_on_device": True}
+        place = at(device, settings, iis_api.BINDING)
+        yield replace(place, trusts=lambda file: device.trust(file.read_bytes()))
 
 
 @contextmanager
@@ -255,6 +266,7 @@ INSTALLS = (
     Way("caddy", "target-caddy", _caddy),
     Way("haproxy", "target-haproxy", _haproxy),
     Way("iis", "target-iis", _iis),
+    Way("iis-own-key", "target-iis", _iis_key),
     Way("kubernetes", "target-kubernetes", _kubernetes),
     Way("netscaler", "target-netscaler", _netscaler),
     Way("netscaler-own-key", "target-netscaler", _netscaler_key),
@@ -372,6 +384,7 @@ def test_a_certificate_is_installed(
     """The four documented steps, and a client sees what was ordered."""
     (tmp_path / "world").mkdir()
     with way.world(tmp_path / "world") as place:
+        place.trusts(ca / "authority" / "root.pem")
         done = requested(certrail, ca, tmp_path, way, place, **place.profile)
 
         assert done["status"] == "automation-successful"

@@ -114,7 +114,7 @@ def installed(device: IisServer, target: InstallTarget, site: Site = PLACE) -> A
 def test_the_block_opens_it_and_leaves_no_session(device: IisServer) -> None:
     """An account may have few of them."""
     with block(device).connect() as one:
-        assert one.check() == "IIS Version 10.0, 1 https bindings"
+        assert one.check() == "IIS Version 10.0, 1 https binding"
         assert one.lock_name == "iis localhost"
         assert len(device.shells) == 1
 
