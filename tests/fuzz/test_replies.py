@@ -24,13 +24,14 @@ from pydantic import SecretStr
 from blocks.dns.rfc2136 import Rfc2136
 from blocks.targets import redis_server
 from blocks.targets.haproxy import HaproxyRuntimeTarget, RuntimeApi
-from blocks.targets.iis import IisTarget, remoting
-from certrail.connectors import InstallTarget
+from blocks.targets.iis import IisTarget, KeyOnIisTarget, Remoting, remoting
+from certrail.connectors import HoldsKey, InstallTarget
 from certrail.dns.lookup import Resolver, authority_of, challenge_target
 from certrail.dns.query import Server
 from certrail.errors import CertrailError
 from certrail.keys.generate import generate
 from certrail.model import (
+    Bundle,
     KeyAlgorithm,
     OrderKey,
     OrderSpec,
@@ -166,7 +167,7 @@ def _case(case: Any, made: Callable[[Any], Run]) -> Opened:
 
 
 @contextmanager
-def _iis() -> Iterator[Run]:
+def _iis(target: Callable[[Remoting], IisTarget]) -> Iterator[Run]:
     """Run attempts with a session each, since one that broke is not used again."""
     with IisServer().running() as device:
 
@@ -182,7 +183,15 @@ def _iis() -> Iterator[Run]:
                 grace=timedelta(0),
             ) as session:
                 site = Site(iis_api.BINDING)
-                _install(lambda: IisTarget(session), site, lambda: device.ca.bundle(SITE))(attempt)
+                opened = target(session)
+
+                def bundle() -> Bundle:
+                    if not isinstance(opened, HoldsKey):
+                        return device.ca.bundle(SITE)
+                    csr = opened.generate_csr(site, SubjectSpec((SITE,)))
+                    return Bundle(device.ca.signed(csr, SITE), None)
+
+                _install(lambda: opened, site, bundle)(attempt)
 
         yield run
 
@@ -199,7 +208,8 @@ _HTTP: dict[str, Opened] = {
         for case in dns_cases.CASES
         if case.block is not None and "power" in case.name
     },
-    "iis": lambda _: _iis(),
+    "iis": lambda _: _iis(IisTarget),
+    "iis-own-key": lambda _: _iis(KeyOnIisTarget),
     **{
         f"delivery {case.name}": _case(case, _deliver)
         for case in delivery_cases.CASES
