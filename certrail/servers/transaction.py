@@ -287,7 +287,7 @@ class Transaction:
                 remedy="Nothing was put back. Look at which certificate is wanted.",
                 connector=self._host.name,
             )
-        return [self._as_it_was(noted) for noted in record.files]
+        return [self._as_it_was(noted, record.state) for noted in record.files]
 
     def _undo(self, record: Record, contents: Sequence[bytes | None]) -> None:
         # The reverse of the order of switch: the files may name the link.
@@ -297,15 +297,25 @@ class Transaction:
         if self._versions.live_target() != record.link_before:
             self._versions.switch(record.link_before)
 
-    def _as_it_was(self, noted: FileRecord) -> bytes | None:
-        """Return what to write back, None if the file is as it was."""
+    def _as_it_was(self, noted: FileRecord, state: State) -> bytes | None:
+        """Return what to write back, None if nothing of ours is in the file."""
         now = self._host.read_file(noted.path)
         if _digest(now) == noted.before:
             return None
         if _digest(now) == noted.after:
             return self._host.read_file(noted.copy)
-        made = (Replacement(_to_bytes(old), _to_bytes(new)) for old, new in noted.made)
+        made = [Replacement(_to_bytes(old), _to_bytes(new)) for old, new in noted.made]
+        if state is State.PREPARED and not self._is_made(now, made):
+            # A crash came before it was written, or after it was put back; other sites that
+            # are configured in this file went on.
+            return None
         return take_back(now, made, noted.path)
+
+    def _is_made(self, data: bytes, made: Sequence[Replacement]) -> bool:
+        """Whether what we write is in *data*; a file is written as a whole or not at all."""
+        link = self._versions.live_link.encode()
+        ours = [one for one in made if link in one.new] or made
+        return any(one.new in data for one in ours)
 
     def _save(self, record: Record) -> None:
         self._host.write_file(self._journal, json.dumps(asdict(record)).encode(), mode=0o600)

@@ -205,11 +205,25 @@ def keep_observed(endpoint_id: UUID, observed: dict[str, Any]) -> None:
         )
 
 
-def announce(connection: Connection, request_id: UUID, event: str, **payload: Any) -> None:
-    """Put *event* about the request into the outbox, in the caller's transaction."""
-    connection.execute(
-        _ANNOUNCE, {"request_id": request_id, "event": event, "payload": json.dumps(payload)}
-    )
+def announce(
+    connection: Connection,
+    request_id: UUID,
+    event: str,
+    *,
+    once: str | None = None,
+    **payload: Any,
+) -> None:
+    """Put *event* about the request into the outbox, in the caller's transaction.
+
+    Args:
+        connection: the transaction of the state change.
+        request_id: which request.
+        event: full name, one of :data:`certrail.events.KINDS`.
+        once: says what may be told one time only; a second event of the same is dropped.
+        payload: plain data without secrets.
+    """
+    values = {"request_id": request_id, "event": event, "once": once}
+    connection.execute(_ANNOUNCE, {**values, "payload": json.dumps(payload)})
 
 
 _PLANNED = and_(
@@ -224,11 +238,12 @@ _BY_ID = (
 )
 _ANNOUNCE = text(
     """
-    insert into outbox (event, resource, request_id, payload)
-    select :event, 'certrail.endpoint.' || e.location, r.id,
+    insert into outbox (event, resource, request_id, once, payload)
+    select :event, 'certrail.endpoint.' || e.location, r.id, cast(:once as text),
       jsonb_build_object('location', e.location, 'action', r.action) || cast(:payload as jsonb)
     from requests r join endpoints e on e.id = r.endpoint_id
     where r.id = :request_id
+    on conflict (once) do nothing
     """
 )
 

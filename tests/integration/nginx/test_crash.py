@@ -95,6 +95,42 @@ def test_activation(tmp_path: Path) -> None:
         assert steps > 8
 
 
+def test_another_site_is_configured_in_the_same_file_meanwhile(tmp_path: Path) -> None:
+    """Neither copy of the file is what it is now, whether ours was written already or not."""
+    with Nginx.started(tmp_path) as nginx:
+        server = {**nginx.server, "site": NAME}
+        old, here = nginx.old.chain.fingerprint, LocalHost("here")
+        bundle = nginx.ca.bundle(NAME)
+        staged = open_target(here, server).stage(site_of(server), bundle, old)
+        original = nginx.config.read_bytes()
+
+        def somebody_else() -> None:
+            nonlocal original
+            more = b"# another site\n"
+            nginx.config.write_bytes(nginx.config.read_bytes() + more)
+            original += more
+
+        def activated() -> None:
+            somebody_else()
+            open_target(here, server).activate(staged)
+            assert bundle.chain.fingerprint == nginx.served(NAME)
+            restored()
+
+        def restored() -> None:
+            somebody_else()
+            open_target(here, server).restore(staged)
+            assert old == nginx.served(NAME)
+            assert original == nginx.config.read_bytes()
+
+        def restore(host: Host) -> None:
+            open_target(here, server).activate(staged)
+            open_target(host, server).restore(staged)
+
+        killed_at_every_step(lambda host: open_target(host, server).activate(staged), activated)
+        open_target(here, server).restore(staged)
+        killed_at_every_step(restore, restored)
+
+
 def test_activation_then_restore(tmp_path: Path) -> None:
     """The step may decide to give up instead of going on."""
     with Nginx.started(tmp_path) as nginx:
