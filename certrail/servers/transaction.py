@@ -98,7 +98,7 @@ class Transaction:
         self._versions = versions
         self._version = version
         self._server = server
-        self.directory = posixpath.join(versions.directory, "changes", version)
+        self.directory = versions.changes(version)
 
     @property
     def _journal(self) -> str:
@@ -116,7 +116,7 @@ class Transaction:
         The caller holds the lock for the host, so a change that is not live
         belongs to a process that is gone, whichever version it was for.
         """
-        parent = posixpath.join(versions.directory, "changes")
+        parent = versions.changes()
         if host.info(parent) is None:
             return
         for version in host.list_directory(parent):

@@ -19,6 +19,7 @@ import hashlib
 import json
 import posixpath
 import re
+from contextlib import suppress
 from enum import StrEnum
 
 from certrail.connectors import Host
@@ -181,7 +182,7 @@ class Versions:
             for name, content in self._files(bundle).items():
                 self._write(posixpath.join(directory, name), content, secret=name != CHAIN)
             if not new:
-                self._remove_unfinished(directory)
+                self._remove_unfinished(directory, self.directory)
         except CertrailError:
             if new:
                 self._host.remove(directory, tree=True)
@@ -190,9 +191,9 @@ class Versions:
         effect("version.stage", host=self._host.name, directory=directory)
         return version
 
-    def _remove_unfinished(self, directory: str) -> None:
+    def _remove_unfinished(self, *directories: str) -> None:
         """Remove what a connection that broke while a file was written has left."""
-        for place in (directory, self.directory):
+        for place in directories:
             for name in self._host.list_directory(place):
                 if is_temporary(name):
                     self._host.remove(posixpath.join(place, name))
@@ -264,6 +265,10 @@ class Versions:
         info = self._host.info(posixpath.join(self.path(version), KEY))
         return posixpath.basename(info.target) if info is not None and info.kind == "link" else ""
 
+    def changes(self, version: str = "") -> str:
+        """Return where it is written down how *version*, or any, became live."""
+        return posixpath.join(self.directory, "changes", version).rstrip("/")
+
     def switch(self, target: str) -> None:
         """Point ``live`` at *target* (as written in the link); "" removes the link."""
         if target:
@@ -297,7 +302,7 @@ class Versions:
         """Remove versions that were live longer ago than the last *keep* before the live one.
 
         Versions that were never live are left: another request may have
-        staged them. Returns what was removed.
+        staged them. What broken connections left goes too. Returns what was removed.
         """
         live = self.live()
         old = [version for version in self.history() if version != live]
@@ -310,6 +315,8 @@ class Versions:
                 self._keys.remove(key)
         if gone:
             self._write_history([version for version in self.history() if version not in gone])
+        with suppress(NotFound):
+            self._remove_unfinished(self.directory, self.changes(live))
         return gone
 
     def _write_history(self, versions: list[str]) -> None:

@@ -6,9 +6,13 @@ import json
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from sqlalchemy import select
+
 from certrail.errors import ProbeFailed
 from certrail.model import Action
 from certrail.store import new_requests, request_ends, request_view, requests, steps
+from certrail.store.database import transaction
+from certrail.store.schema import outbox
 from certrail.tracker import Status, StepStatus
 from tests.integration.store.conftest import Inventory, issue
 
@@ -120,3 +124,23 @@ def test_a_planned_renewal_does_not_hide_what_happened(inventory: Inventory) -> 
     assert requests.find("a.test:443", begun=True).id == failed.id
     assert request_view.find("a.test:443", ui_url=UI).request.id == failed.id
     assert requests.find(str(planned.id), begun=True).id == planned.id
+
+
+def test_what_is_told_once_is_told_once(inventory: Inventory) -> None:
+    """A step whose commit was answered by silence is gone through again."""
+    inventory.endpoint("a.test:443", profile="p", target="web")
+    made = inventory.request("a.test:443")
+    event = "certrail.certificate.issued"
+
+    for once in ("first", "first", "second", None, None):
+        with transaction() as connection:
+            requests.announce(connection, made.id, event, once=once, serial="1")
+
+    with transaction() as connection:
+        told = connection.execute(
+            select(outbox.c.once, outbox.c.payload)
+            .where(outbox.c.request_id == made.id, outbox.c.event == event)
+            .order_by(outbox.c.id)
+        ).all()
+    assert [once for once, _ in told] == ["first", "second", None, None]
+    assert told[0].payload == {"location": "a.test:443", "action": "renew", "serial": "1"}

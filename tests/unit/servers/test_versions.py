@@ -135,6 +135,26 @@ def test_pruning_keeps_what_was_never_live(tmp_path: Path) -> None:
     assert {*used[1:], waiting} == left
 
 
+def test_pruning_removes_what_broken_connections_left(tmp_path: Path) -> None:
+    """A file is written beside its place first; where the connection broke, that stays."""
+    versions = Versions(LocalHost("here"), str(tmp_path / "a.test"))
+    live = versions.stage(CA.bundle("a.test"))
+    versions.switch(versions.target(live))
+    versions.remember(live)
+    changes = Path(versions.changes(live))
+    changes.mkdir(parents=True)
+    (changes / "journal.json").write_text("{}")
+    left = [folder / f".certrail-{'0' * 16}" for folder in (changes, tmp_path / "a.test")]
+    for path in left:
+        path.touch()
+
+    versions.prune(keep=2)
+
+    assert [path for path in left if path.exists()] == []
+    assert (changes / "journal.json").exists()
+    assert versions.live() == live
+
+
 @pytest.mark.parametrize("version", ["", "..", "../../etc", "0123456789ABCDEF", "0" * 15])
 def test_a_version_is_sixteen_digits(tmp_path: Path, version: str) -> None:
     """It comes back from stored data and becomes part of a path that is removed."""
