@@ -51,11 +51,21 @@ class Terminal:
         """Type one key, such as Ctrl-C."""
         os.write(self._descriptor, key)
 
-    def ended(self, *, within: float = 60) -> int:
-        """Read to the end and return the exit code."""
+    def interrupted(self, *, within: float = 60) -> int:
+        """Type Ctrl-C until the program ends; return its exit code.
+
+        Once is not always enough: Python can miss it in the moment before it waits for a line.
+        """
+        return self.ended(within=within, pressing=b"\x03")
+
+    def ended(self, *, within: float = 60, pressing: bytes = b"") -> int:
+        """Read to the end and return the exit code; press a key now and after each silence."""
         deadline = time.monotonic() + within
-        while time.monotonic() < deadline:
-            ready = select.select([self._descriptor], [], [], deadline - time.monotonic())[0]
+        ready: list[int] = []
+        while (left := deadline - time.monotonic()) > 0:
+            if pressing and not ready:
+                self.press(pressing)
+            ready = select.select([self._descriptor], [], [], min(left, 5))[0]
             if ready and not self._fill():
                 _, status = os.waitpid(self._pid, 0)
                 self._pid = 0

@@ -56,7 +56,7 @@ def test_what_agrees_passes_and_what_was_spoiled_is_found(shell: Shell, api: Pre
         findings = shell.json("doctor", "--runs", "--location", location, "--settle", "0s", code=1)
         found.append({one["check"] for one in findings})
 
-    assert "1 requests, 5 task runs" in compared
+    assert "1 request, 5 task runs" in compared
     assert found == [
         {"run-name"},
         {"run-name", "step-missing"},

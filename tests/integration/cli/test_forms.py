@@ -127,7 +127,7 @@ def test_the_form_makes_the_normal_request(shell: Shell, api: PrefectApi) -> Non
         "message": "asked by Ada L. (Prefect UI): the server was replaced",
     }
     assert len(shell.json("request", "list", "--location", location)) == 1
-    assert "1 requests, 5 task runs" in must_agree(shell.stack, locations=[location])
+    assert "1 request, 5 task runs" in must_agree(shell.stack, locations=[location])
     # Once more, with the choices.
     again = api.wait(Form(api).send(location=location, action="reissue"), "COMPLETED")
     assert again["name"] == f"reissue {location}"
