@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from certrail.model import Bundle, Fingerprint
 from tests.support.handshake import fingerprint_at
+from tests.support.process import wait_for
 
 if TYPE_CHECKING:
     from tests.support.nginx import TestCa
@@ -37,7 +38,10 @@ class FolderServer:
     @property
     def master(self) -> int:
         """Process id of the first process."""
-        return int((self.directory / self.pid_file).read_text())
+        file = self.directory / self.pid_file
+        # It is there a moment before it is written.
+        wait_for(lambda: bool(file.read_text()), f"{file} is written")
+        return int(file.read_text())
 
     @property
     def error_log(self) -> str:

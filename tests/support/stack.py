@@ -182,6 +182,17 @@ def stack(*options: str, extra: Mapping[str, str] | None = None) -> Iterator[Sta
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def connect_anew() -> None:
+    """Give up this process's connections to a database that was started again.
+
+    Each would be found broken by the next test that gets it.
+    """
+    from certrail.store import database
+
+    for engine in list(database._engines.values()):
+        engine.dispose()
+
+
 def _ready_line(process: subprocess.Popen[bytes]) -> str:
     assert process.stdout is not None
     deadline = time.monotonic() + _START_SECONDS

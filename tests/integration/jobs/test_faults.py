@@ -18,6 +18,7 @@ from tests.support.digicert_one_api import DigicertOneApi
 from tests.support.process import free_port, running, wait_for
 from tests.support.rest_server import Answer, Call, Refusal, serving
 from tests.support.signing_ca import PEM
+from tests.support.stack import connect_anew
 
 
 def test_an_endpoint_that_vanishes_fails_alone_and_says_why(
@@ -74,6 +75,7 @@ def test_a_job_survives_a_restart_of_the_server_and_of_the_database(
             again,
             within=90,
         )
+    connect_anew()
     wait_for(shell.api.answers, "the API answers", within=90)
     told = shell.wait_for_status(name, "completed", within=240)
 

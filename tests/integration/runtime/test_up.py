@@ -25,7 +25,7 @@ from certrail.postgres import EmbeddedPostgres
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import running as running_process
 from tests.support.process import wait_for
-from tests.support.stack import ROOT, Stack, cli, environment, stack, start
+from tests.support.stack import ROOT, Stack, cli, connect_anew, environment, stack, start
 
 TOYS = "tests.support.toy_flows"
 
@@ -111,6 +111,7 @@ def test_each_part_that_dies_is_started_again(installation: Stack) -> None:
 
         wait_for(partial(_said_more, installation, again, said), again, within=60)
         assert installation.child(marker) != before
+    connect_anew()
     wait_for(lambda: _healthy(api), "the API answers", within=60)
     run = api.run(api.deploy("toy", f"{TOYS}.five_steps"))
     assert api.wait(run)["state_type"] == "COMPLETED"
