@@ -53,7 +53,7 @@ FAILURE, NONSENSE = "server error", "nonsense body"
 FAULTS = (CLOSED, CUT, STALL, SECONDS, DATE, FAILURE, NONSENSE)
 
 _HTML = b"<html><body>It works!</body></html>"
-_LATER = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
+_LATER = format_datetime(datetime.now(UTC) + timedelta(hours=12), usegmt=True)
 _STALLED = Said(b"", Unreachable, stall=True)
 
 HTTP: Speech = {

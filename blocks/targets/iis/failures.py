@@ -89,7 +89,7 @@ def protocol_error(exc: BaseException, what: str, label: str) -> ConnectorError:
         return UnexpectedReply(f"{what}: answered with a redirect", connector=label)
     if "BadStatusLine" in names and "RemoteDisconnected" not in names:
         return UnexpectedReply(f"{what}: the answer is not HTTP", connector=label)
-    if "RequestException" in names or isinstance(exc, OSError):
+    if names & {"RequestException", "IncompleteRead"} or isinstance(exc, OSError):
         return Unreachable(
             f"{what}: no usable answer ({type(exc).__name__})",
             remedy="Check that WinRM listens there with HTTPS (winrm enumerate winrm/config/"
