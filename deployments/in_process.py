@@ -34,7 +34,7 @@ from prefect.workers.base import (
 
 from certrail.cli._server import POOL_TYPE
 from certrail.errors import InvalidRequest
-from certrail.handover import CANCELLED, HANDED_BACK
+from certrail.handover import HANDED_BACK
 from certrail.log import plain
 from deployments.engine import Control, Ending, execute
 from deployments.lean import without_results
@@ -127,7 +127,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         task, control, is_async, _ = found
         if control.ending is None and is_async:
             control.ending = ending
-            task.cancel(HANDED_BACK if ending is Ending.HANDED_BACK else CANCELLED)
+            task.cancel(HANDED_BACK if ending is Ending.HANDED_BACK else None)
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         # Prefect's version asks for deployment (twice), flow, labels and two

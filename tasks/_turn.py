@@ -21,7 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Scheduled
 
 from certrail.errors import CertrailError
-from certrail.handover import somebody_cancelled
+from certrail.handover import is_handed_back
 from certrail.jobs import budgets
 from certrail.jobs.pauses import Pause
 from certrail.model import Workflow
@@ -97,7 +97,7 @@ async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) ->
     except TimeoutError:
         return False
     except asyncio.CancelledError as exc:
-        if somebody_cancelled(exc):
+        if not is_handed_back(exc):
             # It has not begun, so nobody else would note it.
             with suppress(CertrailError):
                 await in_lease_thread(

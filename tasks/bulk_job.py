@@ -20,7 +20,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from certrail.cli import _jobs
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
-from certrail.handover import somebody_cancelled
+from certrail.handover import is_handed_back
 from certrail.jobs import threshold
 from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Stop, Wave
@@ -114,7 +114,7 @@ async def _held(job_id: UUID) -> AsyncIterator[tuple[Job, str]]:
         yield job, owner
     except asyncio.CancelledError as exc:
         with suppress(CertrailError):
-            if somebody_cancelled(exc):
+            if not is_handed_back(exc):
                 await _cancel(job_id)
         raise
     finally:

@@ -23,7 +23,7 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed, Scheduled
 
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
-from certrail.handover import somebody_cancelled
+from certrail.handover import is_handed_back
 from certrail.jobs import budgets, threshold
 from certrail.jobs.waves import Lane, Route
 from certrail.log import plain
@@ -348,7 +348,7 @@ class _Runner:
             task.cancel(*cause.args)
         if running:
             await asyncio.wait(running)
-        if somebody_cancelled(cause):
+        if not is_handed_back(cause):
             with suppress(CertrailError):
                 await in_lease_thread(job_ends.drop_shard, self._job.id, self._shard.number)
 
