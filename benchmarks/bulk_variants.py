@@ -14,7 +14,6 @@ import contextvars
 import json
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -24,7 +23,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
 
-from benchmarks.measure import Run
+from benchmarks.measure import Run, counted_calls
 
 _TASKS = 5
 
@@ -32,7 +31,7 @@ _TASKS = 5
 def main() -> None:
     """Run the variant named on the command line."""
     variant, concurrency, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    calls = _counted()
+    calls = counted_calls()
     started, cpu = time.monotonic(), time.process_time()
     failed = _VARIANTS[variant](concurrency, count)
     run = Run(
@@ -46,23 +45,6 @@ def main() -> None:
         rss_growth_mb=0.0,
     )
     sys.stdout.write(json.dumps(asdict(run)) + "\n")
-
-
-def _counted() -> list[int]:
-    calls = [0]
-    for kind in (httpx.AsyncClient, httpx.Client):
-        _count(kind, calls)
-    return calls
-
-
-def _count(kind: Any, calls: list[int]) -> None:
-    send: Callable[..., Any] = kind.send
-
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        return send(self, *args, **kwargs)
-
-    kind.send = counted
 
 
 def _bare(concurrency: int, count: int) -> int:

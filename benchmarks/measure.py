@@ -8,9 +8,12 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,27 @@ def in_process(
             check=True,
         )
     return Run(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def counted_calls() -> list[int]:
+    """Count from now on the calls of every httpx client of this process, which are Prefect's.
+
+    Returns the count as the only item of a list, which goes on growing.
+    """
+    calls = [0]
+    for kind in (httpx.AsyncClient, httpx.Client):
+        _count(kind, calls)
+    return calls
+
+
+def _count(kind: Any, calls: list[int]) -> None:
+    send: Callable[..., Any] = kind.send
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        return send(self, *args, **kwargs)
+
+    kind.send = counted
 
 
 def median_rate(runs: Sequence[Run]) -> float:

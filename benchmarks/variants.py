@@ -20,11 +20,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import httpx
-
-from benchmarks.measure import Run
+from benchmarks.measure import Run, counted_calls
 
 _WARM_UP = 2
 
@@ -79,7 +76,7 @@ def _plain(concurrency: int, count: int) -> Run:
     """Prefect alone: a flow of five tasks that do nothing, written without any option."""
     from prefect import flow, task
 
-    calls = _counted()
+    calls = counted_calls()
 
     @task
     async def step(_: str) -> None:
@@ -134,24 +131,11 @@ async def _flows(
 ) -> Run:
     from prefect.context import AsyncClientContext, SyncClientContext
 
-    calls = _counted()
+    calls = counted_calls()
     # One client each for the process, as the worker has them.
     with SyncClientContext():
         async with AsyncClientContext.get_or_create():
             return await _measured(variant, one, ids, concurrency, calls)
-
-
-def _counted() -> list[int]:
-    """Count every HTTP call of an async client of this process, which only Prefect's are."""
-    calls = [0]
-    send = httpx.AsyncClient.send
-
-    async def counted(self: httpx.AsyncClient, *args: Any, **kwargs: Any) -> httpx.Response:
-        calls[0] += 1
-        return await send(self, *args, **kwargs)
-
-    httpx.AsyncClient.send = counted  # type: ignore[method-assign]
-    return calls
 
 
 async def _measured(

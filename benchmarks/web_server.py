@@ -136,7 +136,7 @@ def _chapter(runs: Mapping[tuple[str, int], list[Run]]) -> str:
     lines = [
         "## Web-server requests",
         "",
-        f"Medians of {ROUNDS} rounds; in each round the variants run one after the other. "
+        f"{_rounds()}; the variants run one after the other. "
         "One process each. Nothing else is asked of the CA than an order per request, without "
         "validation delay; the Prefect server is the one of `certrail up`. (c) is an async flow "
         "of five empty tasks without any option; (d) the same with one client for all runs and "
@@ -173,6 +173,10 @@ def _chapter(runs: Mapping[tuple[str, int], list[Run]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _rounds() -> str:
+    return "One round" if ROUNDS == 1 else f"Medians of {ROUNDS} rounds"
 
 
 def _cpu(runs: list[Run]) -> float:
