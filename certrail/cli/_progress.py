@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY = timedelta(seconds=0.5)
 _LONGEST = timedelta(days=370)
 _NOBODY_TOOK_IT = timedelta(seconds=20)
+_SHORT = 8
 _SIGNS = {
     StepStatus.PENDING: "·",
     StepStatus.RUNNING: "▶",
@@ -185,7 +186,10 @@ def _foot(view: RequestView) -> Iterator[str]:
     if view.flow_run_url:
         yield f"Prefect: {view.flow_run_url}"
     if request.status is Status.AUTOMATION_FAILED:
-        yield f"When it is corrected: certrail request retry {request.id}"
+        failed = view.failed_step
+        when = "To try again:" if failed and failed.retryable else "When it is corrected:"
+        # Short, so that no terminal breaks it in two.
+        yield f"{when} certrail request retry {str(request.id)[:_SHORT]} --wait"
 
 
 def _hint(view: RequestView) -> str:
@@ -225,19 +229,30 @@ def _panel(view: RequestView) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column(justify="right", style="dim", no_wrap=True)
+    below: list[Text] = []
     for step in view.steps:
         style = style_of(step.status)
         mark = Text(f"{_SIGNS[step.status]} {step.number}. {step.title}", style=style)
         said = plain(step.detail) if step.detail else str(step.status)
         what = Text(said, style="dim" if step.status is StepStatus.PENDING else "")
-        for line in _why(step):
-            what.append(f"\n{line}", style="red" if line.startswith("cause") else "")
+        why = [Text(line, style=_colour(line)) for line in _why(step)]
+        if step.status is StepStatus.FAILED:
+            # Over the whole width: it is what one came to read.
+            below += why
+        else:
+            what = Text("\n").join([what, *why])
         table.add_row(mark, what, _duration(step))
     parts: list[RenderableType] = [title, *(Text(line, style="dim") for line in rest), table]
+    if below:
+        parts += [Text(), *below, Text()]
     parts += [Text(line) for line in _foot(view)]
     if request.status in ACTIVE and not view.flow_run_url:
         parts.append(Text("no flow run yet", style="dim"))
     return Group(*parts)
+
+
+def _colour(line: str) -> str:
+    return {"cause": "red", "remedy": "bold"}.get(line.partition(":")[0], "")
 
 
 def _duration(step: Step) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from certrail.cli import _adoption, _prefect, _prefect_blocks, _sudoers
+from certrail.cli import _adoption, _prefect, _prefect_blocks, _questions, _sudoers
 from certrail.cli._adoption import Known
 from certrail.cli._connectors import prepare
 from certrail.cli._document import make_block
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
-from certrail.cli._prefect_blocks import BlockField, BlockType
+from certrail.cli._prefect_blocks import BlockType
 from certrail.cli._yaml import Path_, path_text
 from certrail.configuration.fields import Slug
 from certrail.errors import CertrailError, InvalidRequest, NotFound
@@ -122,8 +121,8 @@ def add(
     _prefect.installation()
     block_type = _known_type(type_)
     _must_be_free(name)
-    values = _given(block_type, given)
-    values |= _asked(block_type, values, all_of_them=not given)
+    values = _questions.given(block_type, given)
+    values |= _questions.asked(block_type, values, all_of_them=not given)
     _add(block_type, name, values)
     click.echo(f"connector {name} created; try it with `certrail connector check {name}`")
     return DONE
@@ -270,91 +269,6 @@ def _known_type(slug: str) -> BlockType:
             f"there is no type of connector {slug!r}", remedy=f"Types are: {', '.join(types)}"
         )
     return types[slug]
-
-
-def _given(block_type: BlockType, given: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for one in given:
-        field, separator, value = one.partition("=")
-        if not separator:
-            raise InvalidRequest(f"--set {one!r} is not FIELD=VALUE")
-        if field not in block_type.fields:
-            raise InvalidRequest(
-                f"{block_type.slug} has no setting {field!r}",
-                remedy=f"It has: {', '.join(block_type.fields)}",
-            )
-        values[field] = _value(block_type.fields[field], value)
-    return values
-
-
-def _asked(block_type: BlockType, given: Mapping[str, Any], *, all_of_them: bool) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for field in block_type.fields.values():
-        if field.name in given or not (all_of_them or field.required):
-            continue
-        click.echo(f"\n{field.description}")
-        # What cannot be used is told at once and asked again, not after all the questions.
-        while True:
-            text = _answer(field)
-            if not text and not field.required:
-                break
-            try:
-                value = _value(field, text)
-            except InvalidRequest as exc:
-                click.echo(f"  {exc}")
-                continue
-            if not (wrong := _wrong(block_type, field, {**given, **values, field.name: value})):
-                values[field.name] = value
-                break
-            click.echo(f"  {wrong}")
-    return values
-
-
-def _answer(field: BlockField) -> str:
-    """Ask for one setting; returns "" where the default is to be taken."""
-    default = "" if field.default is None or field.secret else _text(field.default)
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    asked = f"{field.name} ({', '.join(map(str, choices))})" if choices else field.name
-    text = click.prompt(
-        asked,
-        default=None if field.required else default,
-        show_default=bool(default),
-        hide_input=field.secret,
-    )
-    return "" if text == default and not field.required else str(text)
-
-
-def _wrong(block_type: BlockType, field: BlockField, values: Mapping[str, Any]) -> str:
-    """Return what is the matter with one setting, "" when it can be used."""
-    try:
-        block_type.cls(**values)
-    except ValidationError as exc:
-        for one in exc.errors(include_url=False, include_input=False, include_context=False):
-            if one["loc"] and one["loc"][0] == field.name:
-                return one["msg"].removeprefix("Value error, ")
-    return ""
-
-
-def _value(field: BlockField, text: str) -> Any:
-    """Return typed text as the field wants it; lists are comma-separated or JSON."""
-    kind = get_origin(field.annotation)
-    if kind in (list, tuple) and not text.startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if kind in (list, tuple, dict):
-        try:
-            return json.loads(text)
-        except ValueError as exc:
-            what = "object" if kind is dict else "list"
-            raise InvalidRequest(f"{field.name}: {text!r} is not a JSON {what}") from exc
-    return text
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return json.dumps(value) if value else ""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _to_json(row: ConnectorRow, problems: Mapping[str, tuple[str, str]]) -> dict[str, Any]:

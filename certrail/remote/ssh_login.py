@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import paramiko
@@ -79,28 +80,15 @@ def log_in(transport: paramiko.Transport, settings: SshSettings, *, name: str) -
         Unreachable: the server went away meanwhile, or took too long.
     """
     refused: list[str] = []
-    key = load_key(settings)
-    offers: list[tuple[str, paramiko.PKey]] = []
-    if key is not None:
-        offers.append((f"key {key_print(key)}", key))
-    if settings.use_agent:
-        offers += [(f"agent key {key_print(held)}", held) for held in _agent_keys()]
-    logins: list[tuple[str, Callable[[], Iterable[str]]]] = [
-        (label, partial(transport.auth_publickey, settings.username, held))
-        for label, held in offers
-    ]
-    if settings.password:
-        logins.append(
-            ("password", partial(transport.auth_password, settings.username, settings.password))
-        )
-    for label, login in logins:
-        wanted = _attempt(login, label, refused, transport, settings.named(name), name)
-        if wanted == []:
-            return
-        if wanted:
-            refused.append(f"{label} accepted, {', '.join(map(plain, wanted))} wanted too")
-    if not logins:
-        refused.append("no key, agent key or password is given")
+    with _logins(transport, settings) as logins:
+        for label, login in logins:
+            wanted = _attempt(login, label, refused, transport, settings.named(name), name)
+            if wanted == []:
+                return
+            if wanted:
+                refused.append(f"{label} accepted, {', '.join(map(plain, wanted))} wanted too")
+        if not logins:
+            refused.append("no key, agent key or password is given")
     raise AuthenticationFailed(
         f"{settings.named(name)} refused the login: {'; '.join(refused)}",
         remedy=f"Put the public key into ~/.ssh/authorized_keys of {plain(settings.username)} on "
@@ -136,12 +124,36 @@ def _attempt(
     return None
 
 
-def _agent_keys() -> tuple[paramiko.PKey, ...]:
+@contextmanager
+def _logins(
+    transport: paramiko.Transport, settings: SshSettings
+) -> Iterator[list[tuple[str, Callable[[], Iterable[str]]]]]:
+    """Open what can be offered, in order; the agent signs while the context lasts."""
+    key = load_key(settings)
+    with _agent_keys(wanted=settings.use_agent) as agent_keys:
+        offers = [(f"key {key_print(key)}", key)] if key is not None else []
+        offers += [(f"agent key {key_print(held)}", held) for held in agent_keys]
+        logins: list[tuple[str, Callable[[], Iterable[str]]]] = [
+            (label, partial(transport.auth_publickey, settings.username, held))
+            for label, held in offers
+        ]
+        if settings.password:
+            login = partial(transport.auth_password, settings.username, settings.password)
+            logins.append(("password", login))
+        yield logins
+
+
+@contextmanager
+def _agent_keys(*, wanted: bool) -> Iterator[tuple[paramiko.PKey, ...]]:
     try:
-        agent = paramiko.Agent()
+        agent = paramiko.Agent() if wanted else None
     except (paramiko.SSHException, OSError):
-        return ()
-    return tuple(agent.get_keys())
+        agent = None
+    try:
+        yield tuple(agent.get_keys()) if agent else ()
+    finally:
+        if agent:
+            agent.close()
 
 
 def _prefer(transport: paramiko.Transport, pinned: Sequence[paramiko.PKey]) -> None:

@@ -58,8 +58,11 @@ def must_be_installable(bundle: Bundle, *, now: datetime | None = None) -> None:
     if leaf.not_valid_after_utc <= moment:
         raise _refusal(f"the certificate expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if leaf.not_valid_before_utc > moment + _CLOCK_SKEW:
-        raise _refusal(
-            f"the certificate is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        raise InvalidRequest(
+            f"the certificate is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+            f"and it is {moment:%Y-%m-%d %H:%M} UTC by the clock of this worker",
+            remedy="Nothing was uploaded. Set the clock of the worker's machine or of the CA right "
+            "(`timedatectl`), or wait, then retry: no new order is made.",
         )
     if _is_authority(leaf) and not is_self_signed(leaf):
         raise _refusal("the first certificate of the chain is a CA certificate, not the leaf")

@@ -8,6 +8,7 @@ keeps its files in one temporary folder and ends with the demo:
 * an authoritative DNS server that takes signed updates
 * HAProxy, on a "machine" that is reached over SSH only
 * another Caddy as a load balancer that is changed through its API only
+* a mail server, which takes what Certrail tells people
 
 The story is told in chapters, one module each in :mod:`deployments.demo.chapters`.
 """

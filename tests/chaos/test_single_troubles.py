@@ -301,12 +301,13 @@ def test_the_clock_of_the_worker_is_stepped(
 ) -> None:
     """By two hours, between order and CSR, and back before the retry: nothing waits for ever.
 
-    Not even for the CA, which then asks to be left alone for two seconds. The certificate
-    may not be valid yet by that clock: then the step says so.
+    Not even for the CA, which then asks to be left alone for two seconds. By a clock that is
+    behind the certificate is not valid yet: the step says so, and nothing was changed.
     """
     clock = tmp_path / "clock"
     clock.write_text("0")
     asked = 0
+    live: list[str] = []
 
     def slow_down(method: str, path: str) -> tuple[int, bytes, str] | None:
         nonlocal asked
@@ -317,6 +318,7 @@ def test_the_clock_of_the_worker_is_stepped(
         clock.write_text(str(seconds))
 
     def right() -> None:
+        live.append(field.outside.nginx.served(NAMES[case]))
         clock.write_text("0")
 
     environment = {**field.environment, stepped_clock.VARIABLE: str(clock)}
@@ -330,7 +332,16 @@ def test_the_clock_of_the_worker_is_stepped(
 
     assert asked == 2, "nobody was asked to wait, or somebody did not"
     assert issued(seen) == (1, 1)
-    assert len(seen.failures) <= 1
+    told = [step for failure in seen.failures for step in failure["failed"]]
+    if case == "ahead":
+        assert told == []
+        return
+    ((title, cause, remedy, retryable),) = told
+    assert title == "Certificate installed"
+    assert "is not valid before" in cause
+    assert "clock" in remedy
+    assert not retryable
+    assert live == [field.outside.nginx.old.chain.fingerprint]
 
 
 def make_an_account(field: Field) -> None:

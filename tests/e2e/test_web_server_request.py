@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -37,6 +38,8 @@ NAMES = [
         "redeploy",
         "rollback",
         "twice",
+        "proven",
+        "added",
     )
 ]
 LISTENER = free_port()
@@ -44,7 +47,9 @@ LISTENER = free_port()
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("request"), NAMES, http_port=LISTENER) as servers:
+    # What is proven stays proven, so that it is known which steps are skipped.
+    options = {"http_port": LISTENER, "authz_reuse": 100}
+    with world(tmp_path_factory.mktemp("request"), NAMES, **options) as servers:
         configuration = servers.configuration(
             profiles=[
                 servers.profile(),
@@ -139,6 +144,35 @@ def test_a_step_that_was_not_needed_is_skipped_in_prefect_too(
     assert all("nothing is ordered" in step["detail"] for step in skipped)
     tasks = wait_for_tasks(api, request["flow_run_id"], 5)
     assert [task["state"]["name"] for task in tasks] == ["Skipped"] * 3 + ["Completed"] * 2
+
+
+def test_names_that_are_proven_already_are_skipped(
+    installation: Stack, outside: World, api: PrefectApi
+) -> None:
+    """Which, and until when, is told: of all of them the step is skipped, of some it says so."""
+    name, added = "proven.example.test", "added.example.test"
+    first = started(installation, name)
+    second = started(installation, name)
+    configuration = outside.configuration(
+        endpoints=[outside.endpoint(name, names=[name, added])],
+        profiles=[outside.profile()],
+    )
+    file = outside.write("added.yaml", configuration)
+    assert installation.cli("apply", "-f", str(file)).returncode == 0
+
+    third = started(installation, name)
+
+    one, two, three = (request["steps"][1] for request in (first, second, third))
+    assert (one["status"], one["detail"]) == ("completed", "1 name by dns-01 through ns")
+    assert two["status"] == "skipped"
+    assert re.fullmatch(rf"{name} still valid until \S.*", two["detail"])
+    assert three["status"] == "completed"
+    assert three["detail"] == f"1 name by dns-01 through ns; {two['detail']}, skipped"
+    tasks = wait_for_tasks(api, second["flow_run_id"], 5)
+    assert [task["state"]["name"] for task in tasks] == ["Completed", "Skipped", *["Completed"] * 3]
+    assert tasks[1]["state"]["message"] == two["detail"]
+    account = second["steps"][0]["detail"]
+    assert account == first["steps"][0]["detail"].replace("created", "found and verified")
 
 
 def test_rollback_puts_back_what_was_there_before(

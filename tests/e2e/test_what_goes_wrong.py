@@ -37,6 +37,8 @@ NAMES = [
     "trust.example.test",
     "account.example.test",
     "no-validation.example.test",
+    "expired-root.example.test",
+    "wildcard.example.test",
 ]
 
 
@@ -70,6 +72,9 @@ class Case:
         cause: words of the cause.
         retryable: whether the step says that a retry helps.
         order_lives: whether the order can still yield a certificate afterwards.
+        mended: whether the second configuration is without the trouble.
+        wildcard: whether the certificate is for everything below the name, too.
+        later: what happens in the database at *url* once the configuration is applied.
     """
 
     name: str
@@ -78,6 +83,9 @@ class Case:
     cause: str
     retryable: bool
     order_lives: bool = True
+    mended: bool = True
+    wildcard: bool = False
+    later: Callable[[Trouble, str], None] = lambda trouble, url: None
 
 
 def host_down(trouble: Trouble, parts: dict[str, Any]) -> None:
@@ -130,12 +138,28 @@ def no_validation(trouble: Trouble, parts: dict[str, Any]) -> None:
     del parts["profile"]["validation"]
 
 
+def http_proof(trouble: Trouble, parts: dict[str, Any]) -> None:
+    parts["profile"]["validation"] = {"method": "http-01", "webroot": str(trouble.folder)}
+
+
+def root_expires(trouble: Trouble, url: str) -> None:
+    """Let the profile's root be one that was good when it was applied, and is not any more."""
+    root = trouble.world.ca.expired_root()
+    with psycopg.connect(url) as connection:
+        changed = connection.execute(
+            "update profiles set settings = jsonb_set(settings, '{trust_pem}', to_jsonb(%s::text))"
+            " where name = 'expired-root'",
+            [root],
+        )
+        assert changed.rowcount == 1
+
+
 def nothing(trouble: Trouble, parts: dict[str, Any]) -> None:
     return
 
 
 CASES = [
-    Case(NAMES[0], nothing, "Domain validated", "refused-name", retryable=False),
+    Case(NAMES[0], nothing, "Domain validated", "refused-name", False, mended=False),
     Case(NAMES[1], host_down, "Certificate installed", "127.0.0.1", retryable=True),
     Case(NAMES[2], host_key, "Certificate installed", "host key", retryable=False),
     Case(NAMES[3], password, "Certificate installed", "password", retryable=False),
@@ -145,6 +169,8 @@ CASES = [
     Case(NAMES[7], trust, "Testing installation", "put back", retryable=True),
     Case(NAMES[8], account, "ACME account created", "external", retryable=False),
     Case(NAMES[9], no_validation, "Domain validated", "no `validation`", retryable=False),
+    Case(NAMES[10], nothing, "Testing installation", "expired on", True, later=root_expires),
+    Case(NAMES[11], http_proof, "Domain validated", "does not offer http-01", False, wildcard=True),
 ]
 
 
@@ -194,6 +220,8 @@ def parts_of(trouble: Trouble, case: Case, *, mended: bool) -> dict[str, list[An
         "validation": {"method": "dns-01", "dns": f"{short}-dns", "timeout_seconds": 20},
     }
     parts["endpoint"] |= {"profile": short, "target": f"{short}-target"}
+    if case.wildcard:
+        parts["endpoint"]["names"] = [case.name, f"*.{case.name}"]
     if not mended:
         case.change(trouble, parts)
     return {
@@ -211,6 +239,8 @@ def apply_all(installation: Stack, trouble: Trouble, *, mended: bool) -> None:
     name = "mended.yaml" if mended else "broken-parts.yaml"
     done = installation.cli("apply", "-f", str(trouble.world.write(name, whole)))
     assert done.returncode == 0, done.stderr
+    for case in () if mended else CASES:
+        case.later(trouble, installation.database_url)
 
 
 def shown(installation: Stack, name: str) -> dict[str, Any]:
@@ -302,7 +332,7 @@ def test_a_failed_step_says_why_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.change is not nothing], ids=lambda case: case.name.split(".")[0]
+    "case", [case for case in CASES if case.mended], ids=lambda case: case.name.split(".")[0]
 )
 def test_a_retry_after_mending_goes_on_where_it_failed(
     installation: Stack,

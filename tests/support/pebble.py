@@ -17,11 +17,14 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.support.process import accepts, binary, free_port, running
 
@@ -154,6 +157,26 @@ class Pebble:
         while (pem := self._get(f"roots/{len(found)}")) is not None:
             found.append(pem)
         return found
+
+    def expired_root(self) -> str:
+        """Return the root of :meth:`roots` as it would be had it expired a day ago, in PEM."""
+        pem, key_pem = self._get("roots/0"), self._get("root-keys/0")
+        assert pem is not None
+        assert key_pem is not None
+        root = x509.load_pem_x509_certificate(pem.encode())
+        key = serialization.load_pem_private_key(key_pem.encode(), None)
+        assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder(root.issuer, root.subject, root.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=400))
+            .not_valid_after(now - timedelta(days=1))
+        )
+        for one in root.extensions:
+            builder = builder.add_extension(one.value, one.critical)
+        signed = builder.sign(key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM).decode()
 
     def root_names(self) -> list[str]:
         """Return the common name of every root, in the order of :meth:`roots`."""

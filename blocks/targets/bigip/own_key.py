@@ -10,9 +10,14 @@ ACME client for BIG-IP and DigiCert's agent, for how several names are written a
 * ``POST /mgmt/tm/util/bash`` with ``tmsh list sys crypto csr NAME`` shows its text. ``GET``
   is not documented to do that.
 
-Properties are written as everywhere in iControl REST: the words of ``tmsh`` in camel case. The
-sources show 2048 and 4096 bits and the curves prime256v1 and secp384r1, and names without a
-partition, which are those of Common.
+Properties are written as everywhere in iControl REST: the words of ``tmsh`` (``curve-name``,
+``key-size``, ``key-type``, ``security-type``, ``subject-alternative-name``) in camel case. So does
+F5: ``commonName`` and ``key`` in ``bigip_ssl_csr``; ``subjectAlternativeName`` with
+``DNS:...,IP:...`` in "Certificate management" of the BIG-IQ API; ``keyType`` ("rsa-private",
+"ec-private") and ``subjectAlternativeName`` in its "SSL Certificate Signing Requests". That the
+endpoint takes alternative names: issue 2328 of F5Networks/f5-ansible. The sources show 2048 and
+4096 bits and the curves prime256v1 and secp384r1, and names without a partition, which are those
+of Common.
 """
 
 from __future__ import annotations

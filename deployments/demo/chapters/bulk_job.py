@@ -39,6 +39,7 @@ def play(scene: Scene) -> None:
     path.write_text(_file(fleet, ""))
     scene.installation.certrail("apply", "-f", path.name, quiet=True)
     scene.installation.certrail("job", "retry", JOB, "--wait")
+    scene.handshakes_with_the_fleet()
 
 
 def _file(fleet: Fleet, broken: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.demo.scene import SHOP, WWW, Scene
+from deployments.demo.scene import SHOP, TEAM, WWW, Scene
 
 _FILE = """\
 connectors:
@@ -27,6 +27,12 @@ connectors:
     username: {username}
     private_key_file: {identity}
     known_hosts_file: {known_hosts}
+  - name: post
+    type: notifier-smtp
+    host: 127.0.0.1
+    port: {mail_port}
+    security: none                        # it does not leave this machine
+    sender: certrail@example.test
 
 profiles:
   - name: public-web
@@ -35,6 +41,7 @@ profiles:
     validation: {{method: dns-01, dns: demo-dns}}
     key: {{algorithm: ecdsa-p256}}
     trust: {root}                 # what "Testing installation" trusts
+    notifications: {{email: [{team}], events: [automation-failed]}}
 
 endpoints:
   - location: {www}:443
@@ -76,13 +83,16 @@ def play(scene: Scene) -> None:
             configuration=machine.configuration,
             pid_file=machine.pid_file,
             haproxy=machine.haproxy,
+            mail_port=scene.mail.port,
+            team=TEAM,
             www=WWW,
             shop=SHOP,
         )
     )
     scene.screen.chapter(
         "Say what there is",
-        "One file: the CA, how control of a name is proven, the machine, the endpoints.",
+        "One file: the CA, how control of a name is proven, the machine, who is told of what, the",
+        "endpoints.",
     )
     scene.screen.file(path)
     scene.installation.certrail("apply", "-f", str(path.relative_to(scene.folder)))

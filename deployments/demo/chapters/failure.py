@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.demo.scene import WWW, Scene
+from deployments.demo.scene import TEAM, WWW, Scene
 from deployments.demo.screen import DemoError
 
 _MISTAKE = "\n    timeout cleint 30s\n"
@@ -14,7 +14,8 @@ def play(scene: Scene) -> None:
     scene.screen.chapter(
         "A failure, and going on from it",
         f"Somebody has left a mistake in {path.name}. HAProxy still runs, but would not start",
-        "again. The certificate is ordered; installing it stops before anything is changed.",
+        "again. The certificate is ordered; installing it stops before anything is changed, and",
+        "those who look after the site are told.",
     )
     served = scene.handshake(WWW)
     good = path.read_bytes()
@@ -24,9 +25,20 @@ def play(scene: Scene) -> None:
     )
     if scene.handshake(WWW) != served:
         raise DemoError("the old certificate should still be served")
-    scene.screen.plain()
+    _show_mail(scene)
     scene.screen.note("the mistake is corrected; the same request goes on from step 4")
     path.write_bytes(good)
     scene.installation.certrail("request", "retry", f"{WWW}:443", "--wait")
     if scene.handshake(WWW) == served:
         raise DemoError("the renewed certificate should be served now")
+
+
+def _show_mail(scene: Scene) -> None:
+    mail = scene.mail.first(TEAM)
+    body = mail.get_body(("plain",))
+    if body is None:
+        raise DemoError("the mail has no text")
+    scene.screen.proof(f"mail to {TEAM}: {str(mail['Subject']).strip()}")
+    for line in str(body.get_content()).strip().splitlines():
+        scene.screen.plain(f"  | {line}".rstrip())
+    scene.screen.plain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import traceback
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from certrail.errors import (
     Unreachable,
 )
 from certrail.remote.ssh_pool import POOL
-from tests.support.process import free_port, wait_for
+from tests.support.process import binary, free_port, running, wait_for
 from tests.support.sshd import Account, Sshd, account, sshd, write_key
 
 SECRET = "correct horse battery staple"
@@ -175,6 +176,26 @@ def test_password_login(server: Sshd, user: Account) -> None:
 
     with machine.connect() as host:
         assert host.check().startswith(user.name)
+
+
+def test_agent_login(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key stays with an agent; without it in there, nobody is let in."""
+    socket_path = tmp_path / "agent"
+    argv = [binary("ssh-agent", "openssh-client"), "-D", "-a", str(socket_path)]
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket_path))
+    machine = block(server, private_key_file="", use_agent=True)
+
+    def answers() -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(socket_path)) == 0
+
+    with running(argv, log=tmp_path / "log", ready=answers):
+        refused(machine, AuthenticationFailed)
+        add = [binary("ssh-add", "openssh-client"), "-q", str(server.key_file)]
+        subprocess.run(add, check=True, capture_output=True)
+
+        with machine.connect() as host:
+            assert host.run(["true"]).exit_code == 0
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
