@@ -87,8 +87,10 @@ def log_in(transport: paramiko.Transport, settings: SshSettings, *, name: str) -
                 return
             if wanted:
                 refused.append(f"{label} accepted, {', '.join(map(plain, wanted))} wanted too")
-        if not logins:
-            refused.append("no key, agent key or password is given")
+        if not logins and settings.use_agent:
+            refused.append("the agent has no key, and no other key or password is given")
+        elif not logins:
+            refused.append("no key or password is given")
     raise AuthenticationFailed(
         f"{settings.named(name)} refused the login: {'; '.join(refused)}",
         remedy=f"Put the public key into ~/.ssh/authorized_keys of {plain(settings.username)} on "

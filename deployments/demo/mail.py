@@ -5,7 +5,6 @@ The server is aiosmtpd's, in a process of its own (:mod:`deployments.demo.mail_s
 
 from __future__ import annotations
 
-import mailbox
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
 from pathlib import Path
-from typing import IO, Any
 
 from deployments.demo.processes import accepts, free_port, running
 from deployments.demo.screen import DemoError
@@ -45,7 +43,9 @@ class Mail:
         """
         deadline = time.monotonic() + _LONGEST_SECONDS
         while time.monotonic() < deadline:
-            for one in mailbox.Maildir(self.folder, factory=_read, create=True):
+            # A message lies there once it is whole.
+            for path in sorted((self.folder / "new").glob("*")):
+                one = _read(path)
                 if recipient in str(one["To"]):
                     return one
             time.sleep(_LOOK_SECONDS)
@@ -71,7 +71,8 @@ def receiving(folder: Path) -> Iterator[Mail]:
         yield mail
 
 
-def _read(file: IO[Any]) -> EmailMessage:
-    found = BytesParser(policy=default).parse(file)
+def _read(path: Path) -> EmailMessage:
+    with path.open("rb") as file:
+        found = BytesParser(policy=default).parse(file)
     assert isinstance(found, EmailMessage)
     return found

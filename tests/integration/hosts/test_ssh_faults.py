@@ -190,7 +190,7 @@ def test_agent_login(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             return probe.connect_ex(str(socket_path)) == 0
 
     with running(argv, log=tmp_path / "log", ready=answers):
-        refused(machine, AuthenticationFailed)
+        assert "the agent has no key" in str(refused(machine, AuthenticationFailed))
         add = [binary("ssh-add", "openssh-client"), "-q", str(server.key_file)]
         subprocess.run(add, check=True, capture_output=True)
 
