@@ -31,11 +31,13 @@ $(BIN)/uv:
 
 # A stamp for each lock file; the development environment holds the demo's too.
 $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(BIN)/uv
+	@echo "the demo's packages go into $(VENV), once"
 	@[ -e $(VENV)/.dev ] || $(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/demo.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/uv
+	@echo "the packages for development go into $(VENV), once"
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@ $(VENV)/.demo
