@@ -1,9 +1,10 @@
 """The Prefect server's process: ``python -m certrail.cli._serve [api|services]``.
 
-What ``prefect server start`` does, with three differences. Prefect is imported
+What ``prefect server start`` does, with four differences. Prefect is imported
 (seconds of CPU) while the database is still starting, open browser pages do
-not hold up the shutdown, and of several processes each is a child of
-``certrail up``, which none of them outlives.
+not hold up the shutdown, of several processes each is a child of
+``certrail up``, which none of them outlives, and it reads fewer rows for each
+run (:mod:`certrail.cli._server_lean`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import uvicorn
 from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
 
+from certrail.cli import _server_lean
 from certrail.errors import CertrailError, Unreachable
 from certrail.log import plain
 from certrail.wait import Pending, until
@@ -37,6 +39,7 @@ def main() -> int:
     except CertrailError as exc:
         sys.stderr.write(f"{exc}\n")
         return 3
+    _server_lean.install()
     if role == "services":
         asyncio.run(_services())
     else:

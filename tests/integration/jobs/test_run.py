@@ -63,7 +63,42 @@ def test_a_job_goes_through_its_waves_and_is_found_everywhere(
     assert {tuple(member["tags"]) for member in members} == {(f"job:{name}",)}
     shell.api.wait(run, "COMPLETED")
     _artifacts_name_every_endpoint(shell, run, endpoints)
+    for member in members:
+        _events_name_what_a_run_belongs_to(shell, member)
     must_agree(shell.stack, job=name)
+
+
+def _events_name_what_a_run_belongs_to(shell: Shell, member: dict[str, Any]) -> None:
+    """Prefect's automations and its feed go by that; it is the same for all members of a job."""
+    assert (member["work_pool_name"], member["work_queue_name"]) == ("agents", "default")
+    assert member["labels"]["prefect.deployment.id"] == member["deployment_id"]
+    assert member["labels"]["prefect.flow.id"] == member["flow_id"]
+    itself = f"prefect.flow-run.{member['id']}"
+    found: list[dict[str, Any]] = []
+
+    def is_told() -> bool:
+        found[:] = shell.api.post(
+            "/events/filter",
+            filter={
+                "event": {"name": ["prefect.flow-run.Completed"]},
+                "resource": {"id": [itself]},
+            },
+        )["events"]
+        return bool(found)
+
+    wait_for(is_told, f"the end of {member['name']} as an event", within=60)
+    assert found[0]["resource"]["prefect.resource.name"] == member["name"]
+    related = {
+        one["prefect.resource.role"]: one["prefect.resource.id"] for one in found[0]["related"]
+    }
+    assert related == {
+        "flow": f"prefect.flow.{member['flow_id']}",
+        "deployment": f"prefect.deployment.{member['deployment_id']}",
+        "work-queue": f"prefect.work-queue.{member['work_queue_id']}",
+        "work-pool": f"prefect.work-pool.{member['work_pool_id']}",
+        "task-run": f"prefect.task-run.{member['parent_task_run_id']}",
+        "tag": f"prefect.tag.{member['tags'][0]}",
+    } | ({"creator": related["creator"]} if "creator" in related else {})
 
 
 def _waves_waited_for_each_other(shell: Shell, name: str) -> None:
