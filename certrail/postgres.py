@@ -105,7 +105,7 @@ class EmbeddedPostgres:
         self._read_access()
         if not self._data.exists():
             self._initialise(account)
-        elif (version := (self._data / "PG_VERSION").read_text().strip()) != _major():
+        elif (version := self._version()) != _major():
             raise InvalidRequest(
                 f"the database in {self._data} was made by PostgreSQL {version}, not {_major()}",
                 remedy="Dump it with that version and load it into a new data directory.",
@@ -158,10 +158,19 @@ class EmbeddedPostgres:
             self._kept.close()
             self._kept = None
 
+    def _version(self) -> str:
+        try:
+            return (self._data / "PG_VERSION").read_text().strip()
+        except OSError as exc:
+            raise InvalidRequest(
+                f"{self._data} is no database that can be started: PG_VERSION: {exc.strerror}",
+                remedy="Put that folder back as it was, or restore a backup into a new data "
+                "directory: certrail restore.",
+            ) from exc
+
     def _read_access(self) -> None:
         if self._access.exists():
-            known = json.loads(self._access.read_text())
-            self._passwords, self._port = known["passwords"], known["port"]
+            self._passwords, self._port = self._known_access()
         elif self._data.exists():
             raise InvalidRequest(
                 f"{self._access} is missing, so nobody knows the database's passwords",
@@ -173,6 +182,18 @@ class EmbeddedPostgres:
         write_private(
             self._access, json.dumps({"port": self._port, "passwords": self._passwords}) + "\n"
         )
+
+    def _known_access(self) -> tuple[dict[str, str], int]:
+        try:
+            known = json.loads(self._access.read_bytes())
+            passwords, port = dict(known["passwords"]), int(known["port"])
+            return {name: str(passwords[name]) for name in (_SUPERUSER, ROLE)}, port % 65536
+        except (ValueError, KeyError, TypeError) as exc:
+            raise InvalidRequest(
+                f"{self._access} is damaged, so nobody knows the database's passwords",
+                remedy="Restore that file, or a backup into a new data directory: "
+                "certrail restore.",
+            ) from exc
 
     def _keep_port(self) -> None:
         """Hold the port, while the server runs and while it is restarted."""
@@ -236,8 +257,8 @@ class EmbeddedPostgres:
         file = self._data / "postmaster.pid"
         if not file.exists():
             return
-        pid = int(file.read_text().split("\n", 1)[0])
-        if not _is_server_of(pid, self._data):
+        pid = _server_of(file, self._data)
+        if not pid:
             # PostgreSQL itself refuses to start when another process of the
             # same account has got that number since (usual in containers).
             file.unlink()
@@ -312,6 +333,19 @@ def _prepare(connection: psycopg.Connection[tuple[object, ...]], password: str) 
             sql.Identifier(PREFECT_DATABASE)
         )
     )
+
+
+def _server_of(file: Path, data: Path) -> int:
+    """Return the process of the server whose cluster is *data*, 0 if there is none.
+
+    Its file says which one; whatever else may be in it after a power cut.
+    """
+    first = file.read_bytes().split(b"\n", 1)[0]
+    if first.isdigit():
+        return int(first) if _is_server_of(int(first), data) else 0
+    pids = [int(one.name) for one in Path("/proc").glob("[0-9]*")]
+    # The first process of a server is older than its others.
+    return min((pid for pid in pids if _is_server_of(pid, data)), default=0)
 
 
 def _is_server_of(pid: int, data: Path) -> bool:

@@ -131,14 +131,13 @@ class Installation:
 def read_run_file(data_dir: Path) -> Installation | None:
     """Return what ``certrail up`` wrote, or None when no living ``certrail up`` wrote it."""
     try:
-        text = (data_dir / RUN_FILE).read_text()
-    except (FileNotFoundError, PermissionError):
-        return None
-    try:
-        raw = json.loads(text)
-        known = {f.name for f in fields(Installation)}
-        found = Installation(**{k: v for k, v in raw.items() if k in known})
-    except (ValueError, TypeError, AttributeError):
+        raw = json.loads((data_dir / RUN_FILE).read_bytes())
+        known = {f.name: type(f.default) if f.name == "pid" else str for f in fields(Installation)}
+        given = {name: value for name, value in raw.items() if name in known}
+        if not all(type(value) is known[name] for name, value in given.items()):
+            return None
+        found = Installation(**given)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return found if _alive(found.pid) else None
 
@@ -242,4 +241,6 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:  # no process has such a number
+        return False
     return True

@@ -33,7 +33,7 @@ from prefect.states import AwaitingRetry, Pending
 from prefect.task_engine import AsyncTaskRunEngine
 
 from deployments import telling
-from deployments.lean import creating, knowing, leaving
+from deployments.lean import asking_again, creating, knowing, leaving
 
 
 class Ending(StrEnum):
@@ -77,10 +77,10 @@ class InProcessEngine(AsyncFlowRunEngine[P, R]):
     @property
     def client(self) -> PrefectClient:
         """Prefect's client; for a member of a bulk job one that leaves its run as it was made."""
-        if not (self._is_given and self._is_member):
-            return super().client
         if self._lean is None:
-            self._lean = leaving(super().client)
+            client = super().client
+            is_made = self._is_given and self._is_member
+            self._lean = leaving(client) if is_made else asking_again(client)
         return self._lean
 
     @property

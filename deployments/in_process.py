@@ -136,6 +136,10 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         try:
             if await self._propose_pending_state(flow_run):
                 await self.run(flow_run)
+        except Exception as exc:  # noqa: BLE001 - hundreds of other runs share the process
+            # The server, or its database, was away just then: what this run came to is in
+            # the inventory, and the repair of every minute tells it.
+            self._logger.warning("Flow run '%s' cannot be told of: %s", flow_run.id, plain(exc))
         finally:
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)

@@ -94,7 +94,8 @@ def _wait_for_api(stop: threading.Event) -> None:
         if stop.is_set():
             return True
         try:
-            return httpx.get(f"{url}/health", timeout=5, verify=trust).is_success or Pending()
+            # Ready means its database answers too, without which nothing can be set up.
+            return httpx.get(f"{url}/ready", timeout=5, verify=trust).is_success or Pending()
         except httpx.TransportError:
             return Pending()
 

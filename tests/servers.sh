@@ -3,8 +3,8 @@
 set -euo pipefail
 
 packages=(
-  apache2 bind9 bind9-dnsutils curl default-jre-headless dovecot-imapd dovecot-pop3d haproxy
-  golang-github-smallstep-certificates-dev golang-go libgnutls-dane0 libidn12
+  apache2 bind9 bind9-dnsutils curl default-jre-headless dovecot-imapd dovecot-pop3d gcc haproxy
+  golang-github-smallstep-certificates-dev golang-go libc6-dev libgnutls-dane0 libidn12
   lighttpd lighttpd-mod-openssl mariadb-server nginx
   openssh-client openssh-server openssl pdns-backend-lmdb pdns-backend-sqlite3 pdns-server pebble
   postfix postgresql procps redis-server slapd sudo systemd

@@ -329,7 +329,7 @@ def read_keys(path: Path) -> tuple[str, str]:
         KeyUnavailable: it cannot be read, or is none.
     """
     try:
-        lines: Sequence[str] = path.read_text().splitlines()
+        lines: Sequence[str] = path.read_text(errors="replace").splitlines()
     except OSError as exc:
         raise KeyUnavailable(f"cannot read {path}: {exc.strerror}") from exc
     sections: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -24,6 +25,13 @@ from certrail.log import plain
 
 DONE, FAILED, WRONG_CALL, NOT_REACHABLE = 0, 1, 2, 3
 
+# What is wrong with a file or folder of the user's, rather than with us.
+_PLACES = frozenset(
+    {
+        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR),
+        *(errno.EEXIST, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE),
+    }
+)
 _UNDEFINED = ("42P01", "42703")  # undefined_table, undefined_column
 _NO_API = "Start it with `certrail up`, or correct PREFECT_API_URL."
 _NO_DATABASE = "Start it with `certrail up`, or correct CERTRAIL_DATABASE_URL."
@@ -52,7 +60,7 @@ def exit_code(error: CertrailError) -> int:
 def _explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, CertrailError):
         return str(error), error.remedy, exit_code(error)
-    return _database(error) or _http(error) or _defect(error)
+    return _database(error) or _http(error) or _file(error) or _defect(error)
 
 
 def _database(error: BaseException) -> tuple[str, str, int] | None:
@@ -94,6 +102,18 @@ def _http(error: BaseException) -> tuple[str, str, int] | None:
         return f"Prefect's API does not answer: {error}", _NO_API, NOT_REACHABLE
     if isinstance(error, RuntimeError) and "reach API" in str(error):
         return f"Prefect's API does not answer: {error}", _NO_API, NOT_REACHABLE
+    return None
+
+
+def _file(error: BaseException) -> tuple[str, str, int] | None:
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    place = f"{error.filename}: " if error.filename is not None else ""
+    cause = f"{place}{error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return cause, "Make room there, then do it again.", NOT_REACHABLE
+    if error.errno in _PLACES and place:
+        return cause, "Correct that path, its owner or its mode, then do it again.", NOT_REACHABLE
     return None
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import signal
 import socket
 import sys
 import threading
 import time
-from base64 import urlsafe_b64encode
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import click
 import httpx
 from pydantic import SecretStr
 
+from certrail.cli import _own_secrets
 from certrail.cli._children import Child, Keeper
 from certrail.cli._database import EmbeddedPart, prepare_external
 from certrail.cli._output import examples
@@ -30,14 +29,13 @@ from certrail.cli._server import (
     server_environment,
 )
 from certrail.errors import InvalidRequest, Unreachable
-from certrail.keys.seal import Keyring, new_key
 from certrail.ports import keep_port, number
 from certrail.settings import (
     RUN_FILE,
     Installation,
     Settings,
+    read_run_file,
     settings,
-    write_private,
     write_run_file,
 )
 
@@ -111,6 +109,7 @@ class Up:
         self._data_dir = chosen.data_dir.expanduser().resolve()
         self._stop = threading.Event()
         self._began = time.monotonic()
+        self._told = ""
 
     def run(self) -> None:
         """Start everything, keep it running, and stop it all at SIGTERM or SIGINT.
@@ -124,7 +123,7 @@ class Up:
         with ExitStack() as stack:
             self._prepare_folder(stack)
             redis_url = self._redis_url()
-            key_file = self._key()
+            key_file = _own_secrets.sealing_key_file(self._settings, self._data_dir, self._say)
             address = self._address(stack)
             api_auth = self._api_auth(address)
             home = self._folder("prefect")
@@ -134,7 +133,7 @@ class Up:
                     address,
                     database_url=prefect_url,
                     home=home,
-                    encryption_key=self._prefect_key(),
+                    encryption_key=_own_secrets.prefect_key(self._data_dir),
                     api_auth=api_auth,
                     redis_url=redis_url,
                 )
@@ -170,8 +169,23 @@ class Up:
             keeper = Keeper([*([database] if database else []), server, *others, worker], self._say)
             while not self._stop.wait(_LOOK_SECONDS):
                 keeper.look()
+                self._keep_described(described)
             self._say("stopping")
         self._say("stopped")
+
+    def _keep_described(self, described: Installation) -> None:
+        """Write the run file again where it is gone or damaged: other shells look for us there."""
+        if read_run_file(self._data_dir) == described:
+            return
+        try:
+            write_run_file(self._data_dir, described)
+        except OSError as exc:
+            told = f"{RUN_FILE} cannot be written: {exc.strerror}"
+        else:
+            told = f"{RUN_FILE} was gone or changed, and is written again"
+        if told != self._told:
+            self._say(told)
+            self._told = told
 
     def _say(self, line: str) -> None:
         click.echo(f"[{time.monotonic() - self._began:6.1f} s] {line}", err=True)
@@ -200,28 +214,6 @@ class Up:
         folder.mkdir(exist_ok=True, mode=0o700)
         return folder
 
-    def _key(self) -> str:
-        """Return the key file, making one when none is named; "" for a key in the environment."""
-        if self._settings.key is not None:
-            Keyring.from_text(self._settings.key.get_secret_value())
-            return ""
-        if self._settings.key_file is not None:
-            path = self._settings.key_file.expanduser().resolve()
-        else:
-            path = self._data_dir / "certrail.key"
-            if not path.exists():
-                write_private(path, new_key() + "\n")
-                self._say(f"made the sealing key {path}: back it up, nothing replaces it")
-        Keyring.from_file(path)
-        return str(path)
-
-    def _prefect_key(self) -> str:
-        """Return the key of the secrets in Prefect's blocks: 32 bytes, base64 for URLs."""
-        path = self._data_dir / "prefect.key"
-        if not path.exists():
-            write_private(path, urlsafe_b64encode(os.urandom(32)).decode() + "\n")
-        return path.read_text().strip()
-
     def _address(self, stack: ExitStack) -> Address:
         host = self._settings.host
         try:
@@ -243,11 +235,7 @@ class Up:
         given = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")
         if given or address.is_loopback:
             return given
-        path = self._data_dir / "api-auth"
-        if not path.exists():
-            write_private(path, f"certrail:{secrets.token_urlsafe(24)}\n")
-        self._say(f"{address.host} is open to others: user and password of the UI are in {path}")
-        return path.read_text().strip()
+        return _own_secrets.api_auth(self._data_dir, self._say, address.host)
 
     def _database(self, stack: ExitStack) -> tuple[str, str, EmbeddedPart | None]:
         if self._settings.database_url is not None:

@@ -77,6 +77,8 @@ class Keyring:
             text = path.read_text()
         except OSError as exc:
             raise KeyUnavailable(f"cannot read the key file {path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise KeyUnavailable(f"the key file {path} holds no text, and so no key") from exc
         if stat.S_IMODE(mode) & 0o077:
             raise KeyUnavailable(
                 f"the key file {path} is readable by others than its owner",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import exists, or_, select
 
+from certrail.store import clock
 from certrail.store.database import transaction
 from certrail.store.schema import endpoints, journal, orders, requests
 from certrail.tracker import ACTIVE, FAILED, Status
@@ -73,7 +74,7 @@ def unknown(older_than: timedelta = timedelta(hours=1), limit: int = 100) -> lis
         )
         .where(
             journal.c.outcome.is_(None),
-            journal.c.intent_at < func.now() - older_than,
+            clock.is_older(journal.c.intent_at, older_than),
             journal.c.action.not_in(_HARMLESS),
             requests.c.status.not_in(ACTIVE),
             or_(requests.c.status.not_in(FAILED), replaced),

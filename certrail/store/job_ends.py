@@ -11,13 +11,12 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     func,
-    or_,
     select,
     update,
 )
 
 from certrail.jobs.status import OPEN, JobStatus
-from certrail.store import outbox
+from certrail.store import clock, outbox
 from certrail.store.database import transaction
 from certrail.store.job_results import counts
 from certrail.store.requests import selected
@@ -78,7 +77,7 @@ def _free_shards(connection: Connection, which: ColumnElement[bool]) -> int:
     # A worker that lives gives its shard back itself, when it has let go of its endpoints.
     freed = connection.execute(
         update(job_shards)
-        .where(which, job_shards.c.lease_until < func.now())
+        .where(which, clock.is_over(job_shards.c.lease_until))
         .values(lease_owner=None, lease_until=None)
         .returning(job_shards.c.number)
     )
@@ -120,7 +119,7 @@ def drop_requests(connection: Connection, job_id: UUID, *only: ColumnElement[boo
             .where(
                 requests.c.job_id == job_id,
                 requests.c.status.in_(ACTIVE),
-                or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
+                clock.is_free(requests.c.lease_until),
                 *only,
             )
             .values(

@@ -17,6 +17,7 @@ from sqlalchemy import (
 
 from certrail.errors import JournalConflict
 from certrail.jobs.status import JobStatus
+from certrail.store import clock
 from certrail.store.database import transaction
 from certrail.store.job_ends import announce
 from certrail.store.jobs import Job, by_id
@@ -53,7 +54,7 @@ def take(job_id: UUID, owner: str, lease: timedelta) -> Job:
             .where(jobs.c.id == job_id, free_for(jobs.c, owner))
             .values(
                 lease_owner=owner,
-                lease_until=func.now() + lease,
+                lease_until=clock.lease(lease),
                 run_count=jobs.c.run_count + 1,
             )
             .returning(jobs.c.name)
@@ -89,7 +90,7 @@ def renew(job_id: UUID, owner: str, lease: timedelta) -> Wishes:
         row = connection.execute(
             update(jobs)
             .where(jobs.c.id == job_id, jobs.c.lease_owner == owner)
-            .values(lease_until=func.now() + lease)
+            .values(lease_until=clock.lease(lease))
             .returning(jobs)
         ).first()
     if row is None:
@@ -122,8 +123,4 @@ def wishes(row: Row[Any]) -> Wishes:
 
 
 def free_for(columns: Any, owner: str) -> ColumnElement[bool]:
-    return or_(
-        columns.lease_until.is_(None),
-        columns.lease_until < func.now(),
-        columns.lease_owner == owner,
-    )
+    return or_(clock.is_free(columns.lease_until), columns.lease_owner == owner)

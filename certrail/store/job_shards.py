@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from certrail.errors import InvalidRequest, JournalConflict
 from certrail.jobs.waves import Lane, Route
+from certrail.store import clock
 from certrail.store.database import transaction
 from certrail.store.job_runs import Wishes, free_for, wishes
 from certrail.store.requests import Request, read, selected
@@ -67,7 +68,9 @@ def shards(job_id: UUID, wave: int) -> list[ShardState]:
         .scalar_subquery()
     )
     query = (
-        select(job_shards, _held(job_shards.c).label("is_held"), left.label("left"))
+        select(
+            job_shards, clock.is_held(job_shards.c.lease_until).label("is_held"), left.label("left")
+        )
         .where(job_shards.c.job_id == job_id, job_shards.c.wave == wave)
         .order_by(job_shards.c.number)
     )
@@ -110,7 +113,7 @@ def take_shard(job_id: UUID, number: int, owner: str, lease: timedelta) -> Shard
             )
             .values(
                 lease_owner=owner,
-                lease_until=func.now() + lease,
+                lease_until=clock.lease(lease),
                 run_count=job_shards.c.run_count + 1,
             )
             .returning(job_shards.c.wave)
@@ -143,7 +146,7 @@ def renew_shard(
                 job_shards.c.number == number,
                 job_shards.c.lease_owner == owner,
             )
-            .values(lease_until=func.now() + lease)
+            .values(lease_until=clock.lease(lease))
             .returning(job_shards.c.number)
         ).first()
         if held is None:
@@ -178,7 +181,7 @@ def open_requests(job_id: UUID, shard: int) -> list[Request]:
             job_members.c.job_id == job_id,
             job_members.c.shard == shard,
             _runnable(),
-            or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
+            clock.is_free(requests.c.lease_until),
         )
         .order_by(job_members.c.position)
     )
@@ -197,11 +200,6 @@ def _runnable() -> ColumnElement[bool]:
             requests.c.scheduled_at <= func.now(),
         ),
     )
-
-
-def _held(columns: Any) -> ColumnElement[bool]:
-    held: ColumnElement[bool] = func.coalesce(columns.lease_until > func.now(), False)
-    return held
 
 
 def _shard(row: Row[Any]) -> ShardState:

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, or_, select
 
 from certrail.errors import NotFound
 from certrail.jobs.status import JobStatus
 from certrail.jobs.threshold import Threshold
 from certrail.model import Action
+from certrail.store import clock
 from certrail.store.database import transaction
 from certrail.store.schema import (
     jobs,
@@ -107,14 +108,17 @@ def unattended(older_than: timedelta) -> list[Job]:
     """Return open jobs that are due and that no living worker holds."""
     query = _select().where(
         jobs.c.status.in_((JobStatus.SCHEDULED, JobStatus.RUNNING)),
-        func.coalesce(jobs.c.lease_until, jobs.c.created_at + older_than) < func.now(),
+        or_(
+            clock.is_over(jobs.c.lease_until),
+            jobs.c.lease_until.is_(None) & clock.is_older(jobs.c.created_at, older_than),
+        ),
     )
     with transaction() as connection:
         return [_read(row) for row in connection.execute(query)]
 
 
 def _select() -> Any:
-    return select(jobs, func.coalesce(jobs.c.lease_until > func.now(), False).label("is_held"))
+    return select(jobs, clock.is_held(jobs.c.lease_until).label("is_held"))
 
 
 def _read(row: Row[Any]) -> Job:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from certrail.store import clock
 from certrail.store.database import transaction
 from certrail.store.schema import (
     connectors,
@@ -164,7 +165,7 @@ def claim(owner: str, lease: timedelta, *, now: datetime, except_: Sequence[str]
     free = (
         n.c.status == "pending",
         n.c.due_at <= now,
-        or_(n.c.claimed_until.is_(None), n.c.claimed_until < func.now()),
+        clock.is_free(n.c.claimed_until),
         n.c.channel.not_in(list(except_)),
     )
     with transaction() as connection:
@@ -188,7 +189,7 @@ def claim(owner: str, lease: timedelta, *, now: datetime, except_: Sequence[str]
             .where(n.c.id.in_(ids))
             .values(
                 claimed_by=owner,
-                claimed_until=func.now() + lease,
+                claimed_until=clock.lease(lease),
                 attempts=n.c.attempts + 1,
                 message_id=message_id,
             )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest
 from certrail.model import Action
-from certrail.store import audit
+from certrail.store import audit, clock
 from certrail.store import steps as store_steps
 from certrail.store.database import transaction
 from certrail.store.new_requests import conflict
@@ -206,7 +206,7 @@ def ask_to_cancel(request_id: UUID, actor: str) -> Request:
             .values(cancel_requested=True, ended_because="operator")
             .returning(
                 requests.c.lease_owner,
-                (requests.c.lease_until > func.now()).label("is_held"),
+                clock.is_held(requests.c.lease_until).label("is_held"),
             )
         ).first()
         if row is None:

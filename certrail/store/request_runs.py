@@ -10,6 +10,7 @@ from sqlalchemy import exists, func, or_, update
 
 from certrail.errors import InvalidRequest, JournalConflict
 from certrail.jobs.status import OPEN
+from certrail.store import clock
 from certrail.store.database import statement, transaction
 from certrail.store.requests import Request, announce, get, read, selected
 from certrail.store.schema import jobs, requests, steps
@@ -26,8 +27,8 @@ def unattended(older_than: timedelta) -> list[Request]:
     query = selected().where(
         requests.c.status.in_(ACTIVE),
         ~looked_after,
-        or_(requests.c.lease_until.is_(None), requests.c.lease_until < func.now()),
-        requests.c.created_at < func.now() - older_than,
+        clock.is_free(requests.c.lease_until),
+        clock.is_older(requests.c.created_at, older_than),
         # Those whose time has not come are many, and looked at by `scheduled`.
         or_(
             requests.c.status != Status.AUTOMATION_SCHEDULED,
@@ -113,16 +114,12 @@ def take(
                 requests.c.status.in_(ACTIVE),
                 requests.c.status != Status.APPROVAL_PENDING,
                 ~requests.c.cancel_requested,
-                or_(
-                    requests.c.lease_until.is_(None),
-                    requests.c.lease_until < func.now(),
-                    requests.c.lease_owner == owner,
-                ),
+                or_(clock.is_free(requests.c.lease_until), requests.c.lease_owner == owner),
             )
             .values(
                 status=Status.IN_PROGRESS,
                 lease_owner=owner,
-                lease_until=func.now() + lease,
+                lease_until=clock.lease(lease),
                 run_count=requests.c.run_count + 1,
                 started_at=func.coalesce(requests.c.started_at, func.now()),
                 ended_at=None,
@@ -156,7 +153,7 @@ def renew_leases(owner: str, request_ids: Sequence[UUID], lease: timedelta) -> s
         rows = connection.execute(
             update(requests)
             .where(requests.c.id.in_(request_ids), requests.c.lease_owner == owner)
-            .values(lease_until=func.now() + lease)
+            .values(lease_until=clock.lease(lease))
             .returning(requests.c.id, requests.c.cancel_requested)
         )
         return {row.id for row in rows if row.cancel_requested}

@@ -4,13 +4,24 @@ Each function raises AssertionError with what is wrong, and returns in a few
 words what it has looked at. A soak asks of everything, a single case of its
 requests. What is outside (hosts, DNS, clients) is looked at in
 :mod:`tests.chaos.afterwards` and :mod:`tests.chaos.invariants`.
+
+:func:`must_be_whole` has what is asked after each case. Once for the cases of a
+module are asked, because time has to pass or everything has to be read for it,
+and what is wrong then stays so:
+
+* slots, leases and claims: those of a worker that was killed end by themselves, a slot after
+  the minute that Prefect grants at least (a request's own lease is looked at after each case);
+* messages that arrived: they are sent by a run of every minute (that each end was written down
+  once, to be told, is looked at after each case);
+* the dumps of both databases that are searched for keys: nothing is removed from either
+  meanwhile, so what was written in any case is still there.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -18,6 +29,8 @@ from uuid import UUID
 import httpx
 import psycopg
 
+from certrail import audit_chain
+from certrail.store import audit
 from certrail.tracker import SUCCESSFUL
 from tests.chaos.leaks import must_not_leak
 from tests.support.agreement import must_agree, must_agree_on_bare_runs
@@ -31,6 +44,18 @@ _UNDONE = """
     and not exists (select 1 from orders where key = journal.key and is_dead)
 """
 _ENDS = ("certrail.request.completed", "certrail.certificate.issued")
+
+
+def must_be_whole(
+    stack: Stack, ids: Sequence[UUID], *, since: float, logs: Iterable[Path] = ()
+) -> None:
+    """Look at what can be looked at after each case; the case began at *since*."""
+    rows_are_whole(stack, ids)
+    findings, head = audit_chain.verify(audit.chain(), [], unchained=audit.unchained())
+    assert findings == []
+    assert head is not None
+    no_core_files(stack, since=since)
+    must_not_leak(stack, ids, logs=logs, databases=False)
 
 
 def rows_are_whole(stack: Stack, ids: Sequence[UUID]) -> str:

@@ -1,4 +1,8 @@
-"""Both databases fail over under requests, or the disk of ours is full: nothing is lost."""
+"""Both databases fail over under requests, the disk of ours is full, its clock steps.
+
+In the last two the inventory is one of the test's own, beside a Prefect server that has
+another: what that server shows of runs that were killed is compared in the other modules.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -22,18 +27,15 @@ from certrail.settings import read_run_file
 from certrail.store import database, new_requests, plans, requests
 from certrail.store.requests import Reason, Request
 from tests.chaos.leaks import must_not_leak
-from tests.chaos.records import (
-    audit_trail_is_whole,
-    no_core_files,
-    nothing_is_held,
-    rows_are_whole,
-)
+from tests.chaos.records import audit_trail_is_whole, must_be_whole, nothing_is_held
 from tests.support import kill_points
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate, estate
 from tests.support.flow_runner import FlowRunner
 from tests.support.handshake import fingerprint_at
 from tests.support.kill_points import KillPoint
+from tests.support.machine_clock import MachineClock
+from tests.support.machine_clock import postgres as stepped_postgres
 from tests.support.postgres_pair import postgres_pair
 from tests.support.process import let_in, wait_for
 from tests.support.stack import Stack, cli, environment, stack
@@ -119,12 +121,11 @@ def test_a_failover_loses_and_doubles_nothing(tmp_path: Path) -> None:
             pair.fail_over()
         ids = the_end(running, len(served.names))
 
-        must_be_whole(pair.url, served)
+        must_be_served(pair.url, served)
         must_agree(running, locations=served.locations(), within=180)
-        rows_are_whole(running, ids)
+        must_be_whole(running, ids, since=began)
         nothing_is_held(running, ids)
         audit_trail_is_whole(running)
-        no_core_files(running, since=began)
         must_not_leak(running, ids)
 
 
@@ -144,12 +145,21 @@ def the_end(running: Stack, count: int) -> list[UUID]:
 
     # A run whose worker lost the database is taken up by the repair of every minute.
     wait_for(over, "all requests are through", within=180)
+
+    def at_rest() -> bool:
+        with psycopg.connect(running.database_url) as database:
+            row = database.execute("select count(*) from steps where status = 'running'")
+            return row.fetchone() == (0,)
+
+    # A run that lost its lease to another one, and lives, looks once more at what that one did.
+    wait_for(at_rest, "no run is left", within=60)
     return list(found)
 
 
 @pytest.mark.usefixtures("prefect")
-def test_the_disk_of_the_database_is_full(tmp_path: Path) -> None:
+def test_the_disk_of_the_database_is_full(installation: Stack, tmp_path: Path) -> None:
     """Nothing can be recorded between order and certificate; with room again it goes on."""
+    began = time.time()
     point = KillPoint("order.finalize", "intent")
     with small_disk(tmp_path / "disk") as disk:
         server = EmbeddedPostgres(disk / "postgres", durable=False)
@@ -172,9 +182,44 @@ def test_the_disk_of_the_database_is_full(tmp_path: Path) -> None:
                     server.start()
                 to_the_end(runner, request_id)
 
-                must_be_whole(url, served)
+                must_be_whole_there(installation, url, served, began, tmp_path)
         finally:
             server.stop()
+
+
+@pytest.mark.usefixtures("prefect")
+def test_the_clock_of_the_database_is_stepped(
+    installation: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By three hours to and fro, which leases are measured by; one worker dies each time.
+
+    Forward, the other one's lease seems to be over while it lives, and a second worker takes
+    its request too; back, the dead one's would last for three hours, and nobody waits for it.
+    """
+    began = time.time()
+    monkeypatch.setenv("CERTRAIL_LEASE_SECONDS", "60")
+    point = KillPoint("order.finalize", "intent")
+    clock = MachineClock.made(tmp_path / "clock")
+    with (
+        stepped_postgres(tmp_path / "pg", clock) as server,
+        inventory(server.url("certrail"), tmp_path, "sc", 4) as served,
+        FlowRunner(found(), tmp_path / "runner.log") as runner,
+    ):
+        url = server.url("certrail")
+        ids = [make_request(location) for location in served.locations()]
+        for hours, (dies, lives) in ((3, ids[:2]), (0, ids[2:])):
+            with kill_points.armed(url, point):
+                runs = [runner.start(dies), runner.start(lives)]
+                kill_points.wait_until_caught(url, point, number=2)
+                clock.step(hours=hours)
+                runner.kill(runs[0])
+                runs = [runs[1], runner.start(lives), runner.start(dies)]
+            for run in runs:
+                runner.wait(run)
+            for request_id in (dies, lives):
+                to_the_end(runner, request_id)
+
+        must_be_whole_there(installation, url, served, began, tmp_path)
 
 
 @contextmanager
@@ -199,7 +244,19 @@ def fill(disk: Path) -> None:
                     pass
 
 
-def must_be_whole(url: str, served: Estate) -> None:
+def must_be_whole_there(
+    beside: Stack, url: str, served: Estate, began: float, folder: Path
+) -> None:
+    """All that must hold of the inventory at *url*, whose runs were shown by another's server."""
+    must_be_served(url, served)
+    with psycopg.connect(url) as connection:
+        ids = [id_ for (id_,) in connection.execute("select id from requests")]
+    here = replace(beside, database_url=url)
+    must_be_whole(here, ids, since=began)
+    must_not_leak(here, ids, logs=[folder / "runner.log"])
+
+
+def must_be_served(url: str, served: Estate) -> None:
     """One order and one certificate for each endpoint; served, told once, held by nobody."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(

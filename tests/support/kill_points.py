@@ -64,8 +64,8 @@ def armed(database_url: str, point: KillPoint) -> Iterator[None]:
             holder.execute("select pg_advisory_unlock(%s)", [_LOCK])
 
 
-def wait_until_caught(database_url: str, point: KillPoint) -> None:
-    """Return once somebody waits at the armed point."""
+def wait_until_caught(database_url: str, point: KillPoint, number: int = 1) -> None:
+    """Return once so many processes wait at the armed point."""
     query = (
         "select count(*) from pg_locks where locktype = 'advisory' and not granted and objid = %s"
     )
@@ -73,6 +73,6 @@ def wait_until_caught(database_url: str, point: KillPoint) -> None:
 
         def caught() -> bool:
             row = connection.execute(query, [_LOCK]).fetchone()
-            return bool(row and row[0])
+            return bool(row and row[0] >= number)
 
         wait_for(caught, f"a process comes to {point}", within=60)

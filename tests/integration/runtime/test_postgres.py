@@ -129,6 +129,36 @@ def test_a_stale_number_that_somebody_else_has_now_does_not_stop_it(
     assert _ask(server.url("certrail"), "select 1") == 1
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 40, b"no number\n"])
+def test_a_damaged_note_of_its_process_does_not_stop_it(
+    server: EmbeddedPostgres, directory: Path, left: bytes
+) -> None:
+    """A power cut leaves files empty, or full of zeros."""
+    server.stop()
+    (directory / "data" / "postmaster.pid").write_bytes(left)
+
+    server.start()
+
+    assert _ask(server.url("certrail"), "select 1") == 1
+
+
+def test_a_server_whose_note_is_damaged_is_found_all_the_same(
+    server: EmbeddedPostgres, directory: Path
+) -> None:
+    """It was left over: started beside it, a second one would destroy the cluster."""
+    (directory / "data" / "postmaster.pid").write_bytes(b"")
+    other = EmbeddedPostgres(directory, durable=False)
+
+    other.start()
+
+    try:
+        assert server.process is not None
+        assert server.process.wait(10) == 0
+        assert _ask(other.url("certrail"), "select 1") == 1
+    finally:
+        other.stop()
+
+
 def test_it_ends_in_order_when_its_parent_is_killed(directory: Path) -> None:
     """`certrail up` may be killed; the data may not suffer."""
     code = (
@@ -157,6 +187,34 @@ def test_lost_passwords_are_said_to_be_lost(server: EmbeddedPostgres, directory:
 
     with pytest.raises(InvalidRequest, match=r"postgres\.json is missing"):
         EmbeddedPostgres(directory).start()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\0", b"[]", b'{"port": 1, "passwords": {"a": 1}}'])
+def test_damaged_passwords_are_said_to_be_damaged(directory: Path, text: bytes) -> None:
+    """Cause and remedy, and the file as it was: it may be mended by hand."""
+    directory.mkdir(parents=True)
+    access = directory.parent / "postgres.json"
+    access.write_bytes(text)
+
+    with pytest.raises(InvalidRequest, match=r"postgres\.json is damaged") as caught:
+        EmbeddedPostgres(directory).start()
+
+    assert "restore" in caught.value.remedy
+    assert access.read_bytes() == text
+
+
+def test_a_cluster_that_is_none_is_named(directory: Path) -> None:
+    """Half of it was moved away, say."""
+    (directory / "data").mkdir(parents=True)
+    access = '{"port": 0, "passwords": {"postgres": "a", "certrail": "b"}}'
+    (directory.parent / "postgres.json").write_text(access)
+
+    server = EmbeddedPostgres(directory)
+
+    with pytest.raises(InvalidRequest, match="PG_VERSION"):
+        server.start()
+
+    server.stop()
 
 
 def test_a_server_that_does_not_start_tells_why(server: EmbeddedPostgres, directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,8 @@ def test_a_wrong_call_ends_with_2(arguments: list[str], capsys: pytest.CaptureFi
         (KeyUnavailable("x"), 3),
         (ActivationRefused("x"), 1),
         (httpx.ConnectError("refused"), 3),
+        (OSError(errno.ENOSPC, "No space left on device"), 3),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/certrail/logs"), 3),
     ],
 )
 def test_exit_codes(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +120,17 @@ def test_exit_codes(error: Exception, code: int, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err
     assert said.startswith("Error: ")
     assert "Remedy: " in said
+
+
+def test_a_folder_that_cannot_be_used_is_named_and_no_defect(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever runs it can mend a mode or a full disk; nobody has to be told of a defect."""
+    _errors.tell(PermissionError(errno.EACCES, "Permission denied", "/srv/certrail/logs"))
+    said = capsys.readouterr().err
+
+    assert "/srv/certrail/logs: Permission denied" in said
+    assert "defect" not in said
 
 
 def test_remote_text_in_an_error_is_made_plain(capsys: pytest.CaptureFixture[str]) -> None:

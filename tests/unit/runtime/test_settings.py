@@ -72,10 +72,19 @@ def test_what_a_killed_installation_wrote_is_not_believed(data_dir: Path) -> Non
         locate()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"pid": 1}'], ids=repr)
-def test_a_damaged_file_counts_as_none(data_dir: Path, text: str) -> None:
+URLS = b'"api_url": "http://a/api", "ui_url": "http://a", "database_url": "postgresql://a/b"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{}", b"{", b'{"pid": 1}', b"\xff", b"\0" * 40, b"[" * 100_000,
+     b'{"pid": "1", %b}' % URLS, b'{"pid": 1e3, %b}' % URLS,
+     b'{"pid": 9%b, %b}' % (b"9" * 30, URLS)],
+    ids=lambda text: repr(text[:12]),
+)  # fmt: skip
+def test_a_damaged_file_counts_as_none(data_dir: Path, text: bytes) -> None:
     """A full disk leaves half a file, not a traceback."""
-    (data_dir / "run.json").write_text(text)
+    (data_dir / "run.json").write_bytes(text)
 
     with pytest.raises(Unreachable):
         locate()
