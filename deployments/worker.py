@@ -126,9 +126,12 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
         stack.enter_context(SyncClientContext())
         if options.bootstrap:
             from deployments.bootstrap import bootstrap, drop_missed
+            from deployments.upcoming import keep_scheduled
 
             await bootstrap()
             await drop_missed()
+            keeping = asyncio.create_task(keep_scheduled())
+            stack.callback(keeping.cancel)
         queues = serving(options.name, options.queue)
         for pool in options.pool:
             await make_queues(pool, queues)

@@ -6,9 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import httpx
+
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import wait_for
-from tests.support.stack import Stack
+from tests.support.stack import Stack, connect_anew
 from tests.support.toy_flows import STEPS
 
 TOYS = "tests.support.toy_flows"
@@ -73,6 +75,31 @@ def test_a_failing_run_harms_only_itself(
     assert failed["state_type"] == "FAILED"
     assert "meant to fail" in failed["state"]["message"]
     assert api.wait(waiting)["state_type"] == "COMPLETED"
+
+
+def test_a_run_that_ends_while_the_database_is_away_harms_no_other(
+    installation: Stack, api: PrefectApi, tmp_path: Path
+) -> None:
+    """What it came to cannot be told then; the process, and all that runs in it, goes on."""
+    deployment = api.deploy("toy-waiting", f"{TOYS}.wait_for_file")
+    first, second = tmp_path / "first", tmp_path / "second"
+    runs = [api.run(deployment, path=str(path)) for path in (first, second)]
+    for run in runs:
+        api.wait(run, "RUNNING")
+    worker = installation.child("deployments.worker")
+
+    os.kill(installation.child("pginstall"), signal.SIGKILL)
+    first.touch()
+
+    wait_for(lambda: _is_ready(installation), "the database is back", within=60)
+    connect_anew()
+    second.touch()
+    assert api.wait(runs[1])["state_type"] == "COMPLETED"
+    assert installation.child("deployments.worker") == worker
+
+
+def _is_ready(installation: Stack) -> bool:
+    return httpx.get(f"{installation.api_url}/ready", timeout=10).is_success
 
 
 def test_what_a_run_logs_is_shown_with_it(installation: Stack, api: PrefectApi) -> None:
