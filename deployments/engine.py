@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import StrEnum, auto
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -32,26 +30,9 @@ from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Pending
 from prefect.task_engine import AsyncTaskRunEngine
 
+from certrail.handover import Control, Ending, control
 from deployments import telling
 from deployments.lean import asking_again, creating, knowing, leaving
-
-
-class Ending(StrEnum):
-    """Why a run is ended from outside."""
-
-    CANCELLED = auto()  # somebody cancelled it
-    HANDED_BACK = auto()  # this worker stops; another one goes on
-
-
-@dataclass(slots=True)
-class Control:
-    """What the worker has to say to a run and to the child runs inside it."""
-
-    ending: Ending | None = None
-
-
-_control: ContextVar[Control | None] = ContextVar("certrail-run-control", default=None)
-
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +42,7 @@ R = TypeVar("R")
 class InProcessEngine(AsyncFlowRunEngine[P, R]):
     """The engine of an async flow run that shares its event loop with others."""
 
-    _control: Control | None = field(default_factory=_control.get)
+    _control: Control | None = field(default_factory=control.get)
     _created_here: bool = False
     _is_given: bool = False
     _lean: PrefectClient | None = None
@@ -202,13 +183,15 @@ def install() -> None:
     telling.install()
 
 
-async def execute(flow: Flow[..., Any], flow_run: FlowRun, control: Control) -> State[Any]:
+async def execute(flow: Flow[..., Any], flow_run: FlowRun, said: Control) -> State[Any]:
     """Run an async *flow* as *flow_run* to its end and return the final state.
+
+    *said* is where the worker notes why it ends the run.
 
     The flow's own exceptions are in the state; what the orchestration says
     (Abort, Pause) is raised as Prefect raises it.
     """
-    token = _control.set(control)
+    token = control.set(said)
     try:
         parameters = prefect.flow_engine._flow_parameters(flow, flow_run, None)
         engine = InProcessEngine[..., Any](flow=flow, flow_run=flow_run, parameters=parameters)
@@ -218,4 +201,4 @@ async def execute(flow: Flow[..., Any], flow_run: FlowRun, control: Control) -> 
                     _ = await engine.call_flow_fn()
         return engine.state
     finally:
-        _control.reset(token)
+        control.reset(token)

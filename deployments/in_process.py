@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import anyio.abc
+import httpx
 from prefect._flow_run_suspension import mark_flow_run_suspension_requested
 from prefect._internal.observers import FlowRunCancellingObserver, FlowRunSuspendingObserver
 from prefect.client.schemas.objects import FlowRun, State, WorkerMetadata
@@ -34,9 +35,9 @@ from prefect.workers.base import (
 
 from certrail.cli._server import POOL_TYPE
 from certrail.errors import InvalidRequest
-from certrail.handover import HANDED_BACK
+from certrail.handover import Control, Ending
 from certrail.log import plain
-from deployments.engine import Control, Ending, execute
+from deployments.engine import execute
 from deployments.lean import without_results
 
 _ENTRYPOINT_SECONDS = 30.0
@@ -86,14 +87,14 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         task = asyncio.create_task(_execute(flow, flow_run, control), name=str(flow_run.id))
         self._running[flow_run.id] = (task, control, flow.isasync, _is_shard(flow_run))
         self._watch.add(flow_run.id, self)
+        # Not when this call ends: where the loop of the worker breaks down, its runs
+        # go on until they are handed back.
+        task.add_done_callback(lambda _: self._forget(flow_run.id))
         if task_status is not None:
             task_status.started(1)
-        try:
-            await asyncio.wait({task})
-        finally:
-            self._watch.remove(flow_run.id)
-            self._running.pop(flow_run.id, None)
-        return RunResult(identifier=identifier, status_code=await self._settle(flow_run, task))
+        await asyncio.wait({task})
+        code = await self._settle(flow_run, task, control.ending)
+        return RunResult(identifier=identifier, status_code=code)
 
     def cancel(self, flow_run_id: UUID) -> None:
         """End a run because somebody cancelled it; quiet when it is not here."""
@@ -115,11 +116,11 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
             await asyncio.wait({task for task, *_ in left.values()}, timeout=_ENDING_SECONDS)
         for flow_run_id in list(self._running):
             # Held by a call in a thread, which ends with the process.
-            await self.client.set_flow_run_state(
-                flow_run_id,
-                AwaitingRetry(message="The worker was stopped; another one goes on."),
-                force=True,
-            )
+            try:
+                await self.client.set_flow_run_state(flow_run_id, _goes_on(), force=True)
+            except (httpx.HTTPError, RuntimeError) as exc:
+                # A repair hands it on when its lease is over.
+                self._logger.warning("Run %s is not handed back: %s", flow_run_id, plain(exc))
 
     def _end(self, flow_run_id: UUID, ending: Ending) -> None:
         if (found := self._running.get(flow_run_id)) is None:
@@ -127,7 +128,11 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         task, control, is_async, _ = found
         if control.ending is None and is_async:
             control.ending = ending
-            task.cancel(HANDED_BACK if ending is Ending.HANDED_BACK else None)
+            task.cancel()
+
+    def _forget(self, flow_run_id: UUID) -> None:
+        self._watch.remove(flow_run_id)
+        self._running.pop(flow_run_id, None)
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         # Prefect's version asks for deployment (twice), flow, labels and two
@@ -179,13 +184,16 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
             )
         return known
 
-    async def _settle(self, flow_run: FlowRun, task: asyncio.Task[State[Any]]) -> int:
+    async def _settle(
+        self, flow_run: FlowRun, task: asyncio.Task[State[Any]], ending: Ending | None
+    ) -> int:
         """Make sure that the server knows how a run ended."""
         if task.cancelled():
             # The engine told the server, unless it had not begun yet.
-            control_ending = "cancelled" if self._draining is False else "handed back"
-            self._logger.info("Flow run '%s' was %s", flow_run.id, control_ending)
-            await self._settle_unstarted(flow_run)
+            is_cancelled = ending is Ending.CANCELLED
+            told = "cancelled" if is_cancelled else "handed back"
+            self._logger.info("Flow run '%s' was %s", flow_run.id, told)
+            await self._settle_unstarted(flow_run, is_cancelled=is_cancelled)
             return 0
         error = task.exception()
         if error is None or isinstance(error, Abort | Pause):
@@ -197,14 +205,12 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
         self._logger.error("Flow run '%s' ended badly", flow_run.id, exc_info=error)
         return 1
 
-    async def _settle_unstarted(self, flow_run: FlowRun) -> None:
+    async def _settle_unstarted(self, flow_run: FlowRun, *, is_cancelled: bool) -> None:
         state = (await self.client.read_flow_run(flow_run.id)).state
         if state is None or state.is_final() or state.is_scheduled():
             return
         ended: State[Any] = (
-            AwaitingRetry(message="The worker was stopped; another one goes on.")
-            if self._draining
-            else Cancelled(message="Cancelled before its first step.")
+            Cancelled(message="Cancelled before its first step.") if is_cancelled else _goes_on()
         )
         await self.client.set_flow_run_state(flow_run.id, ended, force=True)
 
@@ -244,6 +250,10 @@ class Watch:
     def _cancel(self, flow_run_id: UUID) -> None:
         if (worker := self._workers.get(flow_run_id)) is not None:
             worker.cancel(flow_run_id)
+
+
+def _goes_on() -> State[Any]:
+    return AwaitingRetry(message="The worker was stopped; another one goes on.")
 
 
 def shared_out(due: Sequence[tuple[bool, float]], shards_here: int) -> list[bool]:

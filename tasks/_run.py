@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 from blocks._base import forget_connectors
 from certrail.cli import _starting
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
-from certrail.handover import is_handed_back
+from certrail.handover import somebody_cancelled
 from certrail.model import Workflow
 from certrail.store import request_ends, request_runs, requests
 from certrail.store.requests import Request
@@ -162,14 +162,14 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
     beat = asyncio.create_task(_renew(request_id, owner))
     try:
         yield request, owner
-    except asyncio.CancelledError as exc:
+    except asyncio.CancelledError:
         # The step in hand has ended by now.
-        if is_handed_back(exc):
-            await in_lease_thread(request_runs.release, request_id, owner)
-        else:
+        if somebody_cancelled():
             await in_lease_thread(
                 request_ends.finish, request_id, owner, Status.CANCELLED, because="operator"
             )
+        else:
+            await in_lease_thread(request_runs.release, request_id, owner)
         raise
     finally:
         _owners[request_id].discard(owner)

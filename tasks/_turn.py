@@ -21,7 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Scheduled
 
 from certrail.errors import CertrailError
-from certrail.handover import is_handed_back
+from certrail.handover import somebody_cancelled
 from certrail.jobs import budgets
 from certrail.jobs.pauses import Pause
 from certrail.model import Workflow
@@ -96,8 +96,8 @@ async def _may_begin(request: Request, keeper: _Keeper, names: Sequence[str]) ->
             await keeper.take(names)
     except TimeoutError:
         return False
-    except asyncio.CancelledError as exc:
-        if not is_handed_back(exc):
+    except asyncio.CancelledError:
+        if somebody_cancelled():
             # It has not begun, so nobody else would note it.
             with suppress(CertrailError):
                 await in_lease_thread(

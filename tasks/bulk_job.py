@@ -20,7 +20,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from certrail.cli import _jobs
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
-from certrail.handover import is_handed_back
+from certrail.handover import somebody_cancelled
 from certrail.jobs import threshold
 from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Stop, Wave
@@ -112,9 +112,9 @@ async def _held(job_id: UUID) -> AsyncIterator[tuple[Job, str]]:
     job = await taken(lambda: job_runs.take(job_id, owner, LEASE))
     try:
         yield job, owner
-    except asyncio.CancelledError as exc:
+    except asyncio.CancelledError:
         with suppress(CertrailError):
-            if not is_handed_back(exc):
+            if somebody_cancelled():
                 await _cancel(job_id)
         raise
     finally:

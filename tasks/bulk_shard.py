@@ -23,7 +23,7 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed, Scheduled
 
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
-from certrail.handover import is_handed_back
+from certrail.handover import somebody_cancelled
 from certrail.jobs import budgets, threshold
 from certrail.jobs.waves import Lane, Route
 from certrail.log import plain
@@ -193,8 +193,8 @@ class _Runner:
         heed = asyncio.create_task(self._heed_prefect())
         try:
             await self._dispatch()
-        except asyncio.CancelledError as exc:
-            await self._end_all(exc)
+        except asyncio.CancelledError:
+            await self._end_all()
             raise
         finally:
             for task in (beat, tend, heed):
@@ -341,14 +341,14 @@ class _Runner:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("an endpoint's run broke off", exc_info=error)
 
-    async def _end_all(self, cause: asyncio.CancelledError) -> None:
+    async def _end_all(self) -> None:
         """Hand a cancellation on to the endpoints, and wait until each came to a safe point."""
         running = list(self._running)
         for task in running:
-            task.cancel(*cause.args)
+            task.cancel()
         if running:
             await asyncio.wait(running)
-        if not is_handed_back(cause):
+        if somebody_cancelled():
             with suppress(CertrailError):
                 await in_lease_thread(job_ends.drop_shard, self._job.id, self._shard.number)
 
