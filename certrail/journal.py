@@ -111,6 +111,19 @@ class Journal:
             )
         )
 
+    def superseded(self, action: str, why: str) -> None:
+        """Note of every effect of *action* without outcome that what comes now takes its place."""
+        with statement(durable=False) as connection:
+            connection.execute(
+                update(table)
+                .where(
+                    table.c.request_id == self.request_id,
+                    table.c.action == action,
+                    table.c.outcome.is_(None),
+                )
+                .values(outcome={"superseded": why}, outcome_at=func.now())
+            )
+
     def intents(self, action: str) -> list[dict[str, Any]]:
         """Return the intents of every effect of *action*, finished or not, oldest first."""
         with statement() as connection:

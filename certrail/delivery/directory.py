@@ -40,6 +40,7 @@ from certrail.errors import (
 )
 from certrail.log import effect, logger, plain
 from certrail.model import Bundle, Fingerprint, Site
+from certrail.remote.leftovers import remove_unfinished
 from certrail.servers.versions import slug
 from certrail.words import counted
 from certrail.x509.export import Part
@@ -134,7 +135,9 @@ class DirectoryDelivery(DeliveryTarget):
             self._switch(place, version)
             effect("directory.deliver", host=self._host.name, path=place.path, version=version)
             line = f"{self._count(place)}, replaced together"
-        return f"{line}{self._tell(place, bundle)}"
+        line += self._tell(place, bundle)
+        remove_unfinished(self._host, place.own, place.path)
+        return line
 
     def _place(self, site: Site) -> _Place:
         return _Place(DirectorySettings.parse(site.settings), site)

@@ -183,9 +183,13 @@ class PosixHost(Host):
             self._hand_over(beside, owner, path)
             self.rename(beside, path)
         except BaseException:
-            with suppress(ConnectorError):
-                self.remove(beside)
+            self._remove_beside(beside)
             raise
+
+    def _remove_beside(self, path: str) -> None:
+        """Remove what a failed write left; that this fails too must not hide why."""
+        with suppress(ConnectorError):
+            self.remove(path)
 
     def hand_over(self, path: str, owner: str) -> None:
         self._hand_over(checked_entry(path), owner, path)

@@ -67,7 +67,11 @@ def ssh_host(
             yield host
             return
         client = session.sftp(name)
-        found = SshHost(session, name) if client is None else SftpHost(session, name, client)
+        if client is None:
+            found = SshHost(session, name)
+        else:
+            found = SftpHost(session, name, client)
+            found.remove_left()
         if sudo_listed:
             found.listed = ListedCommands(session.notes)
         yield found
@@ -141,6 +145,12 @@ class SftpHost(SshHost):
                 self._drop(temporary, exc)
                 raise
         effect("file.write", host=self.name, path=readable(path), size=len(content))
+
+    def _remove_beside(self, path: str) -> None:
+        try:
+            self.remove(path)
+        except ConnectorError:
+            self._session.left.append(to_bytes(path))
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
         with self._doing("make directory", checked(path)):
@@ -267,15 +277,36 @@ class SftpHost(SshHost):
             self._files.give(raw, uid, gid)
 
     def _drop(self, temporary: bytes, cause: BaseException) -> None:
-        """Remove what a failed write left; the cause stays what is reported."""
+        """Remove what a failed write left; the cause stays what is reported.
+
+        If that cannot be done now, the next connection to the host does it.
+        """
         if self._files.closed:
+            self._session.left.append(temporary)
             return
         try:
             self._files.unlink(temporary)
         except FileNotFoundError:
             return
         except (OSError, EOFError, SFTPError, paramiko.SSHException) as exc:
+            self._session.left.append(temporary)
             cause.add_note(f"{readable(to_text(temporary))} could not be removed: {plain(exc)}")
+
+    def remove_left(self) -> None:
+        """Remove what earlier connections could not."""
+        left = self._session.left
+        while left:
+            path = readable(to_text(left[-1]))
+            with self._session.watched(self.name):
+                try:
+                    self._files.unlink(left[-1])
+                    effect("file.tidy", host=self.name, path=path)
+                except FileNotFoundError:
+                    pass
+                except OSError as exc:
+                    # It must not hold up what is to be done.
+                    effect("file.left", host=self.name, path=path, why=plain(exc))
+            left.pop()
 
     def _id_of(self, table: str, name: str, path: str) -> int:
         if name.isdecimal():

@@ -25,6 +25,8 @@ MAX_AGE = 600.0
 """Seconds after which a connection is not kept, so that changed keys and accounts take effect."""
 PER_HOST = 8
 """Connections to one host at a time; sshd starts to drop logins at ten (MaxStartups)."""
+LEFT_SECONDS = 3600.0
+"""So long it is kept in mind which files a broken connection left on a host."""
 _WAIT_SECONDS = 120.0
 
 
@@ -37,6 +39,7 @@ class _Place:
     )
     idle: list[tuple[float, SshSession]] = field(default_factory=list)
     users: int = 0
+    left: dict[bytes, float] = field(default_factory=dict)
 
 
 class SshPool:
@@ -70,6 +73,9 @@ class SshPool:
             try:
                 session = self._idle_session(place) or SshSession(settings, name)
                 try:
+                    with self._changed:
+                        session.left += place.left
+                        place.left.clear()
                     yield session
                 finally:
                     self._give_back(place, session)
@@ -113,6 +119,9 @@ class SshPool:
             session.close()
 
     def _give_back(self, place: _Place, session: SshSession) -> None:
+        with self._changed:
+            place.left.update(dict.fromkeys(session.left, time.monotonic()))
+        session.left = []
         if not session.alive or time.monotonic() - session.opened > self._max_age:
             session.close()
             return
@@ -147,8 +156,10 @@ class SshPool:
 
     def _tidy(self) -> None:
         # The settings hold secrets: they stay no longer than they are of use.
+        long_ago = time.monotonic() - LEFT_SECONDS
         for settings, place in list(self._places.items()):
-            if not place.idle and place.users == 0:
+            place.left = {path: since for path, since in place.left.items() if since > long_ago}
+            if not place.idle and place.users == 0 and not place.left:
                 del self._places[settings]
 
 

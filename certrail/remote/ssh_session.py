@@ -62,6 +62,7 @@ class SshSession:
         usable: False once something broke; such a session is closed, not used again.
         notes: what was learnt about the host and stays true for the connection.
         proven: the way to become root that was seen to work on it.
+        left: temporary files on the host that are to be removed, and could not be yet.
     """
 
     def __init__(self, settings: SshSettings, name: str) -> None:
@@ -77,6 +78,7 @@ class SshSession:
         self.opened = time.monotonic()
         self.notes: dict[str, str] = {}
         self.proven: Sudo | None = None
+        self.left: list[bytes] = []
         self._sftp: paramiko.SFTPClient | None = None
         self._above: SshSession | None = None
         pinned = pinned_keys(settings)

@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 from certrail.connectors import Host
 from certrail.errors import ActivationRefused, CertrailError, Conflict, NotFound
 from certrail.log import effect, plain
+from certrail.remote.leftovers import remove_unfinished
 from certrail.servers.splice import Replacement, take_back
 from certrail.servers.versions import Versions
 
@@ -127,6 +128,7 @@ class Transaction:
         if record is not None and record.state is not State.LIVE:
             effect("activation.undo", host=self._host.name, change=self.directory)
             self._undo(record, self._as_before(record))
+            self._tidy(record)
             self.forget()
 
     def switch(self, files: Sequence[FileChange], control: Control) -> None:
@@ -176,6 +178,7 @@ class Transaction:
         """Note that the server has taken over what was :meth:`put`."""
         self._versions.remember(self._version)
         self._save(replace(record, state=State.LIVE))
+        self._tidy(record)
 
     def put_back(self, record: Record) -> None:
         """Undo :meth:`put`; the server is not told.
@@ -217,6 +220,10 @@ class Transaction:
         parent = posixpath.dirname(self.directory)
         if self._host.info(parent) is not None and not self._host.list_directory(parent):
             self._host.remove(parent)
+
+    def _tidy(self, record: Record) -> None:
+        """Remove what somebody who was cut off while writing these files has left beside them."""
+        remove_unfinished(self._host, *(posixpath.dirname(noted.path) for noted in record.files))
 
     def _prepare(self, files: Sequence[FileChange]) -> Record:
         noted = []

@@ -19,7 +19,6 @@ import hashlib
 import json
 import posixpath
 import re
-from contextlib import suppress
 from enum import StrEnum
 
 from certrail.connectors import Host
@@ -35,7 +34,7 @@ from certrail.errors import (
 from certrail.log import effect, plain
 from certrail.model import Bundle, Chain, Csr, Fingerprint, SubjectSpec
 from certrail.private_key import PrivateKeyPem
-from certrail.remote.posix_paths import is_temporary
+from certrail.remote.leftovers import remove_unfinished
 from certrail.servers.host_keys import HostKeys
 from certrail.servers.key_file import KeyFile
 
@@ -182,7 +181,7 @@ class Versions:
             for name, content in self._files(bundle).items():
                 self._write(posixpath.join(directory, name), content, secret=name != CHAIN)
             if not new:
-                self._remove_unfinished(directory, self.directory)
+                remove_unfinished(self._host, directory, self.directory)
         except CertrailError:
             if new:
                 self._host.remove(directory, tree=True)
@@ -190,13 +189,6 @@ class Versions:
             raise
         effect("version.stage", host=self._host.name, directory=directory)
         return version
-
-    def _remove_unfinished(self, *directories: str) -> None:
-        """Remove what a connection that broke while a file was written has left."""
-        for place in directories:
-            for name in self._host.list_directory(place):
-                if is_temporary(name):
-                    self._host.remove(posixpath.join(place, name))
 
     def must_be_whole(self, version: str) -> None:
         """Read *version* back: its files are there, and the key belongs to the certificate.
@@ -315,8 +307,7 @@ class Versions:
                 self._keys.remove(key)
         if gone:
             self._write_history([version for version in self.history() if version not in gone])
-        with suppress(NotFound):
-            self._remove_unfinished(self.directory, self.changes(live))
+        remove_unfinished(self._host, self.directory, self.changes(live), self._keys.directory)
         return gone
 
     def _write_history(self, versions: list[str]) -> None:
@@ -357,7 +348,8 @@ class Versions:
         for path in (posixpath.join(self.directory, "versions"), self.directory):
             if self._host.info(path) is None:
                 continue
-            if set(self._host.list_directory(path)) - {"history.json"}:
+            remove_unfinished(self._host, path)
+            if any(name != "history.json" for name in self._host.list_directory(path)):
                 return
             self._host.remove(path, tree=True)
         base = posixpath.dirname(self.directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -22,6 +22,9 @@ from certrail.store.certificates import Certificate
 from certrail.store.database import locked, transaction
 
 OpenTarget = Callable[[], AbstractContextManager[tuple[InstallTarget, Site]]]
+
+_DISCARDS = 3
+"""How often what is no longer needed is tried to be dropped, by a new connection each time."""
 
 _STAGE, _ACTIVATE, _RESTORE = "install.stage", "install.activate", "install.restore"
 
@@ -70,16 +73,21 @@ def accept(work: Work, open_target: OpenTarget) -> None:
     # What was taken back is one of the versions kept: it goes when newer ones have come.
     if staged is None or taken_back(work) is not None:
         return
-    with open_target() as (target, _), locked(lock_name(work, target)):
-        _discard(target, staged)
+    for _ in range(_DISCARDS):
+        with open_target() as (target, _), locked(lock_name(work, target)):
+            if _discard(target, staged):
+                return
 
 
-def _discard(target: InstallTarget, staged: Staged) -> None:
+def _discard(target: InstallTarget, staged: Staged) -> bool:
+    """Return whether all is done, or another try would not help."""
     try:
         target.discard(staged)
     except CertrailError as exc:
         # Leftovers do no harm and go with the next renewal.
         log.logger.warning("install.discard failed: %s", exc)
+        return not exc.retryable
+    return True
 
 
 def undo(work: Work, open_target: OpenTarget) -> Told:
@@ -103,6 +111,9 @@ def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Sta
     fingerprint = bundle.chain.fingerprint
     with work.journal.effect(_STAGE, fingerprint, {"site": site.id}) as effect:
         if effect.outcome is None:
+            if not effect.is_repeated and work.request.run_count > 1:
+                # Whatever became of it: from here on something else is to serve.
+                work.journal.superseded(_RESTORE, "installed anew")
             present = target.serving(site)
             if present is not None:
                 _keep_previous(work, present)
@@ -166,6 +177,8 @@ def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
         log.effect(_RESTORE, request=work.request.id, site=staged.site, what=line)
         target.discard(staged)
     except CertrailError as exc:
+        with suppress(CertrailError):
+            work.journal.superseded(_RESTORE, f"failed: {exc}")
         return Told(f"putting back the previous certificate failed: {exc}", exc.remedy)
     if observing.is_read_back(work, target):
         now = target.serving(Site(staged.site))

@@ -90,10 +90,10 @@ def rows_are_whole(stack: Stack, ids: Sequence[UUID]) -> str:
                 )
             }
         )
-    assert ended == [], "a request has not come through, or is held"
+    assert ended == [], f"a request has not come through, or is held: {ended[:5]}"
     assert orders == dict.fromkeys(ids, 1), "an order was doubled or lost"
-    assert steps == [], "a step has no end"
-    assert undone == [], "something was begun and neither ended nor withdrawn"
+    assert steps == [], f"a step has no end: {steps[:5]}"
+    assert undone == [], f"something was begun and neither ended nor withdrawn: {undone[:5]}"
     wrong = [(one, event) for one in ids for event in _ENDS if told[one, event] != 1]
     assert wrong == [], f"lost or doubled: {[(*one, told[one]) for one in wrong[:5]]}"
     return f"{len(ids)} requests, {told.total()} events"

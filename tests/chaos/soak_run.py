@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.measure import machine
@@ -25,6 +26,8 @@ from tests.chaos.afterwards import failures_of, rules
 from tests.chaos.ground import Faults, the_ground
 from tests.chaos.levels import Slope
 from tests.chaos.soak import Soak
+from tests.support.agreement import repair
+from tests.support.prefect_api import PrefectApi
 from tests.support.process import let_in
 from tests.support.stack import stack
 
@@ -70,6 +73,8 @@ def main() -> int:
                 soak.run()
                 happened = faults.end() + soak.counts.kills
                 print("faults are over; looking at what they left", flush=True)
+                with closing(PrefectApi(running.api_url)) as api:
+                    repair(api)
                 held, broken = failures_of(list(rules(ground, soak.counts, ground.issued(), began)))
                 doubled = sum(ground.issued().values()) - len(soak.counts.done)
             finally:

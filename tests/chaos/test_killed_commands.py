@@ -20,10 +20,9 @@ import psycopg
 import pytest
 
 from tests.support import command_kills
-from tests.support.agreement import must_agree
+from tests.support.agreement import must_agree, repair
 from tests.support.bulk import Estate, chosen, estate
 from tests.support.prefect_api import PrefectApi
-from tests.support.process import wait_for
 from tests.support.stack import Stack
 
 MADE = (
@@ -133,13 +132,7 @@ class Desk:
                 " where name = any(%s)",
                 [[job(number) for number in numbers]],
             )
-        deployment = self.api.get("/deployments/name/reconcile/every-minute")["id"]
-
-        def is_through() -> bool:
-            # Cancelled where the run of this minute is under way.
-            return bool(self.api.wait(self.api.run(deployment))["state"]["type"] == "COMPLETED")
-
-        wait_for(is_through, "a repair ran", within=120)
+        repair(self.api)
 
 
 def job(number: int) -> str:

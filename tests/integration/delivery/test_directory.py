@@ -75,6 +75,21 @@ def test_modes_and_owners_are_as_wanted(
     assert {(info.st_uid, info.st_gid) for info in found.values()} == {(65534, 65534)}
 
 
+def test_what_a_killed_worker_left_is_removed(
+    target: DeliveryTarget, place: Place, tmp_path: Path
+) -> None:
+    """It can hold a key, and the next delivery may be months away; so also by the same again."""
+    site, bundle = place(), new_bundle(NAME)
+    target.deliver(site, bundle)
+    for again in (bundle, new_bundle(NAME)):
+        for folder in (tmp_path / "ssl", next(tmp_path.rglob("live")).parent):
+            (folder / ".certrail-0123456789abcdef").write_bytes(b"half a key")
+
+        target.deliver(site, again)
+
+        assert list(tmp_path.rglob(".certrail-*")) == []
+
+
 def test_modes_that_others_changed_are_put_right(
     target: DeliveryTarget, place: Place, tmp_path: Path
 ) -> None:

@@ -333,6 +333,9 @@ def test_a_transfer_that_is_cut_leaves_the_old_file(
 
     assert [type(exc) for exc in failure] == [Unreachable]
     assert path.read_bytes() == b"old"
+    with block(server, sudo=sudo).connect():
+        # It can hold a key; the script removes it by itself.
+        wait_for(lambda: leftovers(tmp_path) == [], "what was cut off is removed")
 
 
 def test_a_script_whose_input_is_cut_cleans_up_after_itself(server: Sshd, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from certrail.connectors import CommandResult, Host
 from certrail.model import Staged
 from certrail.remote.local import LocalHost
+from certrail.remote.posix_paths import temporary_beside
 from certrail.servers.registry import open_target, site_of
 from tests.support.nginx import Nginx
 
@@ -22,7 +23,10 @@ class Killed(BaseException):
 
 
 class DyingHost(LocalHost):
-    """This machine, until the process is killed before its *n*-th effect."""
+    """This machine, until the process is killed in its *n*-th effect.
+
+    What was to be written then lies half done beside its place.
+    """
 
     def __init__(self, after: int) -> None:
         super().__init__("here")
@@ -40,14 +44,21 @@ class DyingHost(LocalHost):
             self._effect()
         return super().run(argv, stdin=stdin, timeout=timeout)
 
+    def _halfway(self, path: str) -> None:
+        try:
+            self._effect()
+        except Killed:
+            Path(temporary_beside(path)).write_bytes(b"half of it")
+            raise
+
     def write_file(
         self, path: str, content: bytes, *, mode: int = 0o644, owner: str = "", group: str = ""
     ) -> None:
-        self._effect()
+        self._halfway(path)
         super().write_file(path, content, mode=mode, owner=owner, group=group)
 
     def make_link(self, path: str, target: str) -> None:
-        self._effect()
+        self._halfway(path)
         super().make_link(path, target)
 
     def remove(self, path: str, *, tree: bool = False) -> None:
@@ -87,6 +98,7 @@ def test_activation(tmp_path: Path) -> None:
             open_target(here, server).restore(staged)
             assert old == nginx.served(NAME)
             assert original == nginx.config.read_bytes()
+            assert list(nginx.config.parent.glob(".certrail-*")) == []
 
         steps = killed_at_every_step(
             lambda host: open_target(host, server).activate(staged), afterwards
@@ -151,6 +163,7 @@ def test_activation_then_restore(tmp_path: Path) -> None:
             assert old == nginx.served(NAME)
             assert before == nginx.config.read_bytes()
             assert not (tmp_path / "certrail").exists()
+            assert list(tmp_path.rglob(".certrail-*")) == []
 
         killed_at_every_step(work, afterwards)
 
