@@ -10,8 +10,7 @@ from certrail.connectors import ChallengeResponder, Host
 from certrail.errors import Conflict, InvalidRequest, NotFound, UnexpectedReply
 from certrail.log import effect, plain
 from certrail.model import Challenge, ChallengeKind
-from certrail.remote.leftovers import remove_unfinished
-from certrail.remote.posix_paths import checked, is_temporary, readable
+from certrail.remote.posix_paths import checked, readable
 from certrail.remote.token_server import published_tokens
 
 WELL_KNOWN = "/.well-known/acme-challenge/"
@@ -108,11 +107,8 @@ class WebrootResponder(ChallengeResponder):
     def _remove_own(self, directory: str) -> None:
         mark = posixpath.join(directory, _MARK)
         try:
-            names = self._host.list_directory(directory)
-            if {name for name in names if not is_temporary(name)} != {_MARK}:
+            if self._host.list_directory(directory) != (_MARK,):
                 return
-            # A proof that is being written now is written once more.
-            remove_unfinished(self._host, directory)
             self._host.remove(mark)
             self._host.remove(directory)
         except NotFound:

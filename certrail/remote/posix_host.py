@@ -12,8 +12,8 @@ import posixpath
 import secrets
 import stat
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 
@@ -186,6 +186,11 @@ class PosixHost(Host):
             self._remove_beside(beside)
             raise
 
+    @contextmanager
+    def _noting(self, temporary: str) -> Iterator[None]:
+        """Note *temporary* for later where the connection may break before it is removed."""
+        yield
+
     def _remove_beside(self, path: str) -> None:
         """Remove what a failed write left; that this fails too must not hide why."""
         with suppress(ConnectorError):
@@ -215,9 +220,10 @@ class PosixHost(Host):
         if self.hands_over(owner):
             self._write_and_hand_over(path, content, mode=mode, owner=owner, group=group)
             return
-        arguments = (f"{mode:o}", owner, group, str(len(content)), temporary_beside(path))
-        directory = posixpath.dirname(checked_entry(path))
-        self._script(_WRITE, "write", path, *arguments, directory, stdin=content)
+        temporary, directory = temporary_beside(path), posixpath.dirname(checked_entry(path))
+        arguments = (f"{mode:o}", owner, group, str(len(content)), temporary, directory)
+        with self._noting(temporary):
+            self._script(_WRITE, "write", path, *arguments, stdin=content)
         effect("file.write", host=self.name, path=readable(path), size=len(content))
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
@@ -226,7 +232,8 @@ class PosixHost(Host):
     def make_link(self, path: str, target: str) -> None:
         checked_link_target(target)
         temporary = temporary_beside(checked_entry(path))
-        self._script(_MAKE_LINK, "link", path, target, temporary)
+        with self._noting(temporary):
+            self._script(_MAKE_LINK, "link", path, target, temporary)
         effect("file.link", host=self.name, path=readable(path), target=readable(target))
 
     def rename(self, source: str, destination: str) -> None:

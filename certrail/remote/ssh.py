@@ -14,7 +14,7 @@ import paramiko
 from paramiko.sftp import SFTPError
 
 from certrail.connectors import CommandResult, FileInfo
-from certrail.errors import ConnectorError, UnexpectedReply
+from certrail.errors import ConnectorError, UnexpectedReply, Unreachable
 from certrail.log import effect, plain
 from certrail.remote.posix_errors import number_of, refusal, unknown_owner
 from certrail.remote.posix_host import PosixHost, checked_link_target, kind_of
@@ -64,14 +64,12 @@ def ssh_host(
         if sudo:
             host = SshHost(session, name, Sudo(sudo_password))
             host.prove_sudo()
+            host.remove_left()
             yield host
             return
         client = session.sftp(name)
-        if client is None:
-            found = SshHost(session, name)
-        else:
-            found = SftpHost(session, name, client)
-            found.remove_left()
+        found = SshHost(session, name) if client is None else SftpHost(session, name, client)
+        found.remove_left()
         if sudo_listed:
             found.listed = ListedCommands(session.notes)
         yield found
@@ -109,6 +107,37 @@ class SshHost(PosixHost):
         self._sudo.must_work(result, host=self.name)
         self._session.proven = self._sudo
 
+    def remove_left(self) -> None:
+        """Remove what earlier connections could not.
+
+        Raises:
+            Unreachable: this one breaks as well; the next one goes on.
+        """
+        left = self._session.left
+        while left:
+            try:
+                self.remove(left[-1])
+            except Unreachable:
+                raise
+            except ConnectorError as exc:
+                # It must not hold up what is to be done.
+                effect("file.left", host=self.name, path=readable(left[-1]), why=plain(exc))
+            left.pop()
+
+    @contextmanager
+    def _noting(self, temporary: str) -> Iterator[None]:
+        try:
+            yield
+        except Unreachable:
+            self._session.left.append(temporary)
+            raise
+
+    def _remove_beside(self, path: str) -> None:
+        try:
+            self.remove(path)
+        except ConnectorError:
+            self._session.left.append(path)
+
 
 class SftpHost(SshHost):
     """A machine whose files are reached over SFTP, with the account's own rights."""
@@ -145,12 +174,6 @@ class SftpHost(SshHost):
                 self._drop(temporary, exc)
                 raise
         effect("file.write", host=self.name, path=readable(path), size=len(content))
-
-    def _remove_beside(self, path: str) -> None:
-        try:
-            self.remove(path)
-        except ConnectorError:
-            self._session.left.append(to_bytes(path))
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
         with self._doing("make directory", checked(path)):
@@ -282,31 +305,15 @@ class SftpHost(SshHost):
         If that cannot be done now, the next connection to the host does it.
         """
         if self._files.closed:
-            self._session.left.append(temporary)
+            self._session.left.append(to_text(temporary))
             return
         try:
             self._files.unlink(temporary)
         except FileNotFoundError:
             return
         except (OSError, EOFError, SFTPError, paramiko.SSHException) as exc:
-            self._session.left.append(temporary)
+            self._session.left.append(to_text(temporary))
             cause.add_note(f"{readable(to_text(temporary))} could not be removed: {plain(exc)}")
-
-    def remove_left(self) -> None:
-        """Remove what earlier connections could not."""
-        left = self._session.left
-        while left:
-            path = readable(to_text(left[-1]))
-            with self._session.watched(self.name):
-                try:
-                    self._files.unlink(left[-1])
-                    effect("file.tidy", host=self.name, path=path)
-                except FileNotFoundError:
-                    pass
-                except OSError as exc:
-                    # It must not hold up what is to be done.
-                    effect("file.left", host=self.name, path=path, why=plain(exc))
-            left.pop()
 
     def _id_of(self, table: str, name: str, path: str) -> int:
         if name.isdecimal():

@@ -39,7 +39,7 @@ class _Place:
     )
     idle: list[tuple[float, SshSession]] = field(default_factory=list)
     users: int = 0
-    left: dict[bytes, float] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)
 
 
 class SshPool:

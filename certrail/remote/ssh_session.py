@@ -78,7 +78,7 @@ class SshSession:
         self.opened = time.monotonic()
         self.notes: dict[str, str] = {}
         self.proven: Sudo | None = None
-        self.left: list[bytes] = []
+        self.left: list[str] = []
         self._sftp: paramiko.SFTPClient | None = None
         self._above: SshSession | None = None
         pinned = pinned_keys(settings)
