@@ -128,7 +128,6 @@ class Transaction:
         if record is not None and record.state is not State.LIVE:
             effect("activation.undo", host=self._host.name, change=self.directory)
             self._undo(record, self._as_before(record))
-            self._tidy(record)
             self.forget()
 
     def switch(self, files: Sequence[FileChange], control: Control) -> None:
@@ -303,6 +302,7 @@ class Transaction:
                 self._host.write_file(noted.path, content, mode=noted.mode)
         if self._versions.live_target() != record.link_before:
             self._versions.switch(record.link_before)
+        self._tidy(record)
 
     def _as_it_was(self, noted: FileRecord, state: State) -> bytes | None:
         """Return what to write back, None if nothing of ours is in the file."""
