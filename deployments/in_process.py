@@ -39,6 +39,7 @@ from certrail.handover import Control, Ending
 from certrail.log import plain
 from deployments.engine import execute
 from deployments.lean import without_results
+from tasks._bells import run_due
 
 _ENTRYPOINT_SECONDS = 30.0
 _ENDING_SECONDS = 3.0
@@ -99,6 +100,17 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, RunResult]
     def cancel(self, flow_run_id: UUID) -> None:
         """End a run because somebody cancelled it; quiet when it is not here."""
         self._end(flow_run_id, Ending.CANCELLED)
+
+    async def listen(self) -> None:
+        """Take a run that was made in this process at once; others are found by polling."""
+        with run_due.heard() as made:
+            while True:
+                await made.wait()
+                made.clear()
+                try:
+                    await self.get_and_submit_flow_runs()
+                except httpx.HTTPError as exc:
+                    self._logger.debug("runs are looked for later: %s", plain(exc))
 
     async def drain(self, grace: float) -> None:
         """Take no more runs; let those here finish for *grace* seconds, then hand them back.

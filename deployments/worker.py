@@ -148,6 +148,7 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
             for pool in options.pool
         ]
         loops = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
+        listening = [asyncio.create_task(worker.listen()) for worker in workers]
         beats = [Heartbeat(pool, options.name, queues) for pool in options.pool]
         for beat in beats:
             stack.callback(beat.stop)
@@ -158,8 +159,8 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
         _tell_ready(options.ready_fd)
         await _until_stopped(stop, loops)
         await asyncio.gather(*(worker.drain(options.grace) for worker in workers))
-        for loop in loops:
-            loop.cancel()
+        for task in (*loops, *listening):
+            task.cancel()
         await asyncio.wait(loops, timeout=_FLUSH_SECONDS)
         await _flush()
         for loop in loops:

@@ -43,6 +43,7 @@ from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
 from certrail.words import counted
 from tasks import _children
+from tasks._bells import run_due, rung, shard_over
 from tasks._job_page import JobPage
 from tasks._outbox import nudge
 from tasks._run import retried_by_hand
@@ -207,6 +208,10 @@ class _Run:
 
     async def _go_through(self, number: int) -> None:
         """Run the shards of a wave until all of its endpoints are over, or the job is to rest."""
+        with shard_over.heard() as over:
+            await self._tend_shards(number, over)
+
+    async def _tend_shards(self, number: int, over: asyncio.Event) -> None:
         named = False
         while True:
             waves = await self._waves()
@@ -230,7 +235,7 @@ class _Run:
                     self._log.warning("Prefect's server does not answer: %s", exc)
                 except InvalidRequest as exc:
                     await self._give_up(Stop("shard-broken", f"{exc}. {exc.remedy}"))
-            await asyncio.sleep(_LOOK_SECONDS)
+            await rung(over, _LOOK_SECONDS)
 
     async def _heed_prefect(self) -> None:
         """Take a pause that somebody asked for on the run's page for one of the job."""
@@ -326,6 +331,7 @@ class _Run:
         await patiently(
             lambda: job_shards.bind_shard(self._job.id, shard.number, flow_run_id=run.id)
         )
+        run_due.ring()
 
     async def _tracking(self, shard: ShardState) -> UUID:
         """Make the task run of the job's own run that the shard's run hangs from."""

@@ -36,6 +36,7 @@ from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.words import counted
 from tasks import _pauses, _places
+from tasks._bells import shard_over
 from tasks._budgets import Budgets
 from tasks._children import Children
 from tasks._places import Place
@@ -147,6 +148,7 @@ async def _held(job_id: UUID, number: int) -> AsyncIterator[tuple[ShardState, st
     finally:
         with suppress(CertrailError):
             await in_lease_thread(job_shards.release_shard, job_id, number, owner)
+        shard_over.ring()
 
 
 class _Runner:
