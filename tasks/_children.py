@@ -45,7 +45,6 @@ _UNFINISHED = [
     StateType.CANCELLING,
 ]
 _PAGE = 200
-_OF_A_PARENT = 20
 
 
 class Children:
@@ -63,9 +62,10 @@ class Children:
         self._tag = tag
         self._job_run_id = job_run_id
         self._deployments: dict[Workflow, DeploymentResponse] = {}
-        self._making = asyncio.Lock()
-        self._parent_id: UUID | None = None
-        self._begun = 0
+        self._asking = asyncio.Lock()
+        self._free: list[UUID] = []
+        self._taken: dict[UUID, UUID] = {}
+        self._made = 0
 
     async def begin(self, request: Request) -> FlowRun:
         """Make the run of a request, as one that runs already; asked twice, it is the same run.
@@ -76,15 +76,24 @@ class Children:
             Unreachable: the server has no deployment for it.
         """
         deployment = await self._deployment(request.workflow)
-        response = await self._client._client.post(
-            "/flow_runs/", json=self._body(request, deployment, await self._parent())
-        )
-        response.raise_for_status()
-        run_id = UUID(response.json()["id"])
+        parent = await self._parent()
+        is_used = False
+        try:
+            response = await self._client._client.post(
+                "/flow_runs/", json=self._body(request, deployment, parent)
+            )
+            response.raise_for_status()
+            run_id = UUID(response.json()["id"])
+            is_used = response.status_code == httpx.codes.CREATED
+        finally:
+            if parent is not None and not is_used:
+                self._free.append(parent)
         run = self._run(request, run_id, deployment, Running())
-        if response.status_code != httpx.codes.CREATED:
+        if not is_used:
             # A worker made it and died before it noted so.
             return await self._pending(run)
+        if parent is not None:
+            self._taken[run_id] = parent
         run.run_count = 1
         run.start_time = cast(Any, run.state.timestamp if run.state else None)
         return run
@@ -111,21 +120,24 @@ class Children:
         await self._client.set_flow_run_state(run.id, run.state, force=True)
         return run
 
-    async def _parent(self) -> UUID | None:
-        """Return the task run of the job's own run that the next child hangs from.
+    def over(self, run_id: UUID) -> None:
+        """Let the next run hang from where this one did, which has had its last state."""
+        if (parent := self._taken.pop(run_id, None)) is not None:
+            self._free.append(parent)
 
-        Prefect writes each state of a child into its parent task run too, so that
-        hundreds of children of one would wait for each other at its row.
+    async def _parent(self) -> UUID | None:
+        """Return a task run of the job's own run for a child to hang from, one for each place.
+
+        Prefect writes each state of a child into its parent task run too, and holds
+        that row until the state and its event are stored: children that run at the
+        same time under one parent would wait for each other at every state.
         """
         if self._job_run_id is None:
             return None
-        async with self._making:
-            if self._parent_id is None or self._begun % _OF_A_PARENT == 0:
-                first = self._begun + 1
-                name = f"{self._name}: {first} to {first + _OF_A_PARENT - 1}"
-                self._parent_id = await tracking(self._client, self._job_run_id, name)
-            self._begun += 1
-            return self._parent_id
+        if self._free:
+            return self._free.pop()
+        self._made += 1
+        return await tracking(self._client, self._job_run_id, f"{self._name}, place {self._made}")
 
     def _body(
         self, request: Request, deployment: DeploymentResponse, parent: UUID | None
@@ -173,16 +185,19 @@ class Children:
         )
 
     async def _deployment(self, workflow: Workflow) -> DeploymentResponse:
-        if workflow not in self._deployments:
-            name = f"{workflow}/request"
-            try:
-                found = await self._client.read_deployment_by_name(name)
-            except ObjectNotFound as exc:
-                raise Unreachable(
-                    f"Prefect's server has no deployment {name}", remedy="`certrail up` makes it."
-                ) from exc
-            self._deployments[workflow] = found
-        return self._deployments[workflow]
+        # All places of a shard ask at its beginning; one answer is enough.
+        async with self._asking:
+            if workflow not in self._deployments:
+                name = f"{workflow}/request"
+                try:
+                    found = await self._client.read_deployment_by_name(name)
+                except ObjectNotFound as exc:
+                    raise Unreachable(
+                        f"Prefect's server has no deployment {name}",
+                        remedy="`certrail up` makes it.",
+                    ) from exc
+                self._deployments[workflow] = found
+            return self._deployments[workflow]
 
 
 async def end_steps(client: PrefectClient, flow_run_id: UUID) -> None:

@@ -298,6 +298,7 @@ class _Runner:
             _places.held.reset(token)
             if run is not None:
                 self._of_run.pop(run.id, None)
+                self._children.over(run.id)
             if holds:
                 self._give_back(names)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -63,9 +64,21 @@ def test_a_job_goes_through_its_waves_and_is_found_everywhere(
     assert {tuple(member["tags"]) for member in members} == {(f"job:{name}",)}
     shell.api.wait(run, "COMPLETED")
     _artifacts_name_every_endpoint(shell, run, endpoints)
+    _runs_of_one_parent_follow_each_other(members)
     for member in members:
         _events_name_what_a_run_belongs_to(shell, member)
     must_agree(shell.stack, job=name)
+
+
+def _runs_of_one_parent_follow_each_other(members: list[dict[str, Any]]) -> None:
+    """At the same time they would wait for each other in Prefect's database, at every state."""
+    by_parent: dict[str, list[tuple[str, str]]] = {}
+    for member in members:
+        times = (member["start_time"], member["end_time"])
+        by_parent.setdefault(member["parent_task_run_id"], []).append(times)
+    for times_of_one in by_parent.values():
+        ordered = [tuple(map(datetime.fromisoformat, times)) for times in sorted(times_of_one)]
+        assert all(before[1] <= after[0] for before, after in pairwise(ordered))
 
 
 def _events_name_what_a_run_belongs_to(shell: Shell, member: dict[str, Any]) -> None:
