@@ -262,17 +262,40 @@ def forget_connectors() -> None:
 
 _cache: dict[str, tuple[float, ConnectorBlock]] = {}
 _cache_lock = threading.Lock()
+_loading: dict[str, threading.Lock] = {}
 
 
 def _cached(reference: str) -> ConnectorBlock:
     with _cache_lock:
-        found = _cache.get(reference)
-        if found and found[0] > time.monotonic():
-            return found[1]
+        if (known := _known(reference)) is not None:
+            return known
+        loading = _loading.setdefault(reference, threading.Lock())
+    # The steps of a bulk job come together: one asks, the others wait for its answer; not
+    # for long, as an API that is away would then be asked by one after the other.
+    is_alone = loading.acquire(timeout=_CACHE_SECONDS)
+    try:
+        with _cache_lock:
+            if (known := _known(reference)) is not None:
+                return known
+        block = _load(reference)
+        with _cache_lock:
+            _cache[reference] = (time.monotonic() + _CACHE_SECONDS, block)
+        return block
+    finally:
+        if is_alone:
+            loading.release()
+
+
+def _known(reference: str) -> ConnectorBlock | None:
+    found = _cache.get(reference)
+    return found[1] if found and found[0] > time.monotonic() else None
+
+
+def _load(reference: str) -> ConnectorBlock:
     try:
         # A step's thread carries the context of an async flow, which would make
         # Prefect hand out a coroutine here.
-        block = cast(ConnectorBlock, Block.load(reference, _sync=True))  # type: ignore[call-arg]
+        return cast(ConnectorBlock, Block.load(reference, _sync=True))  # type: ignore[call-arg]
     except httpx.HTTPError as exc:
         raise Unreachable(
             f"Prefect's API does not give out the connector {reference}: {type(exc).__name__}",
@@ -289,6 +312,3 @@ def _cached(reference: str) -> ConnectorBlock:
             f"there is no connector {reference}",
             remedy="Create it with `certrail apply` or in Prefect's UI under Blocks.",
         ) from exc
-    with _cache_lock:
-        _cache[reference] = (time.monotonic() + _CACHE_SECONDS, block)
-    return block
