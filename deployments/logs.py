@@ -13,7 +13,12 @@ import logging
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
-_REPEATED = ("Finished in state Completed(", "Finished in state Skipped(")
+_REPEATED = (
+    "Finished in state Completed(",
+    "Finished in state Skipped(",
+    # A step that failed ends with "Finished in state Failed", which has the same text.
+    "Task run failed with state: ",
+)
 _WAITS = ("type=SCHEDULED)", "type=PAUSED)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,8 @@ from certrail.words import counted
 from tasks._threads import in_thread
 
 _SHOWN_EVERY = 3.0
+_TABLE = "bulk-job-endpoints"
+_MOST_ROWS = 2000
 
 
 class JobPage:
@@ -57,13 +60,42 @@ class JobPage:
                 await aupdate_progress_artifact(self._progress, progress=percent, description=said)
 
     async def table(self, message: str) -> None:
-        """Write the table of all endpoints: those that somebody has to look at come first."""
+        """Write the table of all endpoints: those that somebody has to look at come first.
+
+        A browser shows two thousand rows in seconds and ten thousand in minutes, so that the
+        endpoints of a larger job are in several tables.
+        """
         listed = await in_thread(job_results.members, self._job.id)
-        await acreate_table_artifact(
-            table=[row(member) for member in sorted(listed, key=_urgency)],
-            key="bulk-job-endpoints",
-            description=f"Job **{self._job.name}**: {message}",
+        for part in parts(sorted(listed, key=_urgency)):
+            await acreate_table_artifact(
+                table=[row(member) for member in part.members],
+                key=part.key,
+                description=f"Job **{self._job.name}**: {message}{part.note}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One table of a job's endpoints."""
+
+    key: str
+    members: Sequence[Member]
+    note: str
+
+
+def parts(members: Sequence[Member]) -> list[Part]:
+    """Divide the endpoints among tables that a browser shows in seconds; at least one."""
+    if len(members) <= _MOST_ROWS:
+        return [Part(_TABLE, members, "")]
+    return [
+        Part(
+            _TABLE if not first else f"{_TABLE}-{first // _MOST_ROWS + 1}",
+            members[first : first + _MOST_ROWS],
+            f". Endpoints {first + 1} to {min(first + _MOST_ROWS, len(members))} "
+            f"of {len(members)}, failed ones first",
         )
+        for first in range(0, len(members), _MOST_ROWS)
+    ]
 
 
 def row(member: Member) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
@@ -12,9 +13,12 @@ import click
 from certrail.cli._jobs import Planned
 from certrail.cli._output import console, echo_table, is_terminal, local
 from certrail.errors import InvalidRequest
+from certrail.jobs.holdups import HoldUp
 from certrail.jobs.status import Counts, JobStatus
+from certrail.jobs.threshold import Wave
 from certrail.log import plain
 from certrail.store.job_view import JobView, wave_status
+from certrail.store.jobs import Job
 from certrail.wait import Pending, until
 from certrail.words import counted
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY = timedelta(seconds=1)
 _LONGEST = timedelta(days=370)
 _SHOWN = 20
+_MOST_WAVES = 12
 _STYLES = {
     JobStatus.COMPLETED: "green",
     JobStatus.FAILED: "bold red",
@@ -163,6 +168,9 @@ def _news(view: JobView) -> Iterator[str]:
         yield f"{done}% are over, {counts.failed} failed"
     for pause in view.waits_for:
         yield f"waits: {plain(pause.message)}"
+    for one in view.held_up_by:
+        # Without their number, which changes.
+        yield f"waits: endpoints wait for {plain(one.what)}{_opening(one)}"
     if job.stop_message:
         yield f"stopped: {plain(job.stop_message)}"
     if _rests(view):
@@ -173,18 +181,16 @@ def _lines(view: JobView) -> Iterator[str]:
     job = view.job
     yield f"job {plain(job.name)}: {job.status.text}{_wishes(view)}"
     yield f"endpoints {_sums(view.counts)}"
-    for wave in view.waves:
-        yield (
-            f"  {_wave_name(wave.number, wave.canary)}, {wave_status(wave, job)}: "
-            f"{_sums(wave.counts)}"
-        )
+    yield f"asked for {_asked_for(job)}"
+    for name, status, counts in _waves(view):
+        yield f"  {name}, {status}: {_sums(counts)}"
     if job.scheduled_at:
         yield f"scheduled {local(job.scheduled_at)}"
     if job.started_at:
         ended = f", ended {local(job.ended_at)}" if job.ended_at else _expected(view)
         yield f"started   {local(job.started_at)}{ended}"
-    for pause in view.waits_for:
-        yield f"waits     {plain(pause.message)}"
+    for line in _waits(view):
+        yield f"waits     {line}"
     if job.stop_message:
         yield f"stopped   {plain(job.stop_message)}"
     yield from _failures(view)
@@ -192,10 +198,22 @@ def _lines(view: JobView) -> Iterator[str]:
         yield f"Prefect: {view.flow_run_url}"
 
 
+def _waits(view: JobView) -> Iterator[str]:
+    for pause in view.waits_for:
+        yield plain(pause.message)
+    for one in view.held_up_by:
+        yield f"{plain(one.message)}{_opening(one)}"
+
+
+def _opening(held: HoldUp) -> str:
+    return f", which opens at {local(held.until)}" if held.until else ""
+
+
 def _failures(view: JobView) -> Iterator[str]:
     for cause in view.causes[:_SHOWN]:
         yield f"failed    {cause.count} × {plain(cause.error)} in {cause.step}"
-        yield f"     cause, of {plain(cause.example)}: {plain(cause.message)}"
+        others = f", one of {cause.different} different ones" if cause.different > 1 else ""
+        yield f"     cause, of {plain(cause.example)}{others}: {plain(cause.message)}"
         yield f"     remedy: {plain(cause.remedy)}"
     if view.causes and view.is_over:
         name = shlex.quote(view.job.name)
@@ -220,6 +238,32 @@ def _wishes(view: JobView) -> str:
     if view.job.pause_requested and view.job.status is not JobStatus.PAUSED:
         return ", about to pause"
     return ""
+
+
+def _asked_for(job: Job) -> str:
+    parts = [str(job.action) if job.action else "enroll or renew"]
+    parts.append(f"{job.concurrency} at a time")
+    if job.threshold is not None:
+        parts.append(f"no more once over {job.threshold} failed")
+    if job.in_window:
+        parts.append("in maintenance windows")
+    by = f"; by {plain(job.requested_by)}" if job.requested_by else ""
+    return f"{', '.join(parts)}{by}"
+
+
+def _waves(view: JobView) -> Iterator[tuple[str, str, Counts]]:
+    """Yield name, status and counts of the waves; of many, those of one status as one."""
+
+    def alike(wave: Wave) -> tuple[int, str]:
+        each = wave.number if wave.canary or len(view.waves) <= _MOST_WAVES else 0
+        return each, wave_status(wave, view.job)
+
+    for (_, status), group in groupby(view.waves, key=alike):
+        several = list(group)
+        name = _wave_name(several[0].number, several[0].canary)
+        if len(several) > 1:
+            name = f"waves {several[0].number} to {several[-1].number}"
+        yield name, status, Counts.together(wave.counts for wave in several)
 
 
 def _wave_name(number: int, canary: bool) -> str:
@@ -248,11 +292,11 @@ def _panel(view: JobView) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(width=30)
     table.add_column(overflow="fold")
-    for wave in view.waves:
+    for name, _, counts in _waves(view):
         table.add_row(
-            _wave_name(wave.number, wave.canary),
-            ProgressBar(total=max(1, wave.counts.eligible), completed=wave.counts.over, width=30),
-            _sums(wave.counts),
+            name,
+            ProgressBar(total=max(1, counts.eligible), completed=counts.over, width=30),
+            _sums(counts),
         )
     _, *rest = _lines(view)
     kept = [Text(line) for line in rest if not line.startswith("  wave")]

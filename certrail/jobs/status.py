@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -71,6 +72,14 @@ class Counts:
     def over(self) -> int:
         """Endpoints whose request is over."""
         return self.successful + self.failed + self.cancelled
+
+    @classmethod
+    def together(cls, several: Iterable[Counts]) -> Counts:
+        """Return the sums of *several*."""
+        sums = Counter[str]()
+        for one in several:
+            sums.update(one.to_json())
+        return cls(**sums)
 
     def to_json(self) -> dict[str, int]:
         """Return the documented keys."""

@@ -146,15 +146,15 @@ def everyone(silent_after: timedelta) -> list[Executor]:
 
 def serving(silent_after: timedelta) -> dict[tuple[str, str], int]:
     """Return how many living executors take work from each queue, by pool and queue."""
-    queue = func.unnest(executors.c.queues).column_valued("queue")
-    query = (
-        select(executors.c.pool, queue, func.count())
+    living = (
+        select(executors.c.pool, func.unnest(executors.c.queues).label("queue"))
         .where(
             executors.c.stopped_at.is_(None),
             executors.c.last_seen_at > func.now() - silent_after,
         )
-        .group_by(executors.c.pool, queue)
+        .subquery()
     )
+    query = select(living, func.count()).group_by(*living.c)
     with transaction() as connection:
         return {(pool, name): count for pool, name, count in connection.execute(query)}
 

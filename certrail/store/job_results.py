@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ARRAY, ColumnElement, Row, Text, and_, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
+from certrail.jobs.holdups import Waiting
 from certrail.jobs.status import GROUPS, Counts
 from certrail.jobs.threshold import Wave
+from certrail.jobs.waves import Route
 from certrail.store.database import transaction
 from certrail.store.jobs import Job
 from certrail.store.schema import (
     job_members,
+    job_shards,
     requests,
     steps,
 )
@@ -57,11 +61,18 @@ def waves(job: Job) -> list[Wave]:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Failures of one kind in a job."""
+    """Failures of one kind, in one step, in a job.
+
+    Attributes:
+        count: how many endpoints failed with it.
+        different: how many messages they had, not counting each one's own name in it.
+        example: the first of them in the job's order; *message* and *remedy* are its.
+    """
 
     error: str
     step: str
     count: int
+    different: int
     example: str
     message: str
     remedy: str
@@ -70,14 +81,22 @@ class Cause:
 def causes(job_id: UUID) -> list[Cause]:
     """Return why endpoints of the job failed, the most frequent cause first."""
     error = func.coalesce(steps.c.error, "unknown")
+    host = func.split_part(job_members.c.location, ":", 1)
+
+    def first(column: ColumnElement[str]) -> ColumnElement[str]:
+        # Of one and the same row: another's message beside a location would mislead.
+        ordered = aggregate_order_by(column, job_members.c.position)
+        return func.array_agg(ordered, type_=ARRAY(Text))[1]
+
     query = (
         select(
             error.label("error"),
-            func.min(steps.c.title).label("step"),
+            steps.c.title.label("step"),
             func.count().label("failures"),
-            func.min(job_members.c.location).label("example"),
-            func.min(steps.c.cause).label("cause"),
-            func.min(steps.c.remedy).label("remedy"),
+            func.count(func.replace(steps.c.cause, host, "").distinct()).label("different"),
+            first(job_members.c.location).label("example"),
+            first(steps.c.cause).label("cause"),
+            first(steps.c.remedy).label("remedy"),
         )
         .select_from(
             job_members.join(requests, requests.c.id == job_members.c.request_id).join(
@@ -89,12 +108,20 @@ def causes(job_id: UUID) -> list[Cause]:
             requests.c.status.in_(FAILED),
             steps.c.status == StepStatus.FAILED,
         )
-        .group_by(error)
-        .order_by(func.count().desc(), error)
+        .group_by(error, steps.c.title)
+        .order_by(func.count().desc(), error, steps.c.title)
     )
     with transaction() as connection:
         return [
-            Cause(row.error, row.step, row.failures, row.example, row.cause, row.remedy)
+            Cause(
+                error=row.error,
+                step=row.step,
+                count=row.failures,
+                different=row.different,
+                example=row.example,
+                message=row.cause,
+                remedy=row.remedy,
+            )
             for row in connection.execute(query)
         ]
 
@@ -159,6 +186,36 @@ def open_profiles(job_id: UUID) -> list[str]:
     )
     with transaction() as connection:
         return list(connection.execute(query).scalars())
+
+
+def waiting(job_id: UUID) -> list[Waiting]:
+    """Return the endpoints of a job that have not begun, by what they may wait for."""
+    profile = requests.c.plan["profile"].astext
+    asked = requests.c.status == Status.APPROVAL_PENDING
+    route = (job_shards.c.pool, job_shards.c.queue)
+    query = (
+        select(*route, profile.label("profile"), asked.label("asked"), func.count().label("left"))
+        .select_from(
+            job_members.join(requests, requests.c.id == job_members.c.request_id).join(
+                job_shards,
+                and_(
+                    job_shards.c.job_id == job_members.c.job_id,
+                    job_shards.c.number == job_members.c.shard,
+                ),
+            )
+        )
+        .where(
+            job_members.c.job_id == job_id,
+            requests.c.status.in_(ACTIVE),
+            requests.c.status != Status.IN_PROGRESS,
+        )
+        .group_by(*route, profile, asked)
+    )
+    with transaction() as connection:
+        return [
+            Waiting(Route(row.pool, row.queue), row.profile, row.asked, row.left)
+            for row in connection.execute(query)
+        ]
 
 
 _MEMBERS = job_members.outerjoin(requests, requests.c.id == job_members.c.request_id)

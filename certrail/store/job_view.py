@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from certrail.jobs.holdups import HoldUp, holdups
 from certrail.jobs.pauses import Pause
 from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Wave
-from certrail.store import job_results, pauses
+from certrail.settings import silent_after
+from certrail.store import executors, job_results, pauses, plans
 from certrail.store.job_results import Cause
 from certrail.store.jobs import Job
 from certrail.store.request_view import pause_json, run_url, time_text
@@ -21,6 +24,7 @@ class JobView:
 
     Attributes:
         waits_for: budgets that pause and that endpoints of it are still to draw on.
+        held_up_by: what else keeps endpoints of it from beginning.
     """
 
     job: Job
@@ -29,6 +33,7 @@ class JobView:
     causes: tuple[Cause, ...]
     flow_run_url: str | None
     waits_for: tuple[Pause, ...] = ()
+    held_up_by: tuple[HoldUp, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -50,12 +55,13 @@ class JobView:
             "ended_at": time_text(job.ended_at),
             "flow_run_id": str(job.flow_run_id) if job.flow_run_id else None,
             "flow_run_url": self.flow_run_url,
-            "failures_by_cause": {cause.error: cause.count for cause in self.causes},
+            "failures_by_cause": _by_error(self.causes),
             "failures": [
                 {
                     "error": cause.error,
                     "step": cause.step,
                     "count": cause.count,
+                    "different": cause.different,
                     "example": cause.example,
                     "cause": cause.message,
                     "remedy": cause.remedy,
@@ -66,6 +72,15 @@ class JobView:
             if job.stop_code
             else None,
             "waits_for": [pause_json(pause) for pause in self.waits_for],
+            "held_up_by": [
+                {
+                    "code": str(one.code),
+                    "endpoints": one.endpoints,
+                    "message": one.message,
+                    "until": time_text(one.until),
+                }
+                for one in self.held_up_by
+            ],
             "max_failures": str(job.threshold) if job.threshold else None,
             "concurrency": job.concurrency,
             "pause_requested": job.pause_requested,
@@ -83,6 +98,7 @@ def view(job: Job, *, ui_url: str) -> JobView:
         tuple(job_results.causes(job.id)),
         run_url(ui_url, job.flow_run_id),
         () if job.status.is_over else tuple(pauses.of_job(job.id)),
+        tuple(_held_up_by(job)),
     )
 
 
@@ -92,6 +108,30 @@ def summaries(listed: Sequence[Job], *, ui_url: str) -> list[JobView]:
     return [
         JobView(job, counted[job.id], (), (), run_url(ui_url, job.flow_run_id)) for job in listed
     ]
+
+
+def _by_error(causes: Sequence[Cause]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for cause in causes:
+        found[cause.error] = found.get(cause.error, 0) + cause.count
+    return found
+
+
+def _held_up_by(job: Job) -> list[HoldUp]:
+    if job.status not in (JobStatus.SCHEDULED, JobStatus.RUNNING):
+        return []
+    waiting = job_results.waiting(job.id)
+    served = executors.serving(silent_after())
+    routes = {one.route for one in waiting}
+    return holdups(
+        waiting,
+        serving={
+            route: served.get((route.pool, route.queue or executors.DEFAULT_QUEUE), 0)
+            for route in routes
+        },
+        calendars=plans.calendars() if waiting and job.in_window else {},
+        now=datetime.now(UTC),
+    )
 
 
 def wave_status(wave: Wave, job: Job) -> str:

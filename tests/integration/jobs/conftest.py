@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.support.bulk import Estate, estate
@@ -18,7 +19,14 @@ from tests.support.stack import Stack
 
 # Installing takes this long where a test wants to catch a job at work.
 SLOW = ["sleep", "0.7"]
-BROKEN = ["sh", "-c", "echo unknown directive >&2; exit 1"]
+
+
+def broken_by(message: str = "unknown directive") -> list[str]:
+    """Return a server's test that fails with *message*."""
+    return ["sh", "-c", f"echo {message} >&2; exit 1"]
+
+
+BROKEN = broken_by()
 
 
 class Shell:
@@ -46,16 +54,21 @@ class Shell:
         return json.loads(self(*arguments, "--json", code=code).stdout)
 
     def apply(
-        self, estate_: Estate, *, slow: Sequence[str] = (), broken: Sequence[str] = ()
+        self,
+        estate_: Estate,
+        *,
+        slow: Sequence[str] = (),
+        broken: Sequence[str] | Mapping[str, str] = (),
     ) -> None:
-        """Apply the estate; installing is *slow* or *broken* at some of its names."""
+        """Apply the estate; installing is *slow* or *broken* (by a message) at some names."""
+        by = broken if isinstance(broken, Mapping) else dict.fromkeys(broken, "unknown directive")
         whole = estate_.configuration()
         for endpoint in whole["endpoints"]:
             name = endpoint["names"][0]
             if name in slow:
                 endpoint["server"]["test"] = SLOW
-            if name in broken:
-                endpoint["server"]["test"] = BROKEN
+            if name in by:
+                endpoint["server"]["test"] = broken_by(by[name])
         self("apply", "-f", str(estate_.write(whole)))
 
     def members(self, job: str, kind: str) -> list[dict[str, Any]]:
@@ -66,6 +79,21 @@ class Shell:
             flows={"name": {"any_": ["web-server"]}},
         )
         return found
+
+    def most_at_once(self, job: str, below: str = "") -> int:
+        """Return how many endpoints of a job were at work at the same time, from its records.
+
+        *below* a domain, if one is given.
+        """
+        query = """
+          select r.started_at, r.ended_at from requests r
+          join jobs j on j.id = r.job_id join endpoints e on e.id = r.endpoint_id
+          where j.name = %s and e.location like %s
+        """
+        with psycopg.connect(self.stack.database_url) as connection:
+            spans = connection.execute(query, [job, f"%{below}:443"]).fetchall()
+        most = max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
+        return int(most)
 
     @contextmanager
     def limit(self, name: str, slots: int, decay: float = 0.0) -> Iterator[None]:

@@ -42,6 +42,9 @@ def test_two_workers_share_the_budget_of_a_ca_and_each_gets_what_only_it_reaches
             told = shell.wait_for_status(name, "completed")
 
     assert waiting["status"] in ("scheduled", "running")
+    (held,) = waiting["held_up_by"]
+    assert (held["code"], held["endpoints"]) == ("no-worker", 3)
+    assert branch in held["message"]
     assert told["counts"]["successful"] == 6
     assert endpoints.issued() == dict.fromkeys(endpoints.names[:6], 1)
     assert endpoints.most_at_once() <= 2

@@ -45,6 +45,27 @@ def test_more_may_wait_than_a_limit_has(shell: Shell) -> None:
         assert asyncio.run(use()) == (3, 0)
 
 
+def test_a_rate_limit_gives_no_more_than_has_grown(shell: Shell) -> None:
+    """Its slots are not given back: they grow again, so many a second."""
+    name, slots, rate = f"ca:rate-{secrets.token_hex(4)}", 4, 2.0
+
+    async def use() -> tuple[int, float]:
+        async with PrefectClient(shell.stack.api_url) as client:
+            budget = Budget(name, client)
+            began = time.monotonic()
+            taken = await _taken(budget, slots + 3, 60)
+            for _ in range(taken):
+                budget.give_back()
+            await budget.close()
+            return taken, time.monotonic() - began
+
+    with shell.limit(name, slots, rate):
+        taken, took = asyncio.run(use())
+
+    assert taken == slots + 3
+    assert taken <= slots + rate * took
+
+
 def test_a_limit_that_is_lowered_meanwhile_still_gives(shell: Shell) -> None:
     """An operator lowers a limit below what was asked for at a time until then."""
     name = f"device:lowered-{secrets.token_hex(4)}"

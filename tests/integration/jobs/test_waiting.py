@@ -38,6 +38,9 @@ def test_a_job_asks_for_approvals_and_goes_on_with_each_answer(
     before = shell.json("job", "show", name)
     assert before["status"] == "running"
     assert before["counts"]["pending"] == 2
+    assert [(one["code"], one["endpoints"]) for one in before["held_up_by"]] == [
+        ("approval-pending", 2)
+    ]
     assert shell.json("request", "show", first)["status"] == "approval-pending"
 
     shell("request", "approve", first)
@@ -105,6 +108,7 @@ def test_each_endpoint_waits_for_the_window_of_its_profile(shell: Shell, endpoin
 
     assert before["status"] == "running"
     assert before["counts"]["pending"] == 1
+    assert [one["code"] for one in before["held_up_by"]] == ["window-closed"]
     assert issued == set(endpoints.names[1:3])
     assert told["counts"]["successful"] == 3
     must_agree(shell.stack, job=name)

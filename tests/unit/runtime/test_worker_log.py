@@ -45,7 +45,11 @@ def test_the_end_of_a_step_is_told_once(log: io.StringIO, monkeypatch: pytest.Mo
     monkeypatch.setattr(steps, "handlers", [handler])
     monkeypatch.setattr(steps, "propagate", False)
 
-    for line in ("Finished in state Completed('2 files')", "Finished in state Failed('no')"):
+    for line in (
+        "Finished in state Completed('2 files')",
+        "Task run failed with state: Failed(message='no', type=FAILED, result=None)",
+        "Finished in state Failed('no')",
+    ):
         steps.warning(line)
 
     assert said == ["Finished in state Failed('no')"]
