@@ -35,14 +35,3 @@ def test_a_deployment_without_a_next_run_gets_one(installation: Stack, api: Pref
             assert api.wait(run["id"])["state_type"] == "COMPLETED"
     finally:
         api.delete(f"/deployments/{deployment}")
-
-
-def test_one_that_runs_by_its_schedule_is_left_alone(installation: Stack, api: PrefectApi) -> None:
-    """Else everything would run twice."""
-
-    async def once() -> list[str]:
-        async with get_client() as client:
-            return await fill(client)
-
-    with temporary_settings({PREFECT_API_URL: installation.api_url}):
-        assert "flows.inventory_scan.scan_inventory" not in asyncio.run(once())
