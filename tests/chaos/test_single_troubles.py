@@ -301,8 +301,8 @@ def test_the_clock_of_the_worker_is_stepped(
 ) -> None:
     """By two hours, between order and CSR, and back before the retry: nothing waits for ever.
 
-    Not even for the CA, which then asks to be left alone for two seconds. The certificate
-    may not be valid yet by that clock: then the step says so, and nothing was changed.
+    Not even for the CA, which then asks to be left alone for two seconds. By a clock that is
+    behind the certificate is not valid yet: the step says so, and nothing was changed.
     """
     clock = tmp_path / "clock"
     clock.write_text("0")
@@ -330,16 +330,19 @@ def test_the_clock_of_the_worker_is_stepped(
         finally:
             field.runner, field.ca.instead = usual, lambda method, path: None
 
-    assert asked == 2, "nobody was asked to wait, or somebody did not"
+    # Once more for each nonce that Pebble refuses for no reason, as it does.
+    assert asked >= 2, "it was not tried again"
     assert issued(seen) == (1, 1)
     told = [step for failure in seen.failures for step in failure["failed"]]
-    assert len(told) <= 1
-    early = [step for step in told if "is not valid before" in step[1]]
-    for title, _, remedy, retryable in early:
-        assert title == "Certificate installed"
-        assert "clock" in remedy
-        assert not retryable
-        assert live == [field.outside.nginx.old.chain.fingerprint]
+    if case == "ahead":
+        assert told == []
+        return
+    ((title, cause, remedy, retryable),) = told
+    assert title == "Certificate installed"
+    assert "is not valid before" in cause
+    assert "clock" in remedy
+    assert not retryable
+    assert live == [field.outside.nginx.old.chain.fingerprint]
 
 
 def make_an_account(field: Field) -> None:
