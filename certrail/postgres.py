@@ -6,6 +6,7 @@ and trusts every local connection, so its programs are run directly.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -387,6 +388,11 @@ def _environment() -> dict[str, str]:
 
 
 def _last_line(output: bytes) -> str:
-    """Return the last two lines: the final one alone often only says that it is the end."""
+    """Return the last two lines: the final one alone often only says that it is the end.
+
+    A full disk comes first, which the lines after it are about.
+    """
     lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+    if full := [line for line in lines[-20:] if os.strerror(errno.ENOSPC) in line]:
+        return plain(full[0])
     return plain(" / ".join([line for line in lines if line][-2:]) or "it said nothing")

@@ -84,7 +84,14 @@ class Keyring:
                 f"the key file {path} is readable by others than its owner",
                 remedy=f"chmod 600 {path}, and think about who may have read it.",
             )
-        return cls.from_text(text)
+        try:
+            return cls.from_text(text)
+        except KeyUnavailable as exc:
+            raise KeyUnavailable(
+                f"the key file {path} cannot be used: {exc}",
+                remedy="Put it back as it was: nothing else opens what it sealed. "
+                "A first one is made with: openssl rand -base64 32",
+            ) from exc
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -44,7 +44,9 @@ def rules(ground: Ground, counts: Counts, issued: Counter[str], began: float) ->
     yield lambda: places_have_the_last_certificate(ground, counts)
     yield lambda: nothing_is_left_outside(ground)
     yield lambda: nothing_is_held(stack)
-    yield lambda: everybody_was_told_once(stack, mails(ground), ids, of_all=True)
+    yield lambda: everybody_was_told_once(
+        stack, mails(ground), ids, of_all=True, kills=counts.kills.total()
+    )
     yield lambda: agrees_with_prefect(stack)
     yield lambda: no_core_files(stack, since=began)
     yield lambda: audit_trail_is_whole(stack)

@@ -1,4 +1,7 @@
-"""What must hold after any storm, once the faults are over and every request was run to its end."""
+"""What must hold after any storm, once the faults are over and every request was run to its end.
+
+:mod:`tests.chaos.records` says what is asked once after all of them, and why.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from tests.chaos.field import Field, Seen
 from tests.chaos.records import (
     audit_trail_is_whole,
     everybody_was_told_once,
+    must_be_whole,
     no_core_files,
     nothing_is_held,
-    rows_are_whole,
 )
 from tests.support.agreement import must_agree_on_bare_runs
 from tests.support.prefect_api import PrefectApi
@@ -23,7 +26,8 @@ from tests.support.process import wait_for
 
 def must_hold(field: Field, seen: Seen) -> None:
     """Check all that can be checked of these requests by themselves."""
-    rows_are_whole(field.stack, [UUID(one) for one in seen.requests.values()])
+    ids = [UUID(one) for one in seen.requests.values()]
+    must_be_whole(field.stack, ids, since=field.began, logs=[field.log])
     must_agree_on_bare_runs(field.stack, [f"{name}:443" for name in seen.requests])
     for name, request_id in seen.requests.items():
         served = _must_be_whole(field, name, request_id)

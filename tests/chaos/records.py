@@ -141,12 +141,19 @@ def _lease_files(folder: Path) -> list[str]:
 
 
 def everybody_was_told_once(
-    stack: Stack, arrived: Counter[str], ids: Sequence[UUID], *, of_all: bool = False
+    stack: Stack,
+    arrived: Counter[str],
+    ids: Sequence[UUID],
+    *,
+    of_all: bool = False,
+    kills: int = 0,
 ) -> str:
     """Each message of the log arrived, once; each request's end is in one of them.
 
     *arrived* counts by message id what came to the receiver of these requests' messages;
-    with *of_all* of all messages, also those about no request.
+    with *of_all* of all messages, also those about no request. *kills* is how often sender or
+    database died: each can keep the note from being written that a message was taken, which
+    comes again then, by the same id (docs/notifications.md).
     """
     with psycopg.connect(stack.database_url) as connection:
         rows = connection.execute(
@@ -160,11 +167,12 @@ def everybody_was_told_once(
     sent = {message for message, _, _, _ in rows}
     assert set(arrived) == sent, "a message was lost, or nobody knows of it"
     twice = [one for one, times in arrived.items() if times > 1]
-    assert twice == [], f"{len(twice)} messages came twice"
+    assert sum(arrived[one] - 1 for one in twice) <= kills, f"{len(twice)} messages came twice"
     told = Counter(request for _, _, request, event in rows if event == _ENDS[0])
     wrong = {str(one): told[one] for one in ids if told[one] != 1}
     assert wrong == {}, f"told of another number of times: {wrong}"
-    return f"{len(arrived)} messages about {len(rows)} events"
+    again = f", {len(twice)} again by the same id after one of {kills} kills" if twice else ""
+    return f"{len(arrived)} messages about {len(rows)} events{again}"
 
 
 def agrees_with_prefect(stack: Stack, locations: Sequence[str] = ()) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.chaos.records import audit_trail_is_whole, nothing_is_held
 from tests.support import command_kills
 from tests.support.agreement import must_agree, repair
 from tests.support.bulk import Estate, chosen, estate
@@ -201,3 +202,9 @@ def test_a_job_is_made_and_cancelled_whole_or_not_at_all(desk: Desk) -> None:
         assert desk.rows(number) == OVER
         assert [run["state"]["type"] for run in desk.runs(number)] == ["CANCELLED"]
     must_agree(desk.stack, locations=desk.served.locations())
+    # Nothing was ordered, so there is no key to look for.
+    with psycopg.connect(desk.stack.database_url) as connection:
+        of = "select r.id from requests r join jobs j on j.id = r.job_id where j.name = any(%s)"
+        jobs = [job(number) for number in range(CANCELS.stop)]
+        nothing_is_held(desk.stack, [id_ for (id_,) in connection.execute(of, [jobs])])
+    audit_trail_is_whole(desk.stack)

@@ -7,10 +7,11 @@ about to write; all of them at the same time, since most of it is waiting.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from certrail.settings import read_run_file
+from tests.chaos.leaks import must_not_leak
+from tests.chaos.records import audit_trail_is_whole, must_be_whole, nothing_is_held
 from tests.support import job_kills
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate, estate
@@ -83,6 +86,7 @@ class Yard:
     api: PrefectApi
     cases: list[Case]
     spare: Case
+    began: float = field(default_factory=time.time)
 
     def start(self, case: Case) -> UUID:
         """Make the job and its run, which only a worker of its own queue takes."""
@@ -235,8 +239,18 @@ def kill_everywhere(yard: Yard, at_once: int = 6) -> None:
     assert job_kills.writes(yard.stack.database_url, ids[0]) == set(CLEAN)
     for case, job_id in zip(yard.cases, ids, strict=True):
         assert_settled(yard, case, job_id)
+        if case.kind != "failed":
+            with psycopg.connect(yard.stack.database_url) as connection:
+                rows = connection.execute("select id from requests where job_id = %s", [job_id])
+                must_be_whole(yard.stack, [id_ for (id_,) in rows], since=yard.began)
     names = yard.served.names[: len(yard.cases) * EACH]
     must_agree(yard.stack, locations=[f"{name}:443" for name in names])
+    with psycopg.connect(yard.stack.database_url) as connection:
+        of = "select id from requests where job_id = any(%s)"
+        members = [id_ for (id_,) in connection.execute(of, [ids])]
+    nothing_is_held(yard.stack, members)
+    audit_trail_is_whole(yard.stack)
+    must_not_leak(yard.stack, members)
 
 
 def kill_at(yard: Yard, case: Case, job_id: UUID) -> None:

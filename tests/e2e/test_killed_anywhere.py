@@ -6,13 +6,15 @@ of the journal is committed, kills it with SIGKILL and runs it again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from certrail.settings import read_run_file
-from tests.chaos.records import must_be_left_whole
+from tests.chaos.records import must_be_left_whole, must_be_whole
 from tests.support import kill_points
 from tests.support.flow_runner import FlowRunner
 from tests.support.kill_points import KillPoint
@@ -30,6 +32,7 @@ ACTIONS = (
     "install.activate",
 )
 POINTS = [KillPoint(action, phase) for action in ACTIONS for phase in ("intent", "outcome")]
+BEGAN = time.time()
 NAMES = ["clean.example.test", *(f"k{number}.example.test" for number in range(len(POINTS)))]
 
 
@@ -139,6 +142,7 @@ def assert_whole(installation: Stack, outside: World, request_id: str, name: str
     """Check all that must hold once the request is through."""
     # Reconciliation may have taken it up first: then the run that we began left it to that one.
     wait_for(lambda: not is_active(installation, request_id), "the request ends", within=60)
+    must_be_whole(installation, [UUID(request_id)], since=BEGAN)
     with psycopg.connect(installation.database_url) as connection:
         row = connection.execute(
             "select r.status, c.fingerprint from requests r"

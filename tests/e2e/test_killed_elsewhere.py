@@ -6,16 +6,18 @@ that what it issued can be counted.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from certrail.settings import read_run_file
 from certrail.x509.export import Format, Part, load
-from tests.chaos.records import must_be_left_whole
+from tests.chaos.records import must_be_left_whole, must_be_whole
 from tests.support import kill_points
 from tests.support.bulk import Estate, estate
 from tests.support.flow_runner import FlowRunner
@@ -24,6 +26,7 @@ from tests.support.kill_points import KillPoint
 from tests.support.process import wait_for
 from tests.support.stack import Stack
 
+BEGAN = time.time()
 ACTIONS = {
     "appliance": (
         "csr.generate",
@@ -213,6 +216,7 @@ def assert_whole(
     done = {"appliance": "automation-successful", "delivery": "certificate-delivered"}
     shown = installation.cli("request", "show", request_id).stdout
     assert (status, owner) == (done[workflow], None), shown
+    must_be_whole(installation, [UUID(request_id)], since=BEGAN)
     with psycopg.connect(installation.database_url) as connection:
         steps = connection.execute(
             "select distinct status from steps where request_id = %s", [request_id]

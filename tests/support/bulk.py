@@ -97,6 +97,18 @@ class Estate:
         """Return how many servers were worked on at the same time, as they noted it."""
         return max(accumulate(int(line) for line in self.busy_file.read_text().split()))
 
+    def hold(
+        self, whole: dict[str, Any], endpoint: dict[str, Any], file: Path, then: str = "true"
+    ) -> None:
+        """Let installing at *endpoint* wait until *file* is there, and do *then*.
+
+        On a machine of its own: two changes of one machine come one after the other.
+        """
+        target = f"{self.prefix}-at-{endpoint['names'][0].partition('.')[0]}"
+        whole["connectors"].append({"name": target, "type": "host-local"})
+        endpoint["target"] = target
+        endpoint["server"] |= {"test": gate(file, then), "timeout": 600}
+
     def write(self, configuration: Mapping[str, Any] | None = None) -> Path:
         """Write the configuration file and return its path."""
         path = self.folder / f"{self.prefix}.yaml"
@@ -130,6 +142,11 @@ def make_root(folder: Path) -> None:
     """Make the CA's root and intermediate, which the profile has to name as trusted."""
     with LocalAuthority(ca_dir=str(folder)).connect() as ca:
         ca.trust_anchor()
+
+
+def gate(file: Path, then: str = "true") -> list[str]:
+    """Return a command for a server's test that waits until *file* is there."""
+    return ["sh", "-c", f"until [ -e {shlex.quote(str(file))} ]; do sleep 0.1; done; {then}"]
 
 
 def chosen(locations: Sequence[str], folder: Path) -> Path:

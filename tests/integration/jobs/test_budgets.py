@@ -58,6 +58,38 @@ def test_two_workers_share_the_budget_of_a_ca_and_each_gets_what_only_it_reaches
     shell("executor", "forget", branch)
 
 
+def test_names_below_a_registered_domain_keep_to_its_limit_and_others_do_not_wait(
+    shell: Shell, endpoints: Estate, tmp_path: Path
+) -> None:
+    """Public CAs count by registered domain: what is below another one is nobody's concern."""
+    opened, scarce = tmp_path / "open", f"{endpoints.prefix}.test"
+    # Where control of names is proven, domains count.
+    whole = endpoints.configuration(
+        validation={"method": "http-01", "webroot": str(tmp_path)}, install_timeout_seconds=300
+    )
+    whole["connectors"][0]["permitted_names"] = [endpoints.zone, scarce]
+    moved = [endpoints.endpoint(f"a{number}.www.{scarce}") for number in range(4)]
+    for endpoint in moved:
+        endpoints.hold(whole, endpoint, opened)
+    # They are the first in the job's order.
+    whole["endpoints"] = [*moved, *whole["endpoints"][4:]]
+    shell("apply", "-f", str(endpoints.write(whole)))
+    name = f"domain-{endpoints.prefix}"
+
+    with shell.limit(f"domain:{scarce}", 2):
+        shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "8")
+        shell.wait_until(name, "successful endpoints", "successful", 4)
+        shell.wait_until(name, "endpoints in progress", "in_progress", 2)
+        before = shell.json("job", "show", name)["counts"]
+        opened.touch()
+        told = shell.wait_for_status(name, "completed")
+
+    assert (before["successful"], before["in_progress"], before["pending"]) == (4, 2, 2)
+    assert told["counts"]["successful"] == 8
+    assert shell.most_at_once(name, below=scarce) == 2
+    must_agree(shell.stack, job=name)
+
+
 def test_requests_that_run_alone_keep_to_a_limit_too(shell: Shell, endpoints: Estate) -> None:
     """A night of renewals must not do to a device what no job may do."""
     whole = endpoints.configuration()
