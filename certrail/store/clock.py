@@ -39,4 +39,5 @@ def is_over(until: ColumnElement[Any]) -> ColumnElement[bool]:
 
 def is_older(moment: ColumnElement[Any], age: timedelta) -> ColumnElement[bool]:
     """Whether *moment* is longer ago than *age*, or is of a future that the clock has left."""
-    return or_(moment < func.now() - age, moment > func.now())
+    # What was written since this transaction began is of a future too, though a near one.
+    return or_(moment < func.now() - age, moment > func.now() + LONGEST)

@@ -17,18 +17,15 @@ def hurried(api: PrefectApi, *flows: str) -> Iterator[None]:
     Kill no worker inside: one that died in such a run keeps the run's only
     place for minutes. After the kill nothing stands against it.
     """
-    _set(api, flows, EVERY_SECONDS)
+    before = {}
+    for flow in flows:
+        deployment = api.get(f"/deployments/name/{flow}/every-minute")
+        for one in deployment["schedules"]:
+            before[f"/deployments/{deployment['id']}/schedules/{one['id']}"] = one["schedule"]
+    for path in before:
+        api.patch(path, schedule={"interval": EVERY_SECONDS})
     try:
         yield
     finally:
-        _set(api, flows, 60)
-
-
-def _set(api: PrefectApi, flows: tuple[str, ...], seconds: int) -> None:
-    for flow in flows:
-        deployment = api.get(f"/deployments/name/{flow}/every-minute")
-        for schedule in deployment["schedules"]:
-            api.patch(
-                f"/deployments/{deployment['id']}/schedules/{schedule['id']}",
-                schedule={"interval": seconds},
-            )
+        for path, schedule in before.items():
+            api.patch(path, schedule=schedule)
