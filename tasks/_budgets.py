@@ -228,6 +228,10 @@ class Budgets:
             budget.try_take()
         return True
 
+    def full(self, names: Sequence[str]) -> list[str]:
+        """Return those limits of which there is no slot here now."""
+        return [name for name in names if not self._of(name).has_free()]
+
     def give_back(self, names: Sequence[str]) -> None:
         """Give a slot of each limit back."""
         for name in names:

@@ -243,7 +243,8 @@ class _Runner:
                 passed.append(request)
                 continue
             if not self._budgets.try_take(names):
-                full.update(names)
+                # Only those: the others may have room for an endpoint without these.
+                full.update(self._budgets.full(names))
                 passed.append(request)
                 continue
             self._free -= 1

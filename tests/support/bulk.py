@@ -102,7 +102,8 @@ class Estate:
     ) -> None:
         """Let installing at *endpoint* wait until *file* is there, and do *then*.
 
-        On a machine of its own: two changes of one machine come one after the other.
+        As a device of its own, so that no device's budget counts; two changes of this machine
+        come one after the other all the same.
         """
         target = f"{self.prefix}-at-{endpoint['names'][0].partition('.')[0]}"
         whole["connectors"].append({"name": target, "type": "host-local"})

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from certrail.keys.seal import new_key
 from certrail.postgres import EmbeddedPostgres
 from certrail.store import database
-from tests.support.process import let_in
+from tests.support.process import let_in, wait_for
 
 _TEMPLATE = "template_certrail"
 
@@ -58,7 +58,7 @@ def database_url(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) ->
         yield url
     finally:
         database.engine().dispose()
-        _execute(postgres, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        drop(postgres, name)
 
 
 def _allow_databases(server: EmbeddedPostgres, access: Path) -> None:
@@ -69,6 +69,20 @@ def _allow_databases(server: EmbeddedPostgres, access: Path) -> None:
     url = make_url(server.url("postgres")).set(username=superuser, password=known[superuser])
     with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
         connection.execute(sql.SQL("alter role {} createdb").format(sql.Identifier(role or "")))
+
+
+def drop(server: EmbeddedPostgres, name: str) -> None:
+    """Drop a database, whoever is still connected to it."""
+    statement = sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+
+    def is_gone() -> bool:
+        try:
+            _execute(server, statement)
+        except psycopg.errors.InsufficientPrivilege:
+            return False  # autovacuum is in it, which only a superuser may end
+        return True
+
+    wait_for(is_gone, f"{name} is dropped", within=60)
 
 
 def _execute(server: EmbeddedPostgres, statement: sql.Composed) -> None:

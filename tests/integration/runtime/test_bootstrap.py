@@ -17,6 +17,7 @@ import psycopg
 from certrail.cli._server import POOL_TYPE, POOLS, asyncpg_url
 from certrail.postgres import EmbeddedPostgres
 from deployments.bootstrap import described
+from tests.support.database import drop
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import free_port, running, wait_for
 from tests.support.stack import ROOT, Stack, environment
@@ -150,8 +151,7 @@ def _bare_server(
         ):
             yield bare, env
     finally:
-        with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f'drop database "{name}" with (force)')
+        drop(postgres, name)
 
 
 def _deploy_all(env: dict[str, str]) -> None:
