@@ -219,11 +219,20 @@ def _own(row: RequestRow, run: RunRecord | None) -> Iterator[tuple[Code, str]]:
     yield from _tasks(row, run)
 
 
-def _run_count(row: RequestRow, run: RunRecord) -> Iterator[tuple[Code, str]]:
+def is_counted_short(row: RequestRow, *, run_count: int, created_at: datetime) -> bool:
+    """Tell whether Prefect counts fewer beginnings of a run than workers made.
+
+    Its database does not wait for the disk, so that one that is killed forgets its last
+    moments; whoever told it has its answer by then, and does not tell again.
+    """
     # A run that began its request's work after another one counts from one again; and
     # one that found nothing to do counts in Prefect only.
-    is_first = row.started_at is None or run.created_at <= row.started_at
-    if is_first and run.run_count < row.run_count:
+    is_first = row.started_at is None or created_at <= row.started_at
+    return is_first and run_count < row.run_count
+
+
+def _run_count(row: RequestRow, run: RunRecord) -> Iterator[tuple[Code, str]]:
+    if is_counted_short(row, run_count=run.run_count, created_at=run.created_at):
         yield (
             Code.RUN_COUNT,
             f"workers began the request {row.run_count} times, its flow run {run.run_count} times",

@@ -70,11 +70,15 @@ async def settle_records() -> dict[str, int]:
     """
     done: Counter[str] = Counter()
     async with get_client() as client:
-        told, wrong = await retelling.retell(client, _GRACE)
-        for task_name, request_id in told:
+        seen = await retelling.retell(client, _GRACE)
+        for task_name, request_id in seen.told:
             await in_thread(_note_step, request_id, task_name)
             done["steps told again"] += 1
-        found = [*await _left_open(client), *await _broken(client), *wrong]
+        for run in seen.short:
+            await retelling.begin_again(client, run)
+            await in_thread(_note_count, run)
+            done["runs counted again"] += 1
+        found = [*await _left_open(client), *await _broken(client), *seen.wrong]
         runs = list({run.id: run for run in found}.values())
         ended = await in_thread(recorded.ended, [run.id for run in runs], _GRACE)
         active = await in_thread(
@@ -163,6 +167,11 @@ def _note_step(request_id: UUID, task_name: str) -> None:
         str(request_id),
         {"step": task_name, "why": "what its worker told Prefect did not arrive"},
     )
+
+
+def _note_count(run: FlowRun) -> None:
+    why = "what told Prefect that it began was lost with its database's last moments"
+    audit.note_now(_ACTOR, "repair.count-run", str(run.id), {"name": run.name, "why": why})
 
 
 async def _left_open(client: PrefectClient) -> list[FlowRun]:

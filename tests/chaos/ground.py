@@ -38,14 +38,22 @@ _HTTP: dict[str, tuple[str, ...]] = {
     "dns": (RECORDS, "GET /api/"),
     "appliance": ("GET /config/", "PATCH /config/", "POST /config/", "DELETE /config/"),
 }
-# In so many pieces that come back it has happened.
-_PIECES = {"ssh": 200, "database": 1000, "prefect": 40}
+# Within so many calls or pieces that come back it has happened. Counted from where it was drawn,
+# whoever calls: one that waited for a call that is rare, as that for a first nonce, would come
+# with many others and spoil every try of whoever calls.
+_SOON = {"ca": 150, "dns": 100, "appliance": 40, "ssh": 200, "database": 1000, "prefect": 40}
 _EVERYWHERE = ("database", "prefect")
 _WAYS = {
     Workflow.WEB_SERVER: ("ca", "dns", "ssh", *_EVERYWHERE),
     Workflow.APPLIANCE: ("appliance", *_EVERYWHERE),
     Workflow.DELIVERY: ("ssh", *_EVERYWHERE),
 }
+
+
+@dataclass
+class _Waiting:
+    fault: Fault
+    left: int
 
 
 class Faults:
@@ -61,7 +69,7 @@ class Faults:
         self._chance = chance
         self._share = percent / 100
         self._links: Mapping[str, Link] = {}
-        self._waiting: dict[str, list[tuple[str, Fault]]] = defaultdict(list)
+        self._waiting: dict[str, list[_Waiting]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def spoil(self, proxies: Mapping[str, Proxy], links: Mapping[str, Link]) -> None:
@@ -77,12 +85,12 @@ class Faults:
                 if self._chance.random() >= self._share:
                     continue
                 self.drawn[f"{way}: {fault.value}"] += 1
+                after = self._chance.randint(1, _SOON[way])
                 if isinstance(fault, Break):
-                    self._links[way].arm(fault, self._chance.randint(1, _PIECES[way]))
+                    self._links[way].arm(fault, after)
                     continue
-                places = [p for p in _HTTP[way] if fault is not Fault.STALE_NONCE or "POST" in p]
                 with self._lock:
-                    self._waiting[way].append((self._chance.choice(places), fault))
+                    self._waiting[way].append(_Waiting(fault, after))
 
     def end(self) -> Counter[str]:
         """Forget the faults that have not happened; returns those that have."""
@@ -96,14 +104,23 @@ class Faults:
         return found
 
     def _choose(self, way: str, method: str, path: str) -> Fault:
+        if not any(_is(place, method, path) for place in _HTTP[way]):
+            return Fault.NONE
         with self._lock:
             for one in self._waiting[way]:
-                wanted, _, part = one[0].partition(" ")
-                if wanted == method and part in path:
+                one.left -= 1
+            for one in self._waiting[way]:
+                # Only a POST uses a nonce up.
+                if one.left <= 0 and (one.fault is not Fault.STALE_NONCE or method == "POST"):
                     self._waiting[way].remove(one)
-                    self.happened[f"{way}: {one[1].value}"] += 1
-                    return one[1]
+                    self.happened[f"{way}: {one.fault.value}"] += 1
+                    return one.fault
         return Fault.NONE
+
+
+def _is(place: str, method: str, path: str) -> bool:
+    wanted, _, part = place.partition(" ")
+    return wanted == method and part in path
 
 
 def kinds(way: str) -> Sequence[Fault | Break]:

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from tasks import retelling
 from tests.integration.cli.conftest import Shell
-from tests.support.agreement import must_agree
+from tests.support.agreement import must_agree, repair
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import wait_for
 
@@ -105,14 +105,42 @@ def test_what_did_not_arrive_at_prefect_is_told_again(
 
     async def retell() -> tuple[list[str], list[str]]:
         async with PrefectClient(shell.stack.api_url) as client:
-            told, wrong = await retelling.retell(client, day)
-            return [name for name, _ in told], [str(one.id) for one in wrong]
+            seen = await retelling.retell(client, day)
+            assert not seen.short
+            return [name for name, _ in seen.told], [str(one.id) for one in seen.wrong]
 
     first, second = asyncio.run(retell()), asyncio.run(retell())
     _force(api, "flow_runs", run, "COMPLETED")
 
     assert first == ([tasks[0]["name"], tasks[1]["name"], tasks[3]["name"]], [run])
     assert second == ([], [])
+    must_agree(shell.stack, locations=[location])
+
+
+def test_a_beginning_that_prefects_database_forgot_is_counted_again(
+    shell: Shell, api: PrefectApi
+) -> None:
+    """It does not wait for the disk; a kill takes the last moments, here the one of Running."""
+    location = shell.location("forgotten")
+    run = shell.json("request", "start", location, "--wait")["flow_run_id"]
+    own = make_url(shell.stack.database_url).set(database="prefect")
+    with psycopg.connect(own.render_as_string(hide_password=False)) as connection:
+        connection.execute("update flow_run set run_count = 0 where id = %s", [run])
+    assert api.read(run)["run_count"] == 0
+    ended = api.read(run)["state"]
+
+    def counted() -> bool:
+        repair(api)
+        return bool(api.read(run)["run_count"] == 1)
+
+    wait_for(counted, "the run is counted again", within=180)
+
+    shown = api.read(run)["state"]
+    assert (shown["type"], shown["name"], shown["message"]) == (
+        *(ended["type"], ended["name"]),
+        ended["message"],
+    )
+    assert [one["action"] for one in _repairs(shell, run)] == ["repair.count-run"]
     must_agree(shell.stack, locations=[location])
 
 
