@@ -29,6 +29,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL
 
+from certrail.cli import _timezones
 from certrail.cli._server import POOLS, api_trust
 from certrail.errors import CertrailError, Unreachable
 from certrail.wait import Pending, until
@@ -119,6 +120,7 @@ def _in_loop(options: argparse.Namespace, stop: threading.Event, done: Future[No
 
 async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
     install()
+    _timezones.remember()
     async with AsyncExitStack() as stack:
         # One client of each kind for everything. They must be made without settings of
         # their own: Prefect makes a new one, 25 ms of CPU, wherever they would differ.

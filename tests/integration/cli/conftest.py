@@ -25,6 +25,7 @@ _PAGE_SITES = (
     "blocks",
     "settled",
     "untold",
+    "forgotten",
 )
 NAMES = [f"{name}.cli.example.test" for name in (*_SITES, *_PAGE_SITES)]
 
