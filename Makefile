@@ -107,7 +107,7 @@ bench: setup servers
 	$(BIN)/python -m benchmarks
 
 bench-large: setup servers
-	$(BIN)/python -m benchmarks --only bulk-large
+	$(BIN)/python -m benchmarks --only bulk --sizes 100,1000,10000
 
 bench-trouble: setup servers
 	$(BIN)/python -m benchmarks --only bulk-trouble --sizes $(or $(SIZE),10000) --workers 1 --redis no

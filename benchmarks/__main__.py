@@ -24,15 +24,14 @@ RESULTS = Path(__file__).with_name("results.md")
 CHAPTERS: Mapping[str, Callable[[Options], str]] = {
     "web-server": lambda _: web_server.run(),
     "inventory": lambda _: inventory.run(),
-    "bulk": lambda options: bulk.run(options.sizes),
+    bulk.NAME: bulk.run,
     "one-host": lambda _: one_host.run(),
     bulk_workers.NAME: bulk_workers.run,
     bulk_acme.NAME: bulk_acme.run,
     bulk_trouble.NAME: bulk_trouble.run,
-    "bulk-large": lambda _: bulk.large(),
 }
 # An hour or more: only when asked for.
-LONG = (bulk_workers.NAME, bulk_acme.NAME, bulk_trouble.NAME, "bulk-large")
+LONG = (bulk_workers.NAME, bulk_acme.NAME, bulk_trouble.NAME)
 
 
 REDIS = {"no": (False,), "yes": (True,), "both": (False, True)}

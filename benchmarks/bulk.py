@@ -21,17 +21,21 @@ from pathlib import Path
 
 from benchmarks.jobs import CONCURRENCY, Job, measured, say, world
 from benchmarks.measure import Run, in_process
+from benchmarks.options import Options
+from benchmarks.results import rows_of, with_rows
 from certrail.settings import read_run_file
 from tests.support.process import die_with_parent, free_port, running
 from tests.support.stack import ROOT, Stack, environment, stop
 
-COUNTS = (100, 1000)
-LARGE = (100, 1000, 10_000)
+NAME = "bulk"
 NAIVE_COUNT = 100
+# It would take as long as the job itself.
+MOST_BARE = 1000
 
 
-def run(counts: Sequence[int] = COUNTS) -> str:
-    """Measure and return the chapter for ``benchmarks/results.md``."""
+def run(options: Options) -> str:
+    """Measure what *options* ask for and return the chapter; rows measured before are kept."""
+    counts = options.sizes
     jobs: list[Job] = []
     bare: dict[int, Run] = {}
     with world(counts) as made:
@@ -40,18 +44,14 @@ def run(counts: Sequence[int] = COUNTS) -> str:
         for count in counts:
             # Beside each other in time: the machine is not always equally fast.
             bare[count] = in_process(
-                "bare", CONCURRENCY, min(count, 1000), environment=own, log=log,
+                "bare", CONCURRENCY, min(count, MOST_BARE), environment=own, log=log,
                 module="benchmarks.bulk_variants",
             )  # fmt: skip
             say(f"bare x{bare[count].count}: {bare[count].rate:.2f}/s")
             jobs.append(measured(made, f"bench-{count}", count))
             say(f"job x{count}: {jobs[-1].rate:.2f}/s, {jobs[-1].lost} lost")
-    return _chapter(jobs, bare, _naive("SQLite", _as_it_comes), _naive("PostgreSQL", _defaults))
-
-
-def large() -> str:
-    """Measure with 10,000 endpoints too: an hour on a small machine."""
-    return run(LARGE)
+    naive = _naive("SQLite", _as_it_comes), _naive("PostgreSQL", _defaults)
+    return _chapter(jobs, bare, *naive, before=rows_of(options.before, NAME))
 
 
 def _naive(name: str, server: Callable[[], AbstractContextManager[dict[str, str]]]) -> Run:
@@ -122,7 +122,14 @@ def _environment(installation: Stack) -> dict[str, str]:
     }
 
 
-def _chapter(jobs: Sequence[Job], bare: dict[int, Run], as_it_comes: Run, postgresql: Run) -> str:
+def _chapter(
+    jobs: Sequence[Job],
+    bare: dict[int, Run],
+    as_it_comes: Run,
+    postgresql: Run,
+    *,
+    before: Sequence[Sequence[str]],
+) -> str:
     heads = (
         "endpoints",
         "Certrail",
@@ -143,13 +150,17 @@ def _chapter(jobs: Sequence[Job], bare: dict[int, Run], as_it_comes: Run, postgr
         f"{CONCURRENCY} endpoints at a time, one worker, the Prefect server of `certrail up`. The "
         "time of a job is from the beginning of its flow run to its end: shards handed to the "
         "worker, every request with its steps, journal, certificate and handshake, the artifacts. "
-        "Bare Prefect: a flow that gathers sub-flows of five empty tasks, same server. Naive: sync "
+        f"Bare Prefect: a flow that gathers sub-flows of five empty tasks ({MOST_BARE} at most), "
+        "same server, directly before each job. Naive: sync "
         "sub-flows of five empty tasks in threads with Prefect's defaults, on `prefect server "
         "start` as it comes (SQLite) and on a server with PostgreSQL.",
         "",
-        f"| {' | '.join(heads)} |",
-        "|---" * len(heads) + "|",
-        *(_row(job, bare[job.count], as_it_comes, postgresql) for job in jobs),
+        with_rows(
+            heads,
+            before,
+            [_row(job, bare[job.count], as_it_comes, postgresql) for job in jobs],
+            key=1,
+        ).rstrip(),
     ]
     rates = [job.rate for job in jobs]
     lines += [
@@ -173,8 +184,8 @@ def _successes(run: Run) -> float:
     return (run.count - run.failed) / run.seconds
 
 
-def _row(job: Job, beside: Run, *naive: Run) -> str:
-    cells = (
+def _row(job: Job, beside: Run, *naive: Run) -> tuple[str, ...]:
+    return (
         f"{job.count}",
         f"{job.rate:.2f}/s",
         f"{beside.rate:.2f}/s",
@@ -187,7 +198,6 @@ def _row(job: Job, beside: Run, *naive: Run) -> str:
         f"{job.recorded_seconds:.1f} s",
         f"{job.lost} / {job.doubled}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _calls(runs: dict[int, Run]) -> str:
