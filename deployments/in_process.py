@@ -286,7 +286,7 @@ def shared_out(due: Sequence[tuple[bool, float]], shards_here: int) -> list[bool
 
 
 def _is_shard(flow_run: FlowRun) -> bool:
-    return {"job_id", "number", "places"} <= flow_run.parameters.keys()
+    return {"job_id", "number"} <= flow_run.parameters.keys()
 
 
 def _suspend(flow_run_id: UUID, state: State[Any]) -> None:

@@ -22,6 +22,12 @@ _FLOWS: dict[Workflow, Flow[..., Any]] = {
 
 
 @flow(name="bulk-shard", validate_parameters=False, persist_result=False)
-async def bulk_shard(job_id: str, number: int, places: int) -> State[Any]:
-    """Run what is left of the shard, *places* endpoints at the same time."""
-    return await run_shard(UUID(job_id), number, places, _FLOWS)
+async def bulk_shard(job_id: str, number: int, places: int | None = None) -> State[Any]:
+    """Run what is left of the shard.
+
+    Args:
+        job_id: the job.
+        number: of the shard.
+        places: of no effect; runs that an earlier version made have it.
+    """
+    return await run_shard(UUID(job_id), number, _FLOWS)

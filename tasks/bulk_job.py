@@ -44,11 +44,11 @@ from certrail.store.jobs import Job
 from certrail.words import counted
 from tasks import _children
 from tasks._bells import run_due, rung, shard_over
+from tasks._job_leases import LEASE, new_owner, patiently, taken
 from tasks._job_page import JobPage
 from tasks._outbox import nudge
 from tasks._run import retried_by_hand
 from tasks._threads import in_lease_thread, in_thread
-from tasks.bulk_shard import LEASE, new_owner, patiently, taken
 
 _LOOK_SECONDS = 0.5
 _MOST_TRIES = 8
@@ -263,25 +263,32 @@ class _Run:
         if self._job.in_window and await self._is_closed():
             return
         due = turns(
-            [
-                Standing(one.number, one.route, one.lane, one.left, one.places, one.is_held)
-                for one in shards
-            ],
+            [Standing(one.number, one.route, one.lane, one.left, one.is_held) for one in shards],
             await self._workers(shards),
             self._job.concurrency,
         )
-        for shard in shards:
-            if shard.number in due and not shard.is_held:
-                await self._begin(shard, due[shard.number])
+        called = [shard for shard in shards if shard.number in due and not shard.is_held]
+        # Of all before the first begins, which would have all places otherwise.
+        for shard in called:
+            await self._claim(shard)
+        for shard in called:
+            await self._begin(shard)
 
-    async def _begin(self, shard: ShardState, places: int) -> None:
+    async def _claim(self, shard: ShardState) -> None:
+        wanted = min(shard.left, self._job.concurrency)
+        if shard.wanted != wanted:
+            await patiently(
+                lambda: job_shards.bind_shard(self._job.id, shard.number, wanted=wanted)
+            )
+
+    async def _begin(self, shard: ShardState) -> None:
         if shard.flow_run_id is None:
-            await self._make(shard, places)
+            await self._make(shard)
             return
         try:
             run = await self._client.read_flow_run(shard.flow_run_id)
         except ObjectNotFound:
-            await self._make(shard, places)
+            await self._make(shard)
             return
         state = run.state
         if state is None or state.type.value in _WAITS:
@@ -311,18 +318,12 @@ class _Run:
                 f"`certrail job retry {self._job.name}`.",
             )
 
-    async def _make(self, shard: ShardState, places: int) -> None:
+    async def _make(self, shard: ShardState) -> None:
         task_run_id = shard.task_run_id or await self._tracking(shard)
-        # Before the run: a shard that is at work is never without places.
-        await patiently(lambda: job_shards.bind_shard(self._job.id, shard.number, places=places))
         deployment = await self._client.read_deployment_by_name(f"bulk-shard/{shard.route.pool}")
         run = await self._client.create_flow_run_from_deployment(
             deployment.id,
-            parameters={
-                "job_id": str(self._job.id),
-                "number": shard.number,
-                "places": places,
-            },
+            parameters={"job_id": str(self._job.id), "number": shard.number},
             name=f"{self._job.flow_run_name}, wave {shard.wave}, shard {shard.number}",
             idempotency_key=f"{self._job.id}-{shard.number}-{shard.flow_run_id}",
             parent_task_run_id=task_run_id,

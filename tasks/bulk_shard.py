@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect import State, get_run_logger
@@ -25,28 +23,28 @@ from prefect.states import Completed, Failed, Scheduled
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict, Unreachable
 from certrail.handover import somebody_cancelled
 from certrail.jobs import budgets, threshold
+from certrail.jobs.shares import Share
 from certrail.jobs.waves import Lane, Route
 from certrail.log import plain
 from certrail.maintenance import Calendar
 from certrail.model import Workflow
 from certrail.store import job_ends, job_results, job_shards, jobs, plans, request_ends
+from certrail.store.clock import LONGEST
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.words import counted
 from tasks import _pauses, _places
-from tasks._bells import shard_over
 from tasks._budgets import Budgets
 from tasks._children import Children
+from tasks._job_leases import LEASE, Hold, held_shard, patiently
 from tasks._places import Place
 from tasks._run import note_cancelled
+from tasks._shard_places import ShardPlaces
 from tasks._threads import in_lease_thread
 from tasks._waiting import leave
 
-T = TypeVar("T")
-
-LEASE = timedelta(seconds=float(os.environ.get("CERTRAIL_LEASE_SECONDS", "60")))
 _LOOK_SECONDS = 1.0
 _CANCELS_SECONDS = 2.0
 _TRIES = 5
@@ -55,26 +53,27 @@ _at_work: list[tuple[UUID, Route, Lane]] = []
 
 
 async def run_shard(
-    job_id: UUID, number: int, places: int, flows: Mapping[Workflow, Flow[..., Any]]
+    job_id: UUID, number: int, flows: Mapping[Workflow, Flow[..., Any]]
 ) -> State[Any]:
     """Run what is left of a shard and return its final state.
 
     Args:
         job_id: the job.
         number: of the shard.
-        places: how many endpoints run at the same time.
         flows: the flow of each workflow.
     """
     log = get_run_logger()
     try:
-        async with _held(job_id, number) as (shard, owner), _alone(shard) as is_alone:
+        async with held_shard(job_id, number) as hold, _alone(hold.shard) as is_alone:
             if not is_alone:
-                return await _pass_on(shard)
+                return await _pass_on(hold.shard)
             job = await patiently(lambda: jobs.by_id(job_id))
             client = AsyncClientContext.get_or_create()
             async with client as context:
-                runner = _Runner(job, shard, owner, places, flows, context.client)
-                return await runner.run()
+                left = await _Runner(job, hold, flows, context.client).run()
+            hold.is_through = not left
+            whole = counted(hold.shard.size, "endpoint")
+            return Completed(message=f"{hold.shard.size - left} of {whole} over")
     except CertrailError as exc:
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
         return Failed(message=f"{exc}. {exc.remedy}")
@@ -108,65 +107,24 @@ async def _pass_on(shard: ShardState) -> State[Any]:
     return state
 
 
-async def patiently(call: Callable[[], T]) -> T:
-    """Make a call about jobs, again while the database is away for a moment."""
-    tried = 0
-    while True:
-        try:
-            return await in_lease_thread(call)
-        except Unreachable:
-            tried += 1
-            if tried > 30:
-                raise
-            await asyncio.sleep(min(5.0, 0.5 * tried))
-
-
-def new_owner() -> str:
-    """Return a name for whoever takes a lease here."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-
-
-async def taken(take: Callable[[], T]) -> T:
-    """Take a lease; one that a killed worker left behind runs out by itself."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + 2 * LEASE.total_seconds()
-    while True:
-        try:
-            return await patiently(take)
-        except JournalConflict:
-            if loop.time() > deadline:
-                raise
-            await asyncio.sleep(min(1.0, LEASE.total_seconds() / 4))
-
-
-@asynccontextmanager
-async def _held(job_id: UUID, number: int) -> AsyncIterator[tuple[ShardState, str]]:
-    owner = new_owner()
-    shard = await taken(lambda: job_shards.take_shard(job_id, number, owner, LEASE))
-    try:
-        yield shard, owner
-    finally:
-        with suppress(CertrailError):
-            await in_lease_thread(job_shards.release_shard, job_id, number, owner)
-        shard_over.ring()
-
-
 class _Runner:
     """Begins endpoints in their order, as places and budgets allow, and waits for their ends."""
 
     def __init__(
         self,
         job: Job,
-        shard: ShardState,
-        owner: str,
-        places: int,
+        hold: Hold,
         flows: Mapping[Workflow, Flow[..., Any]],
         client: PrefectClient,
     ) -> None:
         self._job = job
-        self._shard = shard
-        self._owner = owner
-        self._free = places
+        self._shard = shard = hold.shard
+        self._owner = hold.owner
+        self._places = ShardPlaces(
+            job.concurrency,
+            is_only=shard.is_only,
+            lease_seconds=min(LEASE, LONGEST).total_seconds(),
+        )
         self._flows = flows
         name = f"wave {shard.wave}, shard {shard.number}"
         self._children = Children(client, name, job.tag, job.flow_run_id)
@@ -175,18 +133,19 @@ class _Runner:
         self._of_run: dict[UUID, Request] = {}
         self._running: dict[asyncio.Task[None], Request] = {}
         self._tried: dict[UUID, int] = {}
-        self._returning = 0
         self._wishes = Wishes(pause=False, end=False)
+        self._share: Share | None = None
         self._lost = False
         self._stopped = False
         self._changed = asyncio.Event()
         self._log = get_run_logger()
         self._calendars: Mapping[str, Calendar] = {}
 
-    async def run(self) -> State[Any]:
-        """Go through the shard; returns its final state."""
+    async def run(self) -> int:
+        """Go through the shard; returns how many endpoints of it are left."""
         found = await patiently(lambda: job_shards.open_requests(self._job.id, self._shard.number))
         self._waiting.extend(found)
+        self._places.line = len(found)
         self._log.info("%d of %s left", len(found), counted(self._shard.size, "endpoint"))
         if self._job.in_window:
             self._calendars = await patiently(plans.calendars)
@@ -214,14 +173,14 @@ class _Runner:
                 if one.number == self._shard.number
             )
         )
-        done = self._shard.size - state.left
-        return Completed(message=f"{done} of {counted(self._shard.size, 'endpoint')} over")
+        return state.left
 
     async def _dispatch(self) -> None:
         while True:
             self._changed.clear()
             if self._lost or self._stopped or self._wishes.hold:
                 self._waiting.clear()
+                self._places.line = 0
             else:
                 await self._begin_some()
             if not self._running and not self._waiting:
@@ -235,7 +194,7 @@ class _Runner:
         """Begin the first waiting endpoints whose budgets have room; others wait their turn."""
         passed: deque[Request] = deque()
         full: set[str] = set()
-        while self._waiting and self._free - self._returning > 0:
+        while self._waiting and self._places.free > self._places.returning:
             request = self._waiting.popleft()
             names = budgets.names(request.plan)
             held_up = full.intersection(names) or _pauses.of(names)
@@ -247,10 +206,12 @@ class _Runner:
                 full.update(self._budgets.full(names))
                 passed.append(request)
                 continue
-            self._free -= 1
+            self._places.take()
             task = asyncio.create_task(self._one(request, names), name=request.location)
             self._running[task] = request
             task.add_done_callback(self._ended)
+        # With one place to spare those that were passed begin as soon as they may.
+        self._places.line = len(self._waiting) + bool(passed)
         self._waiting.extendleft(reversed(passed))
 
     async def _one(self, request: Request, names: tuple[str, ...]) -> None:
@@ -265,14 +226,14 @@ class _Runner:
         async def enter() -> None:
             nonlocal holds
             # It comes back before others begin.
-            self._returning += 1
+            self._places.returning += 1
             try:
-                while self._free <= 0 or not self._budgets.try_take(names):
+                while not self._places.free or not self._budgets.try_take(names):
                     await asyncio.sleep(0.2)
-                self._free -= 1
+                self._places.take()
                 holds = True
             finally:
-                self._returning -= 1
+                self._places.returning -= 1
 
         token = _places.held.set(Place(leave, enter))
         run: FlowRun | None = None
@@ -335,7 +296,7 @@ class _Runner:
         self._waiting.extend(one for one in left if one.id == request.id)
 
     def _give_back(self, names: tuple[str, ...]) -> None:
-        self._free += 1
+        self._places.give_back()
         self._budgets.give_back(names)
         self._changed.set()
 
@@ -361,16 +322,20 @@ class _Runner:
         while True:
             running = [request.id for request in self._running.values()]
             try:
-                self._wishes, cancelled = await in_lease_thread(
+                told = await in_lease_thread(
                     job_shards.renew_shard,
                     self._job.id,
                     self._shard.number,
                     self._owner,
                     LEASE,
                     running,
+                    self._places.need(),
                 )
-                for request_id in cancelled:
+                self._wishes = told.wishes
+                for request_id in told.cancelled:
                     note_cancelled(request_id)
+                if told.share is not None:
+                    self._heed(told.share)
             except JournalConflict:
                 self._lost = True
             except CertrailError:
@@ -378,6 +343,13 @@ class _Runner:
             if self._wishes.hold or self._lost:
                 self._changed.set()
             await asyncio.sleep(min(_LOOK_SECONDS, LEASE.total_seconds() / 3))
+
+    def _heed(self, share: Share) -> None:
+        if share != self._share:
+            self._log.debug("%s: %s", counted(share.places, "place"), share.reason)
+            self._share = share
+        self._places.granted(share)
+        self._changed.set()
 
     async def _heed_prefect(self) -> None:
         """Notice endpoints that somebody cancels on the page of their own run in Prefect.

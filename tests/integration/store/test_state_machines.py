@@ -28,6 +28,7 @@ from sqlalchemy import func, insert, select, update
 
 from certrail.configuration.plan import ConnectorRef, Plan
 from certrail.errors import CertrailError, Conflict, InvalidRequest, JournalConflict, Unreachable
+from certrail.jobs.shares import Need
 from certrail.jobs.status import JobStatus
 from certrail.jobs.waves import Lane, Place, Route, Shard
 from certrail.model import Action, KeyAlgorithm, Workflow
@@ -103,6 +104,7 @@ class Expected:
     status: Status = Status.AUTOMATION_REQUESTED
     owner: str | None = None
     expired: bool = False
+    places: int = 0
     cancel: bool = False
     runs: int = 0
     steps: dict[int, StepStatus] = field(
@@ -340,6 +342,7 @@ class Held:
 
     owner: str | None = None
     expired: bool = False
+    places: int = 0
 
     def free_for(self, owner: str) -> bool:
         return self.owner in (None, owner) or self.expired
@@ -449,18 +452,43 @@ class Jobs(RuleBasedStateMachine):
             assert may
             self.shards[shard] = Held(owner)
 
-    @rule(owner=OWNERS, shard=st.integers(1, 2))
-    def renew_shard(self, owner: str, shard: int) -> None:
+    @rule(
+        owner=OWNERS,
+        shard=st.integers(1, 2),
+        used=st.integers(0, 2),
+        more=st.integers(0, 2),
+        is_first=st.booleans(),
+    )
+    def renew_shard(
+        self,
+        owner: str,
+        shard: int,
+        used: int,
+        more: int,
+        is_first: bool,
+    ) -> None:
         held = self.shards[shard]
+        # What ran when the lease ran out has ended.
+        used = 0 if held.expired else min(used, held.places)
+        need = Need(used, min(2, used + more), 2, is_first)
         try:
-            told, cancelled = job_shards.renew_shard(self.job.id, shard, owner, LEASE, self.members)
+            told = job_shards.renew_shard(self.job.id, shard, owner, LEASE, self.members, need)
         except JournalConflict:
             assert held.owner != owner
         else:
             assert held.owner == owner
-            assert told == self.wishes()
-            assert cancelled == {key for key, one in self.requests.items() if one.cancel}
-            held.expired = False
+            assert told.wishes == self.wishes()
+            assert told.cancelled == {key for key, one in self.requests.items() if one.cancel}
+            assert told.share is not None
+            assert used <= told.share.places <= max(used, need.wanted)
+            held.expired, held.places = False, told.share.places
+
+    @rule(owner=OWNERS, shard=st.integers(1, 2))
+    def renew_shard_alone(self, owner: str, shard: int) -> None:
+        held = self.shards[shard]
+        if held.owner == owner and not held.expired:
+            told = job_shards.renew_shard(self.job.id, shard, owner, LEASE, self.members)
+            assert told.share is None
 
     @rule(owner=OWNERS, shard=st.integers(1, 2))
     def hand_shard_back(self, owner: str, shard: int) -> None:
@@ -598,6 +626,10 @@ class Jobs(RuleBasedStateMachine):
             held = self.shards[shard.number]
             assert shard.lease_owner == held.owner
             assert shard.is_held is (held.owner is not None and not held.expired)
+            assert shard.places == held.places
+            assert not shard.is_only
+        alive = [one for one in self.shards.values() if one.owner and not one.expired]
+        assert sum(one.places for one in alive) <= job.concurrency
         counted = job_results.counts([self.job.id])[self.job.id]
         states = [one.status for one in self.requests.values()]
         assert counted.total == 3

@@ -1,0 +1,109 @@
+"""The shards of a job draw on one number of places, whatever workers run them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.integration.jobs.conftest import Shell
+from tests.support.agreement import must_agree
+from tests.support.bulk import estate
+from tests.support.process import running
+
+# What living workers have of a job's places: by shard, with its size and whether it is over.
+_PLACES = """
+  select s.size, case when s.lease_until > now() then s.places else 0 end as places,
+    not exists (
+      select from job_members m join requests r on r.id = m.request_id
+      where m.job_id = s.job_id and m.shard = s.number and r.ended_at is null) as is_over
+  from job_shards s join jobs j on j.id = s.job_id where j.name = %s
+"""
+_SPANS = """
+  select s.size, r.started_at, r.ended_at from requests r
+  join jobs j on j.id = r.job_id join job_members m on m.request_id = r.id
+  join job_shards s on s.job_id = j.id and s.number = m.shard where j.name = %s
+"""
+
+
+@contextmanager
+def looking(database_url: str, job: str) -> Iterator[list[dict[int, tuple[int, bool]]]]:
+    """Look again and again at the places of a job's shards while the block runs.
+
+    Each look tells, by the size of the shard, its places and whether it is over.
+    """
+    seen: list[dict[int, tuple[int, bool]]] = []
+    over = threading.Event()
+
+    def look() -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            while not over.wait(0.1):
+                rows = connection.execute(_PLACES, [job]).fetchall()
+                seen.append({size: (places, is_over) for size, places, is_over in rows})
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def at_once(spans: list[tuple[Any, ...]]) -> int:
+    """Return how many endpoints were at work at the same time."""
+    return max(
+        (sum(begin <= moment < end for _, begin, end in spans) for _, moment, _ in spans), default=0
+    )
+
+
+def test_what_a_small_shard_leaves_a_larger_one_uses(shell: Shell, tmp_path: Path) -> None:
+    """Two workers, four places: two for each shard at first, all for the one that is left."""
+    prefix, concurrency = "shared", 4
+    branch, name = f"{prefix}-branch", f"{prefix}-places"
+    command = [sys.executable, "-m", "certrail.cli.main", "worker", "--pool", "agents"]
+    with estate(tmp_path / "e", prefix, 14) as endpoints:
+        whole = endpoints.configuration(install_timeout_seconds=300)
+        for number, endpoint in enumerate(whole["endpoints"]):
+            if number < 3:
+                endpoint["executor"] = branch
+            else:
+                endpoint["server"]["test"] = endpoints.busy(0.7)
+        shell("apply", "-f", str(endpoints.write(whole)))
+        with (
+            running(
+                [*command, "--name", branch, "--queue", branch],
+                log=tmp_path / "agent.log",
+                env=shell.stack.env,
+                # Those of other tests may be silent by now: exit code 1.
+                ready=lambda: branch in shell.stack.cli("executor", "list").stdout,
+                within=90,
+            ),
+            looking(shell.stack.database_url, name) as seen,
+        ):
+            shell(
+                "job", "start", name, "--filter", f"tag={prefix}",
+                "--concurrency", str(concurrency),
+            )  # fmt: skip
+            told = shell.wait_for_status(name, "completed", within=240)
+    with psycopg.connect(shell.stack.database_url) as connection:
+        spans = connection.execute(_SPANS, [name]).fetchall()
+    small_over = max(end for size, _, end in spans if size == 3)
+    late = [one for one in spans if one[0] == 11 and one[2] > small_over]
+    both = [look for look in seen if look and look[3][0] and look[11][0]]
+
+    assert told["counts"]["successful"] == 14
+    assert at_once(spans) <= concurrency
+    assert max(sum(places for places, _ in look.values()) for look in seen) == concurrency
+    # While both have much to do each has its half; afterwards the larger one has all.
+    assert both
+    assert both[0] == {3: (2, False), 11: (2, False)}
+    assert max(look[11][0] for look in seen if look and look[3][1]) == concurrency
+    assert at_once(late) > concurrency // 2
+    must_agree(shell.stack, job=name)
+    shell("executor", "forget", branch)
