@@ -31,7 +31,7 @@ def page(view: RequestView, earlier: Sequence[RequestView]) -> str:
 
 def _heading(view: RequestView) -> str:
     request = view.request
-    return f"# {_text(request.flow_run_name)}: {request.status.text.lower()}"
+    return f"# {shown(request.flow_run_name)}: {request.status.text.lower()}"
 
 
 def _why(view: RequestView) -> list[str]:
@@ -42,8 +42,8 @@ def _why(view: RequestView) -> list[str]:
         "A retry may help without any change." if failed.retryable else "A retry alone won't help."
     )
     return [
-        f"**Step {failed.number}, {failed.title}, failed:** {_text(failed.cause)}",
-        f"**What to do:** {_text(failed.remedy)} {again}",
+        f"**Step {failed.number}, {failed.title}, failed:** {shown(failed.cause)}",
+        f"**What to do:** {shown(failed.remedy)} {again}",
     ]
 
 
@@ -51,11 +51,11 @@ def _facts(view: RequestView) -> str:
     request, plan = view.request, view.request.plan
     rows = [
         ("Endpoint", f"`{request.location}`"),
-        ("Names", _text(", ".join(plan.names))),
-        ("Profile", _text(plan.profile)),
-        ("Certificate authority", _text(plan.ca.name)),
-        ("Target", _text(plan.target.name) if plan.target else "none"),
-        ("Why", _text(request.reason.message)),
+        ("Names", shown(", ".join(plan.names))),
+        ("Profile", shown(plan.profile)),
+        ("Certificate authority", shown(plan.ca.name)),
+        ("Target", shown(plan.target.name) if plan.target else "none"),
+        ("Why", shown(request.reason.message)),
         ("Request", f"`{request.id}`"),
     ]
     if view.certificate is not None:
@@ -63,7 +63,7 @@ def _facts(view: RequestView) -> str:
         rows.append(
             (
                 "Certificate",
-                f"serial `{obtained.serial}` by {_text(obtained.issuer)}, "
+                f"serial `{obtained.serial}` by {shown(obtained.issuer)}, "
                 f"valid to {_time(obtained.not_after)}",
             )
         )
@@ -79,7 +79,7 @@ def _steps(view: RequestView) -> str:
 
 
 def _step(step: Step) -> str:
-    said = _text(step.cause if step.status is StepStatus.FAILED else step.detail)
+    said = shown(step.cause if step.status is StepStatus.FAILED else step.detail)
     mark = _MARKS.get(step.status, "")
     return f"| {step.number}. {step.title} | {mark}{step.status} | {said} |"
 
@@ -103,7 +103,7 @@ def _commands(view: RequestView) -> str:
 
 def _links(earlier: Sequence[RequestView]) -> str:
     lines = [
-        f"- [{_text(one.request.flow_run_name)}]({one.flow_run_url}), "
+        f"- [{shown(one.request.flow_run_name)}]({one.flow_run_url}), "
         f"{one.request.status.text.lower()}, {_time(one.request.ended_at)}"
         for one in earlier
         if one.flow_run_url and one.request.ended_at
@@ -111,7 +111,7 @@ def _links(earlier: Sequence[RequestView]) -> str:
     return "\n".join(["Before this one:", "", *lines]) if lines else ""
 
 
-def _text(value: object) -> str:
+def shown(value: object) -> str:
     """Return text of any origin so that it shows as it is, on one line; `code` stays code."""
     words = plain(" ".join(str("" if value is None else value).split()))
     parts = words.split("`")

@@ -11,15 +11,17 @@ from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
+    acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
 from prefect.settings import PREFECT_UI_URL
 
+from certrail.job_page import Failure, page
 from certrail.jobs.threshold import Wave
 from certrail.store import job_results
-from certrail.store.job_results import Member
+from certrail.store.job_results import Cause, Member
 from certrail.store.jobs import Job
 from certrail.store.request_view import run_url
 from certrail.tracker import FAILED, SUCCESSFUL
@@ -28,14 +30,16 @@ from tasks._threads import in_thread
 
 _SHOWN_EVERY = 3.0
 _TABLE = "bulk-job-endpoints"
+_FAILURES = "bulk-job-failures"
 _MOST_ROWS = 2000
 
 
 class JobPage:
-    """The artifacts of one run of a job."""
+    """The artifacts of one run of a job; *run_id* is that run."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, run_id: UUID) -> None:
         self._job = job
+        self._url = run_url(PREFECT_UI_URL.value() or "", run_id)
         self._progress: UUID | None = None
         self._shown = 0.0
 
@@ -49,7 +53,8 @@ class JobPage:
         over = sum(wave.counts.over for wave in waves)
         failed = sum(wave.counts.failed for wave in waves)
         percent = 100.0 * over / max(1, eligible)
-        said = f"{over} of {counted(eligible, 'endpoint')} over, {failed} failed"
+        told = f"{over} of {counted(eligible, 'endpoint')} over, {failed} failed"
+        said = f"Job **{self._job.name}**: {told}"
         with suppress(httpx.HTTPError):
             if self._progress is None:
                 made = await acreate_progress_artifact(
@@ -59,13 +64,21 @@ class JobPage:
             else:
                 await aupdate_progress_artifact(self._progress, progress=percent, description=said)
 
-    async def table(self, message: str) -> None:
+    async def endpoints(self, message: str, causes: Sequence[Cause]) -> None:
         """Write the table of all endpoints: those that somebody has to look at come first.
 
         A browser shows two thousand rows in seconds and ten thousand in minutes, so that the
-        endpoints of a larger job are in several tables.
+        endpoints of a larger job are in several tables. Those that failed have a page beside it:
+        Prefect's newer interface shows a table's cells cut off, and their links as text.
         """
         listed = await in_thread(job_results.members, self._job.id)
+        failures = [_failure(one) for one in listed if one.status in FAILED]
+        if failures:
+            await acreate_markdown_artifact(
+                page(self._job.name, self._url, message, causes, failures),
+                key=_FAILURES,
+                description=f"Why {counted(len(failures), 'endpoint')} of {self._job.name} failed",
+            )
         for part in parts(sorted(listed, key=_urgency)):
             await acreate_table_artifact(
                 table=[row(member) for member in part.members],
@@ -110,6 +123,11 @@ def row(member: Member) -> dict[str, Any]:
         "seconds": round(member.seconds, 1) if member.seconds is not None else "",
         "request": str(member.request_id or ""),
     }
+
+
+def _failure(member: Member) -> Failure:
+    url = run_url(PREFECT_UI_URL.value() or "", member.flow_run_id)
+    return Failure(member.location, url, member.message or "")
 
 
 def _urgency(member: Member) -> tuple[int, int]:

@@ -174,7 +174,7 @@ class _Run:
         self._wishes = Wishes(pause=job.pause_requested, end=job.cancel_requested)
         self._lost = False
         self._stop: Stop | None = None
-        self._page = JobPage(job)
+        self._page = JobPage(job, self._run_id)
         self._serving: Counter[Route] = Counter()
         self._asked = -_WORKERS_EVERY
         self._tried: dict[int, tuple[int, int]] = {}
@@ -387,14 +387,15 @@ class _Run:
         counts = (await patiently(lambda: job_results.counts([job.id])))[job.id]
         present = await patiently(lambda: jobs.by_id(job.id))
         status, message = _verdict(present, self._stop, counts)
-        for cause in (await patiently(lambda: job_results.causes(job.id)))[:_MOST_CAUSES]:
+        causes = (await patiently(lambda: job_results.causes(job.id)))[:_MOST_CAUSES]
+        for cause in causes:
             self._log.error(
                 "%d failed in %s, %s for example: %s. %s",
                 *(cause.count, cause.step, cause.example, cause.message, cause.remedy),
             )
         with suppress(httpx.HTTPError):
             await _settle(self._client, self._run_id)
-            await self._page.table(message)
+            await self._page.endpoints(message, causes)
         await self._page.show(await self._waves(), last=True)
         await patiently(lambda: job_ends.finish(job.id, status, message))
         nudge()

@@ -129,6 +129,13 @@ SERVER_SETTINGS = (
         "the pages show this installation only",
     ),
     ServerSetting(
+        "PREFECT_SERVER_UI_V2_ENABLED",
+        "false",
+        "server.ui.v2_enabled",
+        "the start page belongs to the same interface as the pages that links lead to",
+        needed=None,
+    ),
+    ServerSetting(
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED",
         "false",
         "server.api.csrf_protection_enabled",

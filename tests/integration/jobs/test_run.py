@@ -127,6 +127,7 @@ def _waves_waited_for_each_other(shell: Shell, name: str) -> None:
 
 def _artifacts_name_every_endpoint(shell: Shell, run: str, endpoints: Estate) -> None:
     by_type = _artifacts(shell, run)
+    assert set(by_type) == {"progress", "table"}
     assert by_type["progress"] == 100.0
     assert [row["endpoint"] for row in by_type["table"]] == endpoints.locations()
     assert {row["status"] for row in by_type["table"]} == {"Automation successful"}
@@ -163,7 +164,10 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     assert told["counts"]["cancelled"] == 8 - len(begun)
     assert sum(told["failures_by_cause"].values()) == 1
     assert told["failures"][0]["example"] == f"{first}:443"
-    table = _artifacts(shell, told["flow_run_id"])["table"]
+    artifacts = _artifacts(shell, told["flow_run_id"])
+    assert "unknown directive" in artifacts["markdown"]
+    assert f"[{first}:443](" in artifacts["markdown"]
+    table = artifacts["table"]
     # Prefect's table renders Markdown: a number with a dot would be a list, counted anew.
     assert table[0]["endpoint"] == f"{first}:443"
     assert table[0]["why"].startswith("Certificate installed: ")
