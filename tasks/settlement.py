@@ -36,6 +36,7 @@ from certrail.store import audit, recorded
 from certrail.store.recorded import Ended
 from certrail.tracker import SUCCESSFUL, Status
 from tasks import retelling
+from tasks._server_time import server_now
 from tasks._threads import in_thread
 
 IDLE = "Nothing to do"
@@ -84,8 +85,9 @@ async def settle_records() -> dict[str, int]:
         active = await in_thread(
             recorded.active, [str(one) for run in runs if (one := _named(run))]
         )
+        now = await server_now(client)
         for run in runs:
-            if (state := _due(run, ended, active)) is not None:
+            if (state := _due(run, ended, active, now)) is not None:
                 # Prefect's rules for a forced state give back the slots that the run held, too.
                 await client.set_flow_run_state(run.id, state, force=True)
                 await in_thread(_note, "end-run", run, state)
@@ -116,11 +118,13 @@ async def forget_idle() -> None:
                 continue  # somebody else deleted it
 
 
-def _due(run: FlowRun, ended: dict[UUID, Ended], active: set[str]) -> State[Any] | None:
+def _due(
+    run: FlowRun, ended: dict[UUID, Ended], active: set[str], now: datetime
+) -> State[Any] | None:
     """Return the state that a run is to have, None to leave it alone."""
     found = ended.get(run.id)
     if found is None:
-        return _abandoned(run, active)
+        return _abandoned(run, active, now)
     if run.state is None or is_shown_right(found.status, run.state.type.value):
         return None
     told = (
@@ -131,10 +135,10 @@ def _due(run: FlowRun, ended: dict[UUID, Ended], active: set[str]) -> State[Any]
     return Cancelled(message=told) if found.status is Status.CANCELLED else Failed(message=told)
 
 
-def _abandoned(run: FlowRun, active: set[str]) -> State[Any] | None:
+def _abandoned(run: FlowRun, active: set[str], now: datetime) -> State[Any] | None:
     """Return how a run ends that no request has: a form that died early, or a run left over."""
     state = run.state
-    if state is None or state.is_final() or datetime.now(UTC) - state.timestamp < _STRAY:
+    if state is None or state.is_final() or now - state.timestamp < _STRAY:
         return None
     if _named(run) is None:
         if not state.is_running():

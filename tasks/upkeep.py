@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from certrail.cli import _prefect
@@ -31,6 +32,7 @@ from certrail.store.requests import Request
 from certrail.tracker import Status
 from certrail.words import counted
 from tasks._places import AWAITING_PLACE
+from tasks._server_time import server_now
 from tasks._threads import in_thread
 
 _ACTOR = "reconcile"
@@ -234,8 +236,13 @@ async def _busy(client: PrefectClient, ids: list[UUID], since: timedelta) -> lis
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=ids)),
         limit=_PAGE,
     )
-    before = datetime.now(UTC) - since
-    return [run for run in found if run.state and run.state.timestamp < before]
+    before = await server_now(client) - since
+    return [
+        run
+        for run in found
+        # Where the server's clock was put right meanwhile, the run that looks seems to be old.
+        if run.state and run.state.timestamp < before and str(run.id) != flow_run.id
+    ]
 
 
 async def _end(client: PrefectClient, dead: list[FlowRun]) -> int:
@@ -260,7 +267,7 @@ async def _free_slots(client: PrefectClient, deployment: DeploymentResponse) -> 
     limit = deployment.global_concurrency_limit
     if limit is None or not limit.active_slots:
         return
-    if limit.updated is None or limit.updated > datetime.now(UTC) - _HELD_SLOT:
+    if limit.updated is None or limit.updated > await server_now(client) - _HELD_SLOT:
         return
     busy = await client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
