@@ -24,7 +24,7 @@ from certrail.settings import read_run_file
 from tests.chaos import report
 from tests.chaos.afterwards import failures_of, rules
 from tests.chaos.ground import Faults, the_ground
-from tests.chaos.levels import Slope
+from tests.chaos.levels import FILES, MIB, Slope
 from tests.chaos.soak import Soak
 from tests.support.agreement import repair
 from tests.support.prefect_api import PrefectApi
@@ -104,7 +104,7 @@ def _report(
     )
     levels = "\n".join(
         f"| {name} | {figure} | {one.begin:.0f} | {one.end:.0f} | {one.span} |"
-        f" {one.per_thousand:+.1f} | {_verdict(one)} |"
+        f" {one.per_thousand:+.1f} | {one.late:+.1f} | {_verdict(one)} |"
         for name, figure, one in slopes
     )
     looked = "\n".join(f"- {one}" for one in held)
@@ -143,10 +143,12 @@ Looked at afterwards:
 
 {looked}
 
-Levels once nothing is killed any more: begin and end of a line through all points (Theil, Sen).
+Levels once nothing is killed any more: begin and end of a line through all points (Theil, Sen), and
+what the line through their second half rises. A cache that fills stops there; *grows* is what rises
+by more than {MIB:.0f} MiB or {FILES:.0f} descriptors in all, and by half of that in that half.
 
-| process | figure | begin | end | requests meanwhile | in 1,000 requests | |
-|---|---|---|---|---|---|---|
+| process | figure | begin | end | requests meanwhile | in 1,000 requests | second half | |
+|---|---|---|---|---|---|---|---|
 {levels}
 
 | fault | times |

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from math import exp
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.levels import slope
+from tests.chaos.levels import MIB, slope
 from tests.chaos.report import put
 
 _NOISE = random.Random(1)
@@ -22,22 +23,59 @@ def test_growth_is_told_from_noise(kib_per_request: int, is_flat: bool) -> None:
     """50 KiB that stay of each request are 25 MiB in 500 requests: found among a noise of 8."""
     points = [(done, level + done * kib_per_request / 1024) for done, level in _RUN]
 
-    found = slope(points, 6.0)
+    found = slope(points, MIB)
 
     assert found.is_flat is is_flat
     assert abs(found.per_thousand - kib_per_request * 1000 / 1024) < 4
+
+
+@pytest.mark.parametrize("more", [-100, 0, 200])
+def test_a_slow_leak_is_found_in_a_large_process(more: int) -> None:
+    """20 MiB of a thousand requests, whatever the process takes without it."""
+    points = [(done, level + more + done * 0.02) for done, level in _RUN]
+
+    assert slope(points, MIB).is_flat is False
+
+
+def test_a_cache_that_fills_is_no_leak() -> None:
+    """It takes 30 MiB, and two thirds of what is left in each hundred requests."""
+    points = [(done, level + _cache(done, 30)) for done, level in _RUN]
+
+    found = slope(points, MIB)
+
+    assert found.end - found.begin > MIB
+    assert found.is_flat
+
+
+@pytest.mark.parametrize("cache", [10, 30, 100])
+def test_a_leak_beside_a_cache_that_fills_is_found(cache: int) -> None:
+    """What the cache takes at first does not excuse what goes on."""
+    points = [(done, level + _cache(done, cache) + done * 0.02) for done, level in _RUN]
+
+    assert slope(points, MIB).is_flat is False
+
+
+def test_a_leak_that_begins_late_is_found() -> None:
+    """Such as one of what fills up first."""
+    points = [(done, level + max(0, done - 750) * 0.04) for done, level in _RUN]
+
+    assert slope(points, MIB).is_flat is False
 
 
 def test_one_peak_is_no_growth() -> None:
     """A collection that comes late, or fifty connections at once."""
     points = [(done, level + (300 if done > 990 else 0)) for done, level in _RUN]
 
-    assert slope(points, 6.0).is_flat
+    assert slope(points, MIB).is_flat
 
 
 def test_too_little_is_not_judged() -> None:
     """Sixty requests say nothing about an hour."""
-    assert slope(_RUN[:60], 6.0).is_flat is None
+    assert slope(_RUN[:60], MIB).is_flat is None
+
+
+def _cache(done: int, most: float) -> float:
+    return most * (1 - exp(-(done - 500) / 90))
 
 
 def test_a_section_replaces_its_own(tmp_path: Path) -> None:
