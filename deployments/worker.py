@@ -32,6 +32,7 @@ from prefect.settings import PREFECT_API_URL
 from certrail.cli import _timezones
 from certrail.cli._server import POOLS, api_trust
 from certrail.errors import CertrailError, Unreachable
+from certrail.heap import give_back_regularly
 from certrail.wait import Pending, until
 from deployments.engine import install
 from deployments.heartbeat import Heartbeat, make_queues, serving
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    give_back_regularly()
     try:
         _wait_for_api(stop)
     except CertrailError as exc:

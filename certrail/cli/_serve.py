@@ -1,10 +1,10 @@
 """The Prefect server's process: ``python -m certrail.cli._serve [api|services]``.
 
-What ``prefect server start`` does, with four differences. Prefect is imported
+What ``prefect server start`` does, with five differences. Prefect is imported
 (seconds of CPU) while the database is still starting, open browser pages do
 not hold up the shutdown, of several processes each is a child of
-``certrail up``, which none of them outlives, and it reads fewer rows for each
-run (:mod:`certrail.cli._server_lean`).
+``certrail up``, which none of them outlives, it reads fewer rows for each run
+(:mod:`certrail.cli._server_lean`), and gives back what it freed (:mod:`certrail.heap`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from prefect.settings import get_current_settings
 
 from certrail.cli import _server_lean
 from certrail.errors import CertrailError, Unreachable
+from certrail.heap import give_back_regularly
 from certrail.log import plain
 from certrail.wait import Pending, until
 
@@ -34,6 +35,7 @@ _STOP_SECONDS = 3
 def main() -> int:
     """Serve until SIGTERM. Returns the exit code."""
     role = sys.argv[1] if len(sys.argv) > 1 else ""
+    give_back_regularly()
     try:
         _wait_for_database(os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
     except CertrailError as exc:

@@ -21,6 +21,7 @@ import psycopg
 import pytest
 
 from certrail.account import Account, can_enter, child_setup
+from certrail.heap import THREAD
 from certrail.postgres import EmbeddedPostgres
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import running as running_process
@@ -63,6 +64,14 @@ def test_no_secret_is_in_any_command_line(installation: Stack) -> None:
     lines = [" ".join(p.cmdline()) for p in _tree(installation.process.pid)]
 
     assert not [line for line in lines if password in line or key in line]
+
+
+def test_server_and_worker_give_back_memory(installation: Stack) -> None:
+    """They run for months, and what they need for a large job is not needed after it."""
+    for marker in ("certrail.cli._serve", "deployments.worker"):
+        threads = Path(f"/proc/{installation.child(marker)}/task").glob("*/comm")
+
+        assert [one for one in threads if one.read_text().strip() == THREAD] != [], marker
 
 
 def test_a_second_one_on_the_same_data_is_refused(installation: Stack) -> None:

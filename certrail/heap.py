@@ -1,0 +1,44 @@
+"""Memory that a process has freed goes back to the machine.
+
+The C library keeps, for later, what lies free between blocks that are in use: the Prefect
+server, whose objects take no more after a job than before it, holds 30 MiB more after one
+of some hundred endpoints, and no other process can have them. To give them back takes
+three milliseconds of CPU after a job, and one when nothing happened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+
+EVERY = 60.0
+"""So often a process gives back, in seconds."""
+
+THREAD = "give back"
+"""What the thread is called, in ``top -H`` too; the kernel takes 15 characters."""
+
+_LIBC = ctypes.CDLL(None)
+_TRIM: Callable[[int], int] | None = getattr(_LIBC, "malloc_trim", None)  # glibc only
+
+# linux/prctl.h
+_PR_SET_NAME = 15
+
+
+def give_back() -> bool:
+    """Give free pages to the machine. Returns whether there were any that could be given."""
+    return bool(_TRIM is not None and _TRIM(0))
+
+
+def give_back_regularly(every: float = EVERY) -> None:
+    """Do it *every* so many seconds, in a thread, until the process ends."""
+    if _TRIM is not None:
+        threading.Thread(target=_regularly, args=(every,), name=THREAD, daemon=True).start()
+
+
+def _regularly(every: float) -> None:
+    # Python 3.11 tells the kernel no names of threads.
+    _LIBC.prctl(_PR_SET_NAME, THREAD.encode(), 0, 0, 0)
+    pause = threading.Event()
+    while not pause.wait(every):
+        give_back()

@@ -1,0 +1,75 @@
+"""What a process has freed goes back to the machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from certrail.heap import give_back
+from tests.support.process import wait_for
+
+BLOCK = 32 * 1024
+COUNT = 2000
+MIB = COUNT * BLOCK / 2**20
+
+
+def test_free_memory_below_what_is_in_use_goes_back() -> None:
+    """The C library keeps it: at its end is a block in use."""
+    with _free_memory():
+        before = _resident()
+
+        given = give_back()
+
+        assert given
+        assert before - _resident() > MIB / 2
+
+
+def test_it_goes_back_by_itself() -> None:
+    """As the server and the worker do it."""
+    code = """
+import time
+from certrail.heap import give_back_regularly
+from tests.unit.runtime.test_heap import _free_memory, _resident
+with _free_memory():
+    print(_resident(), flush=True)
+    give_back_regularly(0.05)
+    time.sleep(600)
+"""
+    argv = [sys.executable, "-c", code]
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            before = float(process.stdout.readline())
+            wait_for(lambda: before - _resident(process.pid) > MIB / 2, "memory goes back")
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _free_memory() -> Iterator[None]:
+    """Have free blocks below one in use, while the block runs."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    blocks = [ctypes.c_void_p(libc.malloc(BLOCK)) for _ in range(COUNT)]
+    for block in blocks:
+        ctypes.memset(block, 1, BLOCK)
+    last = blocks.pop()
+    for block in blocks:
+        libc.free(block)
+    try:
+        yield
+    finally:
+        libc.free(last)
+
+
+def _resident(pid: int | str = "self") -> float:
+    """Return the MiB of a process that are in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
