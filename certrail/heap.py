@@ -1,7 +1,7 @@
 """Memory that a process has freed goes back to the machine.
 
 The C library keeps, for later, what lies free between blocks that are in use: the Prefect
-server, whose objects take no more after a job than before it, holds 30 MiB more after one
+server, whose objects take no more after a job than before it, holds 20 MiB more after one
 of some hundred endpoints, and no other process can have them. To give them back takes
 three milliseconds of CPU after a job, and one when nothing happened.
 """
