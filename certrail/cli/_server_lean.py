@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import lazyload
 from sqlalchemy.orm.util import identity_key
 
-from certrail.cli import _timezones
+from certrail.cli import _server_polls, _timezones
 
 _labels: Any = flow_runs.with_system_labels_for_flow_run
 _read_flow_run: Any = flow_runs.read_flow_run
@@ -40,6 +40,7 @@ _alike: dict[tuple[UUID | None, ...], tuple[float, events.ResourceData]] = {}
 def install() -> None:
     """Make the server of this process use these; its modules look them up where they are put."""
     _timezones.remember()
+    _server_polls.install()
     flow_runs.with_system_labels_for_flow_run = labels
     flow_runs.read_flow_run = read_flow_run
     events._flow_run_related_resources_from_orm = related_resources
