@@ -204,6 +204,8 @@ def yard(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield made
 
 
+# Dozens of workers begin and die; on a machine that is slow and shared that takes long.
+@pytest.mark.timeout(2400)
 def test_every_write_of_a_job_is_a_place_to_be_killed_at(yard: Yard) -> None:
     """One clean job tells which writes there are; in all others the worker dies before one."""
     kill_everywhere(yard)
