@@ -26,7 +26,7 @@ import psycopg
 from certrail.errors import CertrailError, Unreachable
 from certrail.settings import read_run_file
 from tests.support.fault_link import Break, Link, link
-from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy
+from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy, is_at
 from tests.support.flow_runner import FlowRunner
 from tests.support.hook_server import HookServer, hook_server
 from tests.support.nginx import Visits
@@ -208,8 +208,7 @@ class Field:
     def _is_at(self, where: str | int, way: str, method: str, path: str) -> bool:
         if isinstance(where, int):
             return self._calls[way] >= where
-        wanted, _, part = where.partition(" ")
-        return wanted == method and part in path
+        return is_at(where, method, path)
 
     def row(self, request_id: str) -> dict[str, Any]:
         """Return the status of a request, who holds it, and what failed in it."""

@@ -26,7 +26,7 @@ from tests.chaos.troubles import CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORD
 from tests.support.bulk import Estate, make_root
 from tests.support.caddy import Caddy, entry
 from tests.support.fault_link import Break, Link, link
-from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy
+from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy, is_at
 from tests.support.mail_server import MailServer, mail_server
 from tests.support.stack import Stack
 from tests.support.world import World, world
@@ -104,7 +104,7 @@ class Faults:
         return found
 
     def _choose(self, way: str, method: str, path: str) -> Fault:
-        if not any(_is(place, method, path) for place in _HTTP[way]):
+        if not any(is_at(place, method, path) for place in _HTTP[way]):
             return Fault.NONE
         with self._lock:
             for one in self._waiting[way]:
@@ -116,11 +116,6 @@ class Faults:
                     self.happened[f"{way}: {one.fault.value}"] += 1
                     return one.fault
         return Fault.NONE
-
-
-def _is(place: str, method: str, path: str) -> bool:
-    wanted, _, part = place.partition(" ")
-    return wanted == method and part in path
 
 
 def kinds(way: str) -> Sequence[Fault | Break]:

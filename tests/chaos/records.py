@@ -58,6 +58,17 @@ def must_be_whole(
     must_not_leak(stack, ids, logs=logs, databases=False)
 
 
+def must_be_whole_at_last(
+    stack: Stack, ids: Sequence[UUID], *, since: float, logs: Iterable[Path] = ()
+) -> None:
+    """Look at all that is an installation's own, at the end of a module that began at *since*."""
+    rows_are_whole(stack, ids)
+    nothing_is_held(stack, ids)
+    audit_trail_is_whole(stack)
+    no_core_files(stack, since=since)
+    must_not_leak(stack, ids, logs=logs)
+
+
 def rows_are_whole(stack: Stack, ids: Sequence[UUID]) -> str:
     """Successful; one order each, all steps ended, nothing begun and left, ends told once."""
     with psycopg.connect(stack.database_url) as connection:

@@ -19,13 +19,7 @@ import psycopg
 import pytest
 
 from certrail.settings import read_run_file
-from tests.chaos.leaks import must_not_leak
-from tests.chaos.records import (
-    audit_trail_is_whole,
-    no_core_files,
-    nothing_is_held,
-    rows_are_whole,
-)
+from tests.chaos.records import must_be_whole_at_last
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate, chosen, estate
 from tests.support.handshake import fingerprint_at
@@ -247,11 +241,7 @@ def must_be_whole(yard: Yard, locations: Sequence[str], began: float) -> None:
     assert set(found) == set(locations)
     ids = [id_ for id_, _ in found.values()]
     must_agree(yard.stack, locations=locations, within=180)
-    rows_are_whole(yard.stack, ids)
-    nothing_is_held(yard.stack, ids)
-    audit_trail_is_whole(yard.stack)
-    no_core_files(yard.stack, since=began)
-    must_not_leak(yard.stack, ids, logs=yard.folder.glob("*.log"))
+    must_be_whole_at_last(yard.stack, ids, since=began, logs=yard.folder.glob("*.log"))
     issued = yard.served.issued()
     for location, (_, fingerprint) in found.items():
         name = location.partition(":")[0]

@@ -49,6 +49,12 @@ Instead = Callable[[str, str], tuple[int, bytes] | tuple[int, bytes, str] | None
 """Status and problem document to answer with, without asking the service; None to ask it."""
 
 
+def is_at(place: str, method: str, path: str) -> bool:
+    """Tell whether a call is one of *place*: a method and a part of a path, ``PATCH /api/``."""
+    wanted, _, part = place.partition(" ")
+    return wanted == method and part in path
+
+
 @dataclass
 class Proxy:
     """A running proxy: where it is, what it does, what it has seen."""

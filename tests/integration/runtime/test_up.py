@@ -11,7 +11,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import psycopg
 import pytest
 
 from certrail.account import Account, can_enter, child_setup
+from certrail.cli._server_polls import EVERY
 from certrail.heap import THREAD
 from certrail.postgres import EmbeddedPostgres
 from tests.support.prefect_api import PrefectApi
@@ -64,6 +67,20 @@ def test_no_secret_is_in_any_command_line(installation: Stack) -> None:
     lines = [" ".join(p.cmdline()) for p in _tree(installation.process.pid)]
 
     assert not [line for line in lines if password in line or key in line]
+
+
+def test_the_server_writes_down_once_in_a_while_that_it_was_polled(installation: Stack) -> None:
+    """A worker polls each second; the queues of a pool are not written as often."""
+    seen: set[str] = set()
+    began = time.monotonic()
+    with closing(PrefectApi(installation.api_url)) as api:
+        for _ in range(20):
+            api.post("/work_pools/agents/get_scheduled_flow_runs", work_queue_names=["default"])
+            time.sleep(0.1)
+            seen.add(api.get("/work_pools/agents/queues/default")["last_polled"])
+
+    # Of the test's polls and of the worker's, whose set of queues is the same, one in ten seconds.
+    assert 1 <= len(seen) <= 2 + (time.monotonic() - began) / EVERY
 
 
 def test_server_and_worker_give_back_memory(installation: Stack) -> None:
