@@ -38,10 +38,13 @@ def page(
         url: the page of its run.
         message: how it ended.
         causes: the most frequent first.
-        failures: in the job's order.
+        failures: in the job's order; none where a retry has let all through.
     """
     name = f"[{shown(job)}]({url})" if url else shown(job)
-    parts = [f"# Job {name}: {shown(message)}", *map(_cause, causes), _commands(job)]
+    heading = f"# Job {name}: {shown(message)}"
+    if not failures:
+        return f"{heading}\n\nNone of its endpoints is left that failed.\n"
+    parts = [heading, *map(_cause, causes), _commands(job)]
     # A list, since one of the interfaces cuts the long lines of a table off.
     parts.append("\n".join(map(_line, failures[:_MOST])))
     if (left := len(failures) - _MOST) > 0:

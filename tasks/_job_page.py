@@ -10,11 +10,17 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect import get_client
 from prefect.artifacts import (
     acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
+)
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
 )
 from prefect.settings import PREFECT_UI_URL
 
@@ -39,6 +45,7 @@ class JobPage:
 
     def __init__(self, job: Job, run_id: UUID) -> None:
         self._job = job
+        self._run_id = run_id
         self._url = run_url(PREFECT_UI_URL.value() or "", run_id)
         self._progress: UUID | None = None
         self._shown = 0.0
@@ -73,11 +80,13 @@ class JobPage:
         """
         listed = await in_thread(job_results.members, self._job.id)
         failures = [_failure(one) for one in listed if one.status in FAILED]
-        if failures:
+        # The page that was written before a retry would go on telling what is corrected.
+        if failures or (self._job.run_count > 1 and await self._told_failures()):
+            why = f"Why {counted(len(failures), 'endpoint')} of {self._job.name} failed"
             await acreate_markdown_artifact(
                 page(self._job.name, self._url, message, causes, failures),
                 key=_FAILURES,
-                description=f"Why {counted(len(failures), 'endpoint')} of {self._job.name} failed",
+                description=why if failures else f"No endpoint of {self._job.name} is left failed",
             )
         for part in parts(sorted(listed, key=_urgency)):
             await acreate_table_artifact(
@@ -85,6 +94,14 @@ class JobPage:
                 key=part.key,
                 description=f"Job **{self._job.name}**: {message}{part.note}",
             )
+
+    async def _told_failures(self) -> bool:
+        chosen = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[self._run_id]),
+            key=ArtifactFilterKey(any_=[_FAILURES]),
+        )
+        async with get_client() as client:
+            return bool(await client.read_artifacts(artifact_filter=chosen, limit=1))
 
 
 @dataclass(frozen=True, slots=True)

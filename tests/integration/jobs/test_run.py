@@ -188,6 +188,11 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     assert again["status"] == "completed"
     assert again["counts"]["successful"] == len(begun)
     assert endpoints.issued() == dict.fromkeys(begun, 1)
+    pages = shell.api.post(
+        "/artifacts/latest/filter", artifacts={"flow_run_id": {"any_": [again["flow_run_id"]]}}
+    )
+    (page,) = [one["data"] for one in pages if one["key"] == "bulk-job-failures"]
+    assert "None of its endpoints is left that failed" in page
 
     rest = shell.json("job", "retry", name, "--rest", "--wait")
 

@@ -36,6 +36,15 @@ def test_each_cause_has_its_remedy_and_each_endpoint_its_run() -> None:
     assert r"- \*.b.test:443: Certificate installed: line 12" in lines
 
 
+def test_after_a_retry_that_let_all_through_nothing_is_told_to_be_corrected() -> None:
+    """The page that a retry finds was written by the run before."""
+    text = page("spring", None, "3 of 3 successful, 0 failed", [], [])
+
+    assert text.startswith("# Job spring: 3 of 3 successful, 0 failed\n")
+    assert "retry" not in text
+    assert "None of its endpoints is left that failed" in text
+
+
 def test_a_page_stays_one_that_a_browser_shows_at_once() -> None:
     """Of thousands, the first are named and the others counted."""
     many = [Failure(f"h{n}.test:443", None, "no") for n in range(201)]
