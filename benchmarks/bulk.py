@@ -10,6 +10,7 @@ PostgreSQL.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -42,16 +43,32 @@ def run(options: Options) -> str:
         own = _environment(made.installation)
         log = made.folder / "variants.log"
         for count in counts:
-            # Beside each other in time: the machine is not always equally fast.
-            bare[count] = bare.get(MOST_BARE) or in_process(
-                "bare", CONCURRENCY, min(count, MOST_BARE), environment=own, log=log,
-                module="benchmarks.bulk_variants",
-            )  # fmt: skip
-            say(f"bare x{bare[count].count}: {bare[count].rate:.2f}/s")
+            # On both sides of the job: the machine is not always equally fast.
+            before = _bare(count, own, log)
             jobs.append(measured(made, f"bench-{count}", count))
             say(f"job x{count}: {jobs[-1].rate:.2f}/s, {jobs[-1].lost} lost")
+            bare[count] = _together(before, _bare(count, own, log))
     naive = _naive("SQLite", _as_it_comes), _naive("PostgreSQL", _defaults)
     return _chapter(jobs, bare, *naive, before=rows_of(options.before, NAME))
+
+
+def _bare(count: int, own: dict[str, str], log: Path) -> Run:
+    run = in_process(
+        "bare", CONCURRENCY, min(count, MOST_BARE), environment=own, log=log,
+        module="benchmarks.bulk_variants",
+    )  # fmt: skip
+    say(f"bare x{run.count}: {run.rate:.2f}/s")
+    return run
+
+
+def _together(before: Run, after: Run) -> Run:
+    return dataclasses.replace(
+        before,
+        count=before.count + after.count,
+        failed=before.failed + after.failed,
+        seconds=before.seconds + after.seconds,
+        calls=before.calls + after.calls,
+    )
 
 
 def _naive(name: str, server: Callable[[], AbstractContextManager[dict[str, str]]]) -> Run:
@@ -151,7 +168,7 @@ def _chapter(
         "time of a job is from the beginning of its flow run to its end: shards handed to the "
         "worker, every request with its steps, journal, certificate and handshake, the artifacts. "
         f"Bare Prefect: a flow that gathers sub-flows of five empty tasks ({MOST_BARE} at most), "
-        "same server, before the job. Naive: sync "
+        "same server, once before and once after the job. Naive: sync "
         "sub-flows of five empty tasks in threads with Prefect's defaults, on `prefect server "
         "start` as it comes (SQLite) and on a server with PostgreSQL.",
         "",
