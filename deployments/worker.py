@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL
 from certrail.cli import _timezones
 from certrail.cli._server import POOLS, api_trust
 from certrail.errors import CertrailError, Unreachable
-from certrail.heap import give_back_regularly
+from certrail.heap import give_back_regularly, keep
 from certrail.wait import Pending, until
 from deployments.engine import install
 from deployments.heartbeat import Heartbeat, make_queues, serving
@@ -160,6 +160,7 @@ async def _work(options: argparse.Namespace, stop: threading.Event) -> None:
         logging.getLogger("certrail").info(
             "worker %r takes runs of %s", options.name, ", ".join(options.pool)
         )
+        keep()
         _tell_ready(options.ready_fd)
         await _until_stopped(stop, loops)
         await asyncio.gather(*(worker.drain(options.grace) for worker in workers))

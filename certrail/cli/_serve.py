@@ -24,7 +24,7 @@ from prefect.settings import get_current_settings
 
 from certrail.cli import _server_lean
 from certrail.errors import CertrailError, Unreachable
-from certrail.heap import give_back_regularly
+from certrail.heap import give_back_regularly, keep
 from certrail.log import plain
 from certrail.wait import Pending, until
 
@@ -60,6 +60,8 @@ def _serve(*, is_one_of_several: bool) -> None:
         log_level="warning",
     )
     sockets = [_shared(config.host, config.port)] if is_one_of_several else None
+    config.load()
+    keep()
     uvicorn.Server(config).run(sockets)
 
 

@@ -125,11 +125,25 @@ def wait_for(condition: Callable[[], bool], what: str, *, within: float = 15.0) 
 
     *within* is for a machine that does nothing else; a busy one gets several times that.
     """
-    deadline = time.monotonic() + within * _PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
+    began = time.monotonic()
+    deadline = began + within * _PATIENCE
+    while True:
+        looked = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not within {within * _PATIENCE:.0f} s: {what}")
-        time.sleep(0.02)
+        time.sleep(pause(now - looked, now - began))
+
+
+def pause(looking: float, waited: float) -> float:
+    """Return how long to wait until the next look, in seconds; by what the last one took.
+
+    Who looks takes the processors from those who are waited for, so the more a look costs
+    and the longer it has been in vain, the more seldom it is.
+    """
+    return max(0.02, min(waited / 10, 0.25), min(4 * looking, 1.0))
 
 
 def die_with_parent() -> None:
