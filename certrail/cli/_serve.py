@@ -4,7 +4,7 @@ What ``prefect server start`` does, with five differences. Prefect is imported
 (seconds of CPU) while the database is still starting, open browser pages do
 not hold up the shutdown, of several processes each is a child of
 ``certrail up``, which none of them outlives, it reads fewer rows for each run
-(:mod:`certrail.cli._server_lean`), and gives back what it freed (:mod:`certrail.heap`).
+(:mod:`certrail.cli._server_lean`), and its memory is tended (:mod:`certrail.heap`).
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def pause(looking: float, waited: float) -> float:
     Who looks takes the processors from those who are waited for, so the more a look costs
     and the longer it has been in vain, the more seldom it is.
     """
-    return max(0.02, min(waited / 10, 0.25), min(4 * looking, 1.0))
+    return max(0.02, min(waited / 20, 0.1), min(4 * looking, 0.5))
 
 
 def die_with_parent() -> None:
