@@ -1,4 +1,4 @@
-"""Numbers in sentences for people."""
+"""Words that several sentences for people share."""
 
 from __future__ import annotations
 
@@ -12,3 +12,14 @@ def counted(number: int, one: str, many: str = "") -> str:
         many: the words for any other number; without it, *one* with an s.
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def served_again(fingerprint: str | None) -> str:
+    """Return what was done about a certificate that is not to stay.
+
+    Args:
+        fingerprint: of the one before it, in hexadecimal; None if there was none.
+    """
+    if not fingerprint:
+        return "the new certificate was taken away again, there was none before"
+    return f"{fingerprint[:16]}… put back"

@@ -12,6 +12,7 @@ from certrail.model import Staged
 from certrail.servers.settings import ServerSettings
 from certrail.servers.transaction import Control, FileChange, Record, State, Transaction
 from certrail.servers.versions import Versions, version_of
+from certrail.words import served_again
 
 _NO_RIGHT = ("Permission denied", "not permitted")
 
@@ -87,8 +88,7 @@ class SwitchedTarget(InstallTarget, MakesKeyFiles, SwitchesTogether, ABC):
         if not transaction.restore(self.control):
             return f"{self.server}: nothing to put back"
         effect("site.restore", host=self.host.name, site=staged.site)
-        was = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
-        return f"{self.server}: {was} put back, {self.told}"
+        return f"{self.server}: {served_again(staged.replaces)}, {self.told}"
 
     def discard(self, staged: Staged) -> None:
         transaction, versions = self._transaction(staged)

@@ -26,7 +26,7 @@ from certrail.servers.command.settings import CommandSettings
 from certrail.servers.plan import Plan
 from certrail.servers.transaction import State, Transaction
 from certrail.servers.versions import Versions, slug, version_of
-from certrail.words import counted
+from certrail.words import counted, served_again
 from certrail.x509.chain import must_be_installable
 
 _SERVER = "the server"
@@ -160,8 +160,7 @@ class CommandTarget(InstallTarget, MakesKeyFiles):
         if not transaction.restore(self._control):
             return "nothing to put back"
         effect("site.restore", host=self._host.name, site=staged.site)
-        before = f"{staged.replaces[:16]}…" if staged.replaces else "no certificate"
-        return f"{before} put back, {self._told()}"
+        return f"{served_again(staged.replaces)}, {self._told()}"
 
     def discard(self, staged: Staged) -> None:
         transaction, versions = self._transaction(staged)
@@ -180,7 +179,7 @@ class CommandTarget(InstallTarget, MakesKeyFiles):
         if self._settings.reload:
             told.append(f"reloaded in {self._control.seconds:.1f} s")
         else:
-            told.append("the server watches its files")
+            told.append("the server takes changed files by itself")
         return ", ".join(told)
 
     def _versions(self, site: Site) -> Versions:

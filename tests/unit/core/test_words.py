@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from certrail.words import counted
+from certrail.words import counted, served_again
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,15 @@ from certrail.words import counted
 def test_the_noun_follows_the_number(number: int, words: tuple[str, ...], expected: str) -> None:
     """ "1 endpoints" reads as if nobody had looked."""
     assert counted(number, *words) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ("0123456789abcdef0123", "0123456789abcdef… put back"),
+        (None, "the new certificate was taken away again, there was none before"),
+    ],
+)
+def test_what_serves_after_a_failed_test(before: str | None, told: str) -> None:
+    """The detail of the step that failed says it."""
+    assert served_again(before) == told
