@@ -8,6 +8,7 @@ import tempfile
 import pytest
 from xdist.remote import Producer
 
+from certrail.heap import keep
 from tests.support import distribution, needs
 from tests.support.shared import AT_END
 
@@ -36,6 +37,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in set(lacking)]
     items.sort(key=lambda item: distribution.rank(item.path))
     distribution.put_last(items)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make, not among modules and thousands of tests."""
+    keep()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.Distribution:

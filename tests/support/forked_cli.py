@@ -23,6 +23,7 @@ from pathlib import Path
 
 import click
 
+from certrail.heap import keep
 from tests.support.process import die_with_parent
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +123,8 @@ def _serve(listener: socket.socket) -> None:
         main.cli.get_command(click.Context(main.cli), name)
     _prefect.installation()
     _prefect_blocks.block_types()
+    # A fork that looks for cycles among the modules would copy all of them.
+    keep()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         call, _ = listener.accept()
