@@ -26,6 +26,7 @@ from prefect.settings import PREFECT_UI_URL
 
 from certrail.job_page import Failure, page
 from certrail.jobs.threshold import Wave
+from certrail.request_page import shown
 from certrail.store import job_results
 from certrail.store.job_results import Cause, Member
 from certrail.store.jobs import Job
@@ -61,7 +62,7 @@ class JobPage:
         failed = sum(wave.counts.failed for wave in waves)
         percent = 100.0 * over / max(1, eligible)
         told = f"{over} of {counted(eligible, 'endpoint')} over, {failed} failed"
-        said = f"Job **{self._job.name}**: {told}"
+        said = f"Job **{shown(self._job.name)}**: {told}"
         with suppress(httpx.HTTPError):
             if self._progress is None:
                 made = await acreate_progress_artifact(
@@ -92,7 +93,7 @@ class JobPage:
             await acreate_table_artifact(
                 table=[row(member) for member in part.members],
                 key=part.key,
-                description=f"Job **{self._job.name}**: {message}{part.note}",
+                description=f"Job **{shown(self._job.name)}**: {shown(message)}{part.note}",
             )
 
     async def _told_failures(self) -> bool:
@@ -129,13 +130,16 @@ def parts(members: Sequence[Member]) -> list[Part]:
 
 
 def row(member: Member) -> dict[str, Any]:
-    """Return the table's row of an endpoint. Prefect renders texts as Markdown."""
+    """Return the table's row of an endpoint.
+
+    Prefect renders texts as Markdown, and a message has words of servers and CAs in it.
+    """
     page = run_url(PREFECT_UI_URL.value() or "", member.flow_run_id)
     return {
-        "endpoint": member.location,
+        "endpoint": shown(member.location),
         "status": member.status.text if member.status else "Not eligible",
         "run": f"[open]({page})" if page else str(member.flow_run_id or ""),
-        "why": member.message or "",
+        "why": shown(member.message),
         "wave": member.wave or "",
         "seconds": round(member.seconds, 1) if member.seconds is not None else "",
         "request": str(member.request_id or ""),

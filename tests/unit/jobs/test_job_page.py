@@ -8,7 +8,7 @@ import pytest
 
 from certrail.store.job_results import Member
 from certrail.tracker import Status
-from tasks._job_page import parts
+from tasks._job_page import parts, row
 
 
 def members(count: int) -> list[Member]:
@@ -38,3 +38,17 @@ def test_every_endpoint_is_in_one_table(count: int, sizes: list[int], note: str)
     assert len({part.key for part in found}) == len(found)
     assert all(re.fullmatch(r"[a-z0-9-]+", part.key) for part in found)
     assert found[-1].note == note
+
+
+def test_words_of_others_stay_words_in_a_row() -> None:
+    """What a CA or a device answers is in the message, and the page is one of Prefect's."""
+    said = "refused: <img src=x onerror=alert(1)> [click](http://evil.test) | **bold**\nnext"
+    member = Member(0, "*.h.test:443", 1, Status.AUTOMATION_FAILED, None, None, None, said, None)
+
+    found = row(member)
+
+    assert found["endpoint"] == r"\*.h.test:443"
+    assert found["why"] == (
+        r"refused: \<img src=x onerror=alert(1)\> \[click\](http://evil.test) \|"
+        r" \*\*bold\*\* next"
+    )
