@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import threading
 from collections.abc import Callable
 
@@ -41,6 +42,15 @@ def keep() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, 10, 10)
+
+
+def without_core_files() -> None:
+    """Leave no copy of the memory, which has keys in it, should this process or a child crash.
+
+    Only the soft limit is lowered: ``prlimit --core`` of an operator gives one back.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def give_back() -> bool:

@@ -24,3 +24,15 @@ def effect(action: str, **fields: object) -> None:
     """Log one thing done to the outside world, as ``action key=value …`` at INFO."""
     text = " ".join(f"{key}={plain(value)}" for key, value in fields.items())
     logger.info("%s %s", action, text)
+
+
+def words_of_others(record: logging.LogRecord) -> bool:
+    """Make plain what a line was given to tell; a filter that lets every line through."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            one if isinstance(one, int | float) else plain(one) for one in record.args
+        )
+    return True
+
+
+logger.addFilter(words_of_others)

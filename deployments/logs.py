@@ -1,5 +1,7 @@
 """The log of a worker: plain lines, none that says once more what was said, no false errors.
 
+What a CA, a host or a device said stays within its line (:func:`certrail.log.words_of_others`).
+
 Prefect's console handler lays out and colours each line for a terminal, at a
 price that a bulk job feels; a worker's log goes into a file or the journal.
 Its line ``Finished in state Completed('…')`` for a task repeats the line of
@@ -12,6 +14,8 @@ from __future__ import annotations
 import logging
 
 from prefect.logging.handlers import PrefectConsoleHandler
+
+from certrail.log import words_of_others
 
 _REPEATED = (
     "Finished in state Completed(",
@@ -30,6 +34,8 @@ def simplify() -> None:
             if isinstance(handler, PrefectConsoleHandler):
                 logger.removeHandler(handler)
                 logger.addHandler(_plain(handler))
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(words_of_others)
     logging.getLogger("prefect.task_runs").addFilter(_says_something_new)
     logging.getLogger("prefect.flow_runs").addFilter(_waiting_is_no_error)
 

@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_URL
 from certrail.cli import _timezones
 from certrail.cli._server import POOLS, api_trust
 from certrail.errors import CertrailError, Unreachable
-from certrail.heap import give_back_regularly, keep
+from certrail.heap import give_back_regularly, keep, without_core_files
 from certrail.wait import Pending, until
 from deployments.engine import install
 from deployments.heartbeat import Heartbeat, make_queues, serving
@@ -46,6 +46,7 @@ _FLUSH_SECONDS = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
     options = _parser().parse_args(argv)
+    without_core_files()
     setup_logging()
     simplify()
     logging.getLogger("certrail").setLevel(os.environ.get("CERTRAIL_LOG_LEVEL", "INFO"))

@@ -12,6 +12,7 @@ from certrail import __version__
 from certrail.cli._errors import DONE, FAILED, tell
 from certrail.cli._lazy import LazyGroup
 from certrail.cli._output import examples
+from certrail.heap import without_core_files
 
 _INTERRUPTED = 130
 
@@ -67,6 +68,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line with *arguments* and return its exit code."""
+    without_core_files()
     try:
         result = cli.main(arguments, prog_name="certrail", standalone_mode=False)
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from certrail.cli import _archive
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.errors import InvalidRequest, KeyUnavailable
 from certrail.names import Name
+from deployments import logs
 
 HOSTILE = [
     "$(id).example.test",
@@ -62,6 +63,26 @@ def test_a_remote_word_forges_no_line_of_the_log(
     (line,) = caplog.messages
     assert len(line.splitlines()) == 1
     assert line.startswith("order.opened order=https://ca/1\\")
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", ["certrail", "prefect.flow_runs", "prefect.task_runs"])
+@pytest.mark.parametrize("sign", SIGNS, ids=ascii)
+def test_what_a_server_said_stays_in_its_line(
+    sign: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warnings and the logs of runs tell its words too, as an error or as text."""
+    logs.simplify()
+    stream = io.StringIO()
+    # Those of Prefect's runs hand nothing on to others.
+    monkeypatch.setattr(logging.getLogger(name), "handlers", [logging.StreamHandler(stream)])
+    said = f"no{sign}certificate.kept serial=00"
+
+    logging.getLogger(name).warning("%d refused, %s: %s", 2, said, RuntimeError(said))
+
+    line = stream.getvalue().removesuffix("\n")
+    assert line.startswith("2 refused, no\\")
+    assert len(line.splitlines()) == 1
     assert line.isprintable()
 
 

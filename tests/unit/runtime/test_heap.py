@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from certrail.heap import give_back, keep
 from tests.support.process import wait_for
 
@@ -66,6 +68,37 @@ def test_what_stays_is_not_looked_through_again() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+COMMAND = "from certrail.cli.main import run; run(['--version'])"
+# It ends at once: nobody has told it where the server is.
+WORKER = "from deployments.worker import main; main(['--pool', 'agents'])"
+
+
+@pytest.mark.parametrize("code", [COMMAND, WORKER])
+def test_a_crash_leaves_no_copy_of_the_memory(code: str) -> None:
+    """There are keys in it. Whoever started it may have asked for such copies."""
+    code = f"""
+import resource
+_, most = resource.getrlimit(resource.RLIMIT_CORE)
+resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+print(most)
+{code}
+print(*resource.getrlimit(resource.RLIMIT_CORE))
+"""
+    root = Path(__file__).resolve().parents[3]
+    environment = {key: value for key, value in os.environ.items() if "PREFECT" not in key}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    most, *_, left = done.stdout.splitlines()
+    assert most != "0", "this machine allows no core files, so that nothing is seen here"
+    assert left == f"0 {most}"
 
 
 @contextmanager
