@@ -12,12 +12,14 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from certrail.settings import read_run_file
 from tests.chaos.records import must_be_left_whole, must_be_whole
 from tests.support import kill_points
 from tests.support.flow_runner import FlowRunner
 from tests.support.kill_points import KillPoint
+from tests.support.nginx import TestCa
 from tests.support.process import wait_for
 from tests.support.stack import Stack
 from tests.support.world import World, world
@@ -34,12 +36,22 @@ ACTIONS = (
 POINTS = [KillPoint(action, phase) for action in ACTIONS for phase in ("intent", "outcome")]
 BEGAN = time.time()
 NAMES = ["clean.example.test", *(f"k{number}.example.test" for number in range(len(POINTS)))]
+# And those of an installation that clients refuse, so that the one before is put back.
+UNDONE = [KillPoint("install.restore", phase) for phase in ("intent", "outcome")]
+REFUSED = [f"u{number}.example.test" for number in range(len(UNDONE))]
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world"), NAMES) as servers:
-        file = servers.write("certrail.yaml", servers.configuration())
+    with world(tmp_path_factory.mktemp("world"), [*NAMES, *REFUSED]) as servers:
+        stranger = servers.folder / "stranger.pem"
+        stranger.write_bytes(TestCa().root.public_bytes(serialization.Encoding.PEM))
+        whole = servers.configuration()
+        whole["profiles"].append(servers.profile(name="stranger", trust=str(stranger)))
+        for endpoint in whole["endpoints"]:
+            if endpoint["names"][0] in REFUSED:
+                endpoint["profile"] = "stranger"
+        file = servers.write("certrail.yaml", whole)
         applied = installation.cli("apply", "-f", str(file))
         assert applied.returncode == 0, applied.stderr
         kill_points.install(installation.database_url)
@@ -125,6 +137,46 @@ def test_a_run_killed_here_is_finished_by_the_next(
     assert_whole(installation, outside, request_id, name)
     assert outside.ca.order_count() - before == 1
     assert not visits.failures
+
+
+@pytest.mark.parametrize(
+    ("number", "point"), list(enumerate(UNDONE)), ids=[str(point) for point in UNDONE]
+)
+def test_an_undo_killed_here_is_done_by_the_next(
+    installation: Stack, outside: World, runner: FlowRunner, number: int, point: KillPoint
+) -> None:
+    """The certificate before serves in the end; in between a valid pair, one of the two."""
+    name = REFUSED[number]
+    request_id = make_request(installation, name)
+    orders, old = outside.ca.order_count(), outside.nginx.served(name)
+
+    with outside.nginx.visitors(name, threads=1, pause=0.01) as visits:
+        with kill_points.armed(installation.database_url, point):
+            victim = runner.start(request_id)
+            kill_points.wait_until_caught(installation.database_url, point)
+            runner.kill(victim)
+        runner.run(request_id)
+        wait_for(lambda: not is_active(installation, request_id), "the request ends", within=60)
+
+    with psycopg.connect(installation.database_url) as connection:
+        status = connection.execute("select status from requests where id = %s", [request_id])
+        assert status.fetchone() == ("automation-failed",)
+        failed = connection.execute(
+            "select title, cause from steps where request_id = %s and status = 'failed'",
+            [request_id],
+        ).fetchall()
+        undone = connection.execute(
+            "select action from journal where request_id = %s and outcome is null", [request_id]
+        ).fetchall()
+    assert [title for title, _ in failed] == ["Testing installation"]
+    assert "put back" in failed[0][1]
+    assert undone == []
+    assert outside.nginx.served(name) == old
+    assert not visits.failures
+    assert len(set(visits.seen)) <= 2
+    assert outside.ca.order_count() - orders == 1
+    left = [path for path in outside.nginx.directory.rglob("*") if ".certrail" in path.name]
+    assert left == []
 
 
 def is_active(installation: Stack, request_id: str) -> bool:
