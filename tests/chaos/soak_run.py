@@ -116,7 +116,10 @@ def _report(
 Requests of all three workflows run in a worker that reaches the CA (Pebble), DNS (PowerDNS), hosts
 (OpenSSH, nginx), an appliance (Caddy), the Prefect server and PostgreSQL by ways that break. Each
 kind of fault on each way is drawn for {given.percent:g} % of the requests that go there, and each
-kind of kill hits as many. What failed is retried meanwhile, as an operator would.
+kind of kill hits as many. What failed is retried meanwhile, as an operator would. What stops every
+request at the same time, or ends one for good, is not mixed in and has tests of its own in
+`tests/chaos` and `tests/e2e`: full disks, clocks, a failover, Redis, a closed account, orders that
+expire or become invalid, a certificate revoked before it is installed, a target that reboots.
 
 - command: `make soak {options} SEED={given.seed}`
 - machine: {machine()}
