@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from docket import Docket, Worker
+from prefect.server.api import background_workers
 
 from certrail.cli import _server_polls
 
@@ -71,3 +72,21 @@ def test_they_are_marked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_other_tasks_are_left_alone() -> None:
     assert len(_marked((["a"], []), (["a"], []), key=None)) == 2
+
+
+def test_the_servers_own_tasks_are_looked_for_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four times a second, in two places, costs what a small machine has for its work."""
+    monkeypatch.setattr(background_workers, "Worker", Worker)
+
+    async def looks() -> tuple[timedelta, timedelta]:
+        async with Docket(name=next(_NAMES), url="memory://") as docket:
+            async with background_workers.Worker(docket) as worker:
+                return worker.minimum_check_interval, worker.scheduling_resolution
+
+    before = asyncio.run(looks())
+    _server_polls.install()
+
+    assert asyncio.run(looks()) == (timedelta(seconds=1),) * 2
+    assert max(before) < timedelta(seconds=1), "Prefect looks as seldom by itself now"
