@@ -30,7 +30,13 @@ from certrail.connectors import (
     Notifier,
 )
 from certrail.dns.lookup import Resolver
-from certrail.errors import InvalidRequest, KeyUnavailable, NotFound, Unreachable
+from certrail.errors import (
+    InvalidRequest,
+    KeyUnavailable,
+    NotFound,
+    SealingKeyMissing,
+    Unreachable,
+)
 from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 from certrail.log import logger, plain
 
@@ -217,7 +223,13 @@ def open_reference(text: str) -> str:
             change the file it leads to, or the seal cannot be opened.
     """
     if is_sealed(text):
-        return keyring().open(text, SECRET_PURPOSE).decode()
+        try:
+            return keyring().open(text, SECRET_PURPOSE).decode()
+        except SealingKeyMissing:
+            # The connector may have been read before its secrets were sealed anew and the
+            # key was retired: whoever tries again must not get what is remembered.
+            forget_connectors()
+            raise
     scheme, _, rest = text.partition(":")
     if scheme == "env":
         if rest not in os.environ:

@@ -12,6 +12,7 @@ CertrailError
 ├── ProbeFailed               *  installed, but a client sees something else
 ├── JournalConflict           *  another run holds this request
 ├── KeyUnavailable            the sealing key is missing or is not the one used
+│   └── SealingKeyMissing     *  what was read may have been sealed anew since
 └── ConnectorError
     ├── Unreachable           *  no usable answer from the network
     ├── Throttled             *  asked to come back later
@@ -103,6 +104,16 @@ class KeyUnavailable(CertrailError):
     """The sealing key is missing, unreadable, or not the one that sealed the value."""
 
     default_remedy = "Set CERTRAIL_KEY or CERTRAIL_KEY_FILE to the key that was used for sealing."
+
+
+class SealingKeyMissing(KeyUnavailable):
+    """A value was sealed by a key that is not here, perhaps retired since the value was read."""
+
+    retryable = True
+    default_remedy = (
+        "Retry: a value that was sealed anew meanwhile is read again. If it stays, put the key "
+        "back into the key file: nothing else opens what it sealed."
+    )
 
 
 class ConnectorError(CertrailError):

@@ -11,17 +11,15 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from certrail.cli import _prefect_blocks
-from certrail.cli._connectors import prepare
+from certrail.cli._connectors import held, in_the_clear, sealed_text
 from certrail.cli._prefect_blocks import BlockType, StoredConnector
 from certrail.configuration.fields import Slug, complaints
 from certrail.errors import InvalidRequest, KeyUnavailable
-from certrail.keys.seal import is_sealed
 from certrail.store import configured
 from certrail.store.configured import Change, ConnectorRow, Effect, FieldChange
 from certrail.store.database import transaction
 
 ACTOR = "Prefect UI"
-_REFERENCES = ("env:", "file:")
 _NAME: TypeAdapter[str] = TypeAdapter(Slug)
 
 
@@ -121,19 +119,20 @@ def _taken_in(block: StoredConnector, before: ConnectorRow | None) -> ConnectorR
 def _sealed(block: StoredConnector, block_type: BlockType) -> tuple[str, str] | None:
     """Seal secrets stored in the clear; returns what is wrong with the settings."""
     try:
-        made = block_type.cls(**block.settings)
+        block_type.cls(**block.settings)
     except ValidationError as exc:
         return (
             f"the connector {block.name} has settings that cannot be used: {complaints(exc)}",
             "Correct them in Prefect's UI under Blocks, or with `certrail apply`.",
         )
-    secrets = [
-        str(block.settings.get(field.name) or "")
-        for field in block_type.fields.values()
-        if field.secret
-    ]
-    if any(text and not is_sealed(text) and not text.startswith(_REFERENCES) for text in secrets):
+    if in_the_clear(block.settings, block_type):
         # Without our key it works as it is; Prefect's own encryption protects it meanwhile.
-        with suppress(KeyUnavailable):
-            prepare(block.name, block_type, made, exists=True).save()
+        with suppress(KeyUnavailable), held():
+            _prefect_blocks.change_settings(
+                block.reference,
+                lambda stored: {
+                    name: sealed_text(plain)
+                    for name, plain in in_the_clear(stored, block_type).items()
+                },
+            )
     return None

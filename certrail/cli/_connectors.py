@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from certrail.cli._prefect_blocks import BlockType, save_block, stored_settings
 from certrail.errors import KeyUnavailable
 from certrail.keys.seal import SECRET_PURPOSE, is_sealed, keyring
 from certrail.store.configured import Change, Effect, FieldChange, compare
+from certrail.store.database import locked
 
 _REFERENCES = ("env:", "file:")
 _HIDDEN = "(secret)"
@@ -46,8 +48,19 @@ class Saving:
             save_block(self.block, self.change.name)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep the stored settings of all connectors to this process while the block runs.
+
+    Who reads settings to store something that follows from them needs this from the
+    reading to the storing, or overwrites what came between. Not to be nested.
+    """
+    with locked("settings of connectors"):
+        yield
+
+
 def prepare(name: str, block_type: BlockType, block: Any, *, exists: bool) -> Saving:
-    """Compare *block* with what is stored under *name* and seal its secrets.
+    """Compare *block* with what is stored under *name* and seal its secrets; see :func:`held`.
 
     Raises:
         KeyUnavailable: there is no key to seal with.
@@ -69,7 +82,7 @@ def prepare(name: str, block_type: BlockType, block: Any, *, exists: bool) -> Sa
             sealed[secret] = SecretStr(kept)
             continue
         if plain:
-            sealed[secret] = SecretStr(_sealed(plain))
+            sealed[secret] = SecretStr(sealed_text(plain))
         if stored is not None and (plain or kept):
             fields.append(
                 FieldChange(secret, _HIDDEN if kept else None, _HIDDEN if plain else None)
@@ -77,6 +90,12 @@ def prepare(name: str, block_type: BlockType, block: Any, *, exists: bool) -> Sa
     effect = _effect(exists=exists, has_settings=stored is not None, differs=bool(fields))
     change = Change("connector", name, effect, tuple(fields) if exists else ())
     return Saving(change, slug, block.model_copy(update=sealed))
+
+
+def in_the_clear(settings: Mapping[str, Any], block_type: BlockType) -> dict[str, str]:
+    """Return those secrets of stored settings that are neither sealed nor references."""
+    found = {f.name: _text(settings.get(f.name)) for f in block_type.fields.values() if f.secret}
+    return {name: plain for name, plain in found.items() if plain and not _stays_as_it_is(plain)}
 
 
 def _effect(*, exists: bool, has_settings: bool, differs: bool) -> Effect:
@@ -110,7 +129,12 @@ def _same(kept: str, plain: str) -> bool:
         return False
 
 
-def _sealed(plain: str) -> str:
+def sealed_text(plain: str) -> str:
+    """Return a secret as it is stored: sealed, unless it is so already or is a reference.
+
+    Raises:
+        KeyUnavailable: there is no key to seal with.
+    """
     if _stays_as_it_is(plain):
         return plain
     return keyring().seal(plain.encode(), SECRET_PURPOSE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import UnionType
@@ -132,6 +132,42 @@ def stored_connectors(types: Iterable[str]) -> list[StoredConnector]:
             ]
             if len(page) < _PAGE:
                 return sorted(found, key=lambda one: (one.slug, one.name))
+
+
+def change_settings(
+    reference: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> int:
+    """Replace some settings of a connector and leave all others as they are by then.
+
+    Prefect cannot be told to store only if nothing has changed. Others are kept
+    off by :func:`certrail.cli._connectors.held`; who edits the block in Prefect's
+    pages between reading and storing loses at most the settings that are replaced.
+
+    Args:
+        reference: ``slug/name``.
+        change: returns the new values of those settings that are to be replaced, from what
+            is stored.
+
+    Returns:
+        How many were replaced; 0 also when the connector is gone.
+
+    Raises:
+        Unreachable: Prefect's API does not answer.
+    """
+    from prefect.client.schemas.actions import BlockDocumentUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    slug, _, name = reference.partition("/")
+    with client() as opened:
+        try:
+            document = opened.read_block_document_by_name(name, slug, include_secrets=True)
+            fresh = dict(change(document.data))
+            if fresh:
+                update = BlockDocumentUpdate(data=fresh, merge_existing_data=True)
+                opened.update_block_document(document.id, update)
+        except ObjectNotFound:
+            return 0
+    return len(fresh)
 
 
 def save_block(block: Block, name: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from certrail.cli import _adoption, _prefect, _prefect_blocks
-from certrail.cli._connectors import Saving, describe, prepare
+from certrail.cli._connectors import Saving, describe, held, prepare
 from certrail.cli._document import Wanted, check, check_references
 from certrail.cli._output import echo_json, examples
 from certrail.cli._yaml import Document, read
@@ -85,15 +85,15 @@ def apply_document(document: Document, folder: Path, *, dry_run: bool = False) -
     present = {name: connector.slug for name, connector in known.items()}
     stored = {name: read_profile(profile) for name, profile in settings.items()}
     check_references(document, wanted, connectors=present, profiles=stored, types=types)
-    savings = [
-        prepare(c.name, c.type, c.block, exists=c.name in present).reached_by(
-            c.executor, before=known[c.name].executor if c.name in known else None
-        )
-        for c in wanted.connectors
-    ]
     changes: list[Change] = []
     try:
-        with transaction() as connection:
+        with held(), transaction() as connection:
+            savings = [
+                prepare(c.name, c.type, c.block, exists=c.name in present).reached_by(
+                    c.executor, before=known[c.name].executor if c.name in known else None
+                )
+                for c in wanted.connectors
+            ]
             changes += _store(connection, savings, wanted)
             if dry_run:
                 raise _Undo

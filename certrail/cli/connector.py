@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from certrail.cli import _adoption, _prefect, _prefect_blocks, _questions, _sudoers
 from certrail.cli._adoption import Known
-from certrail.cli._connectors import prepare
+from certrail.cli._connectors import held, prepare
 from certrail.cli._document import make_block
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
@@ -195,7 +195,7 @@ def _add(block_type: BlockType, name: str, values: Mapping[str, Any]) -> None:
     block = make_block(block_type, values, Path.cwd(), complain)
     if block is None:
         raise InvalidRequest("\n".join(complaints), remedy="Correct the values; nothing was saved.")
-    with transaction() as connection:
+    with held(), transaction() as connection:
         saving = prepare(name, block_type, block, exists=False)
         configured.keep_connector(connection, saving.change, saving.slug, audit.local_actor())
         saving.save()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
-from pydantic import SecretStr
 
 from certrail.cli import _prefect, _prefect_blocks
+from certrail.cli._connectors import held
 from certrail.cli._output import echo_json, echo_table, examples
+from certrail.cli._prefect_blocks import StoredConnector
 from certrail.credential import is_credential
 from certrail.errors import InvalidRequest, KeyUnavailable
-from certrail.keys.seal import SECRET_PURPOSE, Keyring, is_sealed, keyring, new_key
+from certrail.keys import key_file
+from certrail.keys.seal import Keyring, keyring, new_key
 from certrail.settings import write_private
 from certrail.store import audit, configured, sealed
 from certrail.store.database import transaction
@@ -62,9 +65,8 @@ def add() -> None:
     """
     found = _prefect.installation()
     with _file(found.key_file) as path:
-        lines = path.read_text().rstrip("\n")
         fresh = new_key()
-        write_private(path, f"{lines}\n{fresh}\n")
+        write_private(path, key_file.with_added(path.read_text(), fresh))
     made = Keyring.from_text(fresh).primary
     audit.note_now(audit.local_actor(), "key.add", made)
     click.echo(f"key {made} added to {path}; copy the file to every worker's machine, then")
@@ -84,27 +86,26 @@ def rotate(added: bool, as_json: bool) -> None:
     """
     found = _prefect.installation()
     with _file(found.key_file) as path:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        if added:
-            words = [line for line in lines if not line.startswith("#")]
-            if len(words) < 2:
-                raise InvalidRequest("there is no added key", remedy="certrail key add")
-            fresh = words[-1]
-            lines.remove(fresh)
-        else:
-            fresh = new_key()
-        write_private(path, "\n".join([fresh, *lines]) + "\n")
-    ring = keyring()
-    audit.note_now(audit.local_actor(), "key.rotate", ring.primary, {"keys": list(ring.ids)})
-    _finish(ring, as_json=as_json)
+        text = path.read_text()
+        fresh = key_file.added(text) if added else new_key()
+        if fresh is None:
+            raise InvalidRequest("there is no added key", remedy="certrail key add")
+        write_private(path, key_file.sealing_by(text, fresh))
+        ring = keyring()
+        audit.note_now(audit.local_actor(), "key.rotate", ring.primary, {"keys": list(ring.ids)})
+        _finish(ring, as_json=as_json)
 
 
 @key.command(epilog=examples("certrail key reseal"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def reseal(as_json: bool) -> None:
     """Seal by the first key whatever another one sealed."""
-    _prefect.installation()
-    _finish(keyring(), as_json=as_json)
+    found = _prefect.installation()
+    if _is_given():
+        _finish(keyring(), as_json=as_json)
+        return
+    with _file(found.key_file):
+        _finish(keyring(), as_json=as_json)
 
 
 @key.command(epilog=examples("certrail key retire 3f0c8f8e5f0e"))
@@ -115,23 +116,22 @@ def retire(key_id: str) -> None:
     Backups made before still need it: `certrail backup --keys` has saved it with them.
     """
     found = _prefect.installation()
-    ring = keyring()
-    if key_id not in ring.ids:
-        raise InvalidRequest(f"there is no key {key_id}", remedy="certrail key list")
-    if key_id == ring.primary:
-        raise InvalidRequest(f"{key_id} is the key that seals", remedy="certrail key rotate")
-    if left := _uses(key_id, _connector_secrets()):
-        raise InvalidRequest(
-            f"{counted(left, 'value is', 'values are')} sealed by {key_id}",
-            remedy="certrail key reseal",
-        )
     with _file(found.key_file) as path:
-        kept = [
-            line
-            for line in path.read_text().splitlines()
-            if not line.strip() or line.startswith("#") or Keyring.from_text(line).primary != key_id
-        ]
-        write_private(path, "\n".join(kept) + "\n")
+        ring = keyring()
+        if key_id not in ring.ids:
+            raise InvalidRequest(f"there is no key {key_id}", remedy="certrail key list")
+        if key_id == ring.primary:
+            raise InvalidRequest(f"{key_id} is the key that seals", remedy="certrail key rotate")
+        # What somebody is about to store counts too: nothing else would open it.
+        with held():
+            secrets = _connector_secrets()
+            with sealed.no_new_keys():
+                if left := _uses(key_id, secrets):
+                    raise InvalidRequest(
+                        f"{counted(left, 'value is', 'values are')} sealed by {key_id}",
+                        remedy="certrail key reseal",
+                    )
+                write_private(path, key_file.without(path.read_text(), key_id))
     audit.note_now(audit.local_actor(), "key.retire", key_id)
     click.echo(f"{key_id} is retired")
 
@@ -164,54 +164,54 @@ def _finish(ring: Keyring, *, as_json: bool) -> None:
 
 
 def _reseal_connectors(ring: Keyring) -> int:
+    def fresh(stored: Mapping[str, Any]) -> dict[str, Any]:
+        pairs = {name: sealed.reseal_value(value, ring) for name, value in stored.items()}
+        return {name: value for name, (value, count) in pairs.items() if count}
+
     done = 0
-    types = _prefect_blocks.block_types()
-    with transaction() as connection:
-        rows = configured.all_connectors(connection)
-    for row in rows:
-        fields = [f.name for f in types[row.slug].fields.values() if f.secret]
-        stored = _prefect_blocks.stored_settings(row.reference) or {}
-        update = {
-            name: SecretStr(ring.seal(ring.open(stored[name], SECRET_PURPOSE), SECRET_PURPOSE))
-            for name in fields
-            if isinstance(stored.get(name), str)
-            and is_sealed(stored[name])
-            and not ring.is_current(stored[name])
-        }
-        if update:
-            block = _prefect_blocks.load_block(row.reference)
-            _prefect_blocks.save_block(block.model_copy(update=update), row.name)
-            done += len(update)
+    for one in _stored_connectors():
+        if fresh(one.settings):
+            with held():
+                # Read again: somebody may have changed it since the list was made.
+                done += _prefect_blocks.change_settings(one.reference, fresh)
     return done
+
+
+def _stored_connectors() -> list[StoredConnector]:
+    """Return all blocks that may hold secrets of ours, also such as no connector uses now."""
+    with transaction() as connection:
+        slugs = {row.slug for row in configured.all_connectors(connection)}
+    return _prefect_blocks.stored_connectors({*_prefect_blocks.block_types(), *slugs})
+
+
+def _connector_secrets() -> list[str]:
+    """Return the settings of all connectors that are sealed, as they are stored."""
+    return [
+        text
+        for one in _stored_connectors()
+        for value in one.settings.values()
+        for text in sealed.sealed_texts(value)
+    ]
 
 
 def _uses(key_id: str, secrets: Sequence[str]) -> int:
     return sealed.uses(key_id) + sum(f":{key_id}:" in secret for secret in secrets)
 
 
-def _connector_secrets() -> list[str]:
-    """Return the secret settings of all connectors, as they are stored."""
-    types = _prefect_blocks.block_types()
-    with transaction() as connection:
-        rows = configured.all_connectors(connection)
-    found = []
-    for row in rows:
-        stored = _prefect_blocks.stored_settings(row.reference) or {}
-        fields = types[row.slug].fields.values()
-        found += [str(stored[f.name]) for f in fields if f.secret and stored.get(f.name)]
-    return found
+def _is_given() -> bool:
+    return bool(os.environ.get("CERTRAIL_KEY"))
 
 
 @contextmanager
-def _file(key_file: str) -> Iterator[Path]:
+def _file(name: str) -> Iterator[Path]:
     """Hold the key file: two rotations at once would lose a key."""
-    if os.environ.get("CERTRAIL_KEY") or not key_file:
+    if _is_given() or not name:
         raise KeyUnavailable(
             "the sealing key comes from the environment, so nothing here can change it",
             remedy="Put a new key on the first line of CERTRAIL_KEY, start everything again, then "
             "`certrail key reseal`.",
         )
-    path = Path(key_file)
+    path = Path(name)
     Keyring.from_file(path)
     if is_credential(path.read_text()):
         raise KeyUnavailable(

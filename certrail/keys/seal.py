@@ -20,7 +20,7 @@ from typing import Never
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from certrail.errors import KeyUnavailable
+from certrail.errors import KeyUnavailable, SealingKeyMissing
 
 SECRET_PURPOSE = "connector-secret"  # noqa: S105 - a label for sealing, not a secret
 """What connector secrets are sealed for."""
@@ -108,7 +108,8 @@ class Keyring:
         """Return what was sealed for *purpose*.
 
         Raises:
-            KeyUnavailable: sealed by a key that is not here, or the token was altered.
+            SealingKeyMissing: sealed by a key that is not here.
+            KeyUnavailable: the token was altered, or sealed for another purpose.
         """
         try:
             key_id, encoded = token.removeprefix(_PREFIX).split(":", 1)
@@ -116,7 +117,7 @@ class Keyring:
         except ValueError as exc:
             raise KeyUnavailable("a sealed value is damaged") from exc
         if (key := self._keys.get(key_id)) is None:
-            raise KeyUnavailable(f"a value was sealed by the key {key_id}, which is not here")
+            raise SealingKeyMissing(f"a value was sealed by the key {key_id}, which is not here")
         try:
             return key.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], purpose.encode())
         except InvalidTag as exc:
@@ -125,6 +126,10 @@ class Keyring:
     def is_current(self, token: str) -> bool:
         """Return whether *token* was sealed by the primary key."""
         return token.startswith(f"{_PREFIX}{self.primary}:")
+
+    def is_older(self, token: str) -> bool:
+        """Return whether *token* was sealed by another of these keys than the primary one."""
+        return any(token.startswith(f"{_PREFIX}{one}:") for one in self.ids[1:])
 
     def __repr__(self) -> str:
         return f"Keyring(<{len(self._keys)} hidden>)"

@@ -16,11 +16,17 @@ from certrail.store.schema import keys
 def keep(connection: Connection, key: PrivateKeyPem, *, purpose: str, algorithm: str) -> UUID:
     """Seal *key*, store it in the caller's transaction and return its id."""
     key_id = uuid4()
+    ring = keyring()
     # The id is part of what is sealed: a sealed text moved to another row does not open.
-    sealed = keyring().seal(key.reveal(), purpose_of(key_id))
+    sealed = ring.seal(key.reveal(), purpose_of(key_id))
     connection.execute(
         insert(keys).values(id=key_id, purpose=purpose, sealed=sealed, algorithm=algorithm)
     )
+    # From here on the row holds off `certrail key retire`. One that came just before has
+    # taken away what alone would open it.
+    if ring.primary not in (now := keyring()).ids:
+        sealed = now.seal(key.reveal(), purpose_of(key_id))
+        connection.execute(update(keys).where(keys.c.id == key_id).values(sealed=sealed))
     return key_id
 
 
