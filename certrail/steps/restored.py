@@ -106,6 +106,8 @@ def _is_finalized(work: Work, record: OrderRecord) -> bool:
 
 def _served(work: Work) -> Chain | None:
     """Return the one chain that all places serve, None if clients refuse one of them."""
+    if any(not place.addresses for place in work.plan.also_on):
+        return None  # nobody can see what is served there
     found: set[Chain] = set()
     for number in range(len(work.plan.also_on) + 1):
         report = probe(serving.probe_target(work.plan.at(number), None))
