@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -13,21 +15,24 @@ from sqlalchemy import insert
 from certrail.ca.authority import Design
 from certrail.ca.local import LocalCa, Rules
 from certrail.configuration.plan import ConnectorRef, Plan
-from certrail.errors import NotFound
+from certrail.connectors import InstallTarget
+from certrail.errors import InvalidRequest, NotFound
 from certrail.keys.generate import generate
 from certrail.model import (
     Action,
     Chain,
     Csr,
+    Fingerprint,
     KeyAlgorithm,
     Order,
     OrderKey,
     OrderSpec,
     OrderStatus,
+    Site,
     SubjectSpec,
     Workflow,
 )
-from certrail.steps import issuance, ordering
+from certrail.steps import installation, issuance, ordering
 from certrail.steps.outcome import Outcome, Work
 from certrail.steps.restored import unless_served
 from certrail.store import certificates, new_requests, orders, requests, restores
@@ -36,6 +41,7 @@ from certrail.store.requests import Reason, Request
 from certrail.store.schema import endpoints
 from certrail.tracker import StepStatus
 from certrail.x509.csr import build_csr
+from tests.contract.install_cases import Memory, Reference
 from tests.support.tls_servers import Authority, Issued, pem, tls_server
 
 NAME = "www.example.test"
@@ -205,6 +211,24 @@ def test_a_certificate_issued_after_the_backup_is_taken(endpoint: UUID, root: Au
     assert _certificate(request) == found.fingerprint
 
 
+def test_a_certificate_that_was_taken_stays_where_it_is(endpoint: UUID, root: Authority) -> None:
+    """Nothing is written to the target; where something else serves, its key is missing."""
+    issued = root.issue(NAME, not_before=NOW - timedelta(hours=3))
+    with tls_server(issued) as port:
+        request = request_for(endpoint, plan(port, pem(root.certificate)))
+        restored()
+        obtain(Work.of(request))
+    work = Work.of(requests.get(request.id))
+    memory = Memory(live=[_fingerprint(issued)])
+
+    outcome = installation.install(work, lambda: opened(memory))
+
+    assert "since before the restore" in outcome.detail
+    assert (memory.store, memory.reloads) == ({}, 0)
+    with pytest.raises(InvalidRequest, match="not in the key store"):
+        installation.install(work, lambda: opened(Memory(live=[Fingerprint("another")])))
+
+
 @pytest.mark.parametrize("reason", ["requested", "renewal-due"])
 def test_after_the_restore_the_policy_alone_takes_what_is_served(
     endpoint: UUID, root: Authority, reason: str
@@ -256,11 +280,16 @@ def obtain(work: Work) -> Outcome:
     return Outcome.completed("ordered")
 
 
+@contextmanager
+def opened(memory: Memory) -> Iterator[tuple[InstallTarget, Site]]:
+    yield Reference(memory), Site(NAME)
+
+
 def _certificate(request: Request) -> str:
     certificate_id = requests.get(request.id).certificate_id
     assert certificate_id is not None
     return certificates.get(certificate_id).fingerprint
 
 
-def _fingerprint(issued: Issued) -> str:
+def _fingerprint(issued: Issued) -> Fingerprint:
     return Chain.of([issued.leaf]).fingerprint
