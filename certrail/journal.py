@@ -101,6 +101,12 @@ class Journal:
             log.logger.debug("%s intent request=%s key=%s", action, self.request_id, key)
         yield effect
 
+    def has(self, action: str, key: str) -> bool:
+        """Return whether *action* on *key* was begun, by whatever run."""
+        with statement() as connection:
+            this = {"request_id": self.request_id, "action": action, "key": key + self._suffix}
+            return connection.execute(_FIND, this).first() is not None
+
     def forget(self, connection: Connection, action: str, key: str) -> None:
         """Drop an effect that was undone, in the caller's transaction: the next run repeats it."""
         connection.execute(

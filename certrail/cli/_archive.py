@@ -7,6 +7,7 @@ reconciliation, the other way round there is nothing to put right.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -25,15 +26,23 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from certrail import __version__
-from certrail.errors import InvalidRequest, KeyUnavailable, UnexpectedReply, Unreachable
+from certrail.errors import (
+    InvalidRequest,
+    KeyUnavailable,
+    StorageFull,
+    UnexpectedReply,
+    Unreachable,
+)
 from certrail.keys.seal import Keyring
 from certrail.log import plain
 from certrail.postgres import program
+from certrail.settings import write_private
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
 _PURPOSE = "backup-probe"
 _DATABASES = ("prefect", "inventory")
+_FULL = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,11 @@ def write(
         InvalidRequest: the file cannot be written.
     """
     with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="backup-")))
+        try:
+            made = tempfile.TemporaryDirectory(dir=folder, prefix="backup-")
+        except OSError as exc:
+            raise _not_written(path, exc) from exc
+        work = Path(stack.enter_context(made))
         urls = {"prefect": prefect_url, "inventory": inventory_url}
         snapshots = {name: stack.enter_context(_snapshot(url)) for name, url in urls.items()}
         made_at = datetime.now(UTC)
@@ -112,15 +125,18 @@ def write(
             parts[f"{name}.dump"] = work / f"{name}.dump"
             exported = snapshots[name].execute("select pg_export_snapshot()").fetchone()
             assert exported is not None
-            _run(
-                "pg_dump",
-                urls[name],
-                "--format=custom",
-                "--no-owner",
-                "--no-privileges",
-                f"--snapshot={exported[0]}",
-                f"--file={parts[f'{name}.dump']}",
-            )
+            try:
+                _run(
+                    "pg_dump",
+                    urls[name],
+                    "--format=custom",
+                    "--no-owner",
+                    "--no-privileges",
+                    f"--snapshot={exported[0]}",
+                    f"--file={parts[f'{name}.dump']}",
+                )
+            except StorageFull as exc:
+                raise _not_written(path, OSError(errno.ENOSPC, _FULL)) from exc
         manifest = Manifest(
             made_at=made_at,
             version=__version__,
@@ -245,6 +261,9 @@ def _run(tool: str, url: str, *arguments: str) -> None:
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
+        # What the server says of its own disk comes with its word for an error.
+        if any(_FULL in line and "ERROR:" not in line for line in lines):
+            raise StorageFull(f"{tool} of {_name(url)} cannot write: {_FULL}")
         raise UnexpectedReply(
             f"{tool} of {_name(url)} failed: {plain(lines[0] if lines else done.returncode)}",
             remedy="The server may be of a newer version than the tool; nothing was kept.",
@@ -267,9 +286,22 @@ def _pack(path: Path, manifest: Manifest, parts: Mapping[str, Path]) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as exc:
-        raise InvalidRequest(f"cannot write {path}: {exc.strerror}") from exc
+        raise _not_written(path, exc) from exc
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, exc: OSError) -> InvalidRequest:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InvalidRequest(
+            f"cannot write {path}: {exc.strerror}",
+            remedy="Free space there, twice the size of a backup, or give another file; nothing "
+            "was left there, and what was there before is as it was.",
+        )
+    return InvalidRequest(
+        f"cannot write {path}: {exc.strerror}",
+        remedy="Give a file in a folder that this account can write to.",
+    )
 
 
 def _plain_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -310,16 +342,17 @@ def _name(url: str) -> str:
 
 
 def write_keys(path: Path, sealing: str, prefect: str) -> None:
-    """Write both keys into one file that only its owner can read."""
+    """Write both keys into one file that only its owner can read; it is replaced whole.
+
+    Raises:
+        InvalidRequest: it cannot be written.
+    """
     lines = ["# Keys of a Certrail installation. Keep this apart from its backups."]
     lines += ["[sealing]", sealing.strip(), "[prefect]", prefect.strip(), ""]
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(descriptor, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write("\n".join(lines))
+        write_private(path, "\n".join(lines))
     except OSError as exc:
-        raise InvalidRequest(f"cannot write {path}: {exc.strerror}") from exc
+        raise _not_written(path, exc) from exc
 
 
 def read_keys(path: Path) -> tuple[str, str]:

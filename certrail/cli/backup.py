@@ -18,7 +18,7 @@ from certrail.keys.seal import Keyring, keyring, stored_keys
 from certrail.log import plain
 from certrail.postgres import INVENTORY_DATABASE, PREFECT_DATABASE, EmbeddedPostgres
 from certrail.settings import write_private
-from certrail.store import audit
+from certrail.store import audit, restores
 from certrail.words import counted
 
 
@@ -102,7 +102,8 @@ def restore(
 
     The installation it was made of must not run any more: two that go on with
     the same requests would order twice. What was under way goes on where the
-    backup has it; orders that were made are asked for again, not made again.
+    backup has it; orders that were made are asked for again, not made again,
+    and a certificate that was issued after the backup and is served is kept.
     """
     chosen = settings.settings()
     folder = (data_dir or chosen.data_dir).expanduser().resolve()
@@ -145,8 +146,7 @@ def restore(
 
 def _note(url: str, archive: Path, manifest: _archive.Manifest) -> None:
     os.environ["CERTRAIL_DATABASE_URL"] = url
-    detail = {"made_at": manifest.made_at.isoformat(), "version": manifest.version}
-    audit.note_now(audit.local_actor(), "backup.restore", str(archive.absolute()), detail)
+    restores.note(str(archive.absolute()), manifest.made_at, manifest.version)
 
 
 def _clear(folder: Path, *, keep: bool) -> None:

@@ -13,7 +13,7 @@ from certrail.errors import ActivationRefused, CertrailError, InvalidRequest
 from certrail.journal import Effect
 from certrail.model import Bundle, Fingerprint, Site, Staged
 from certrail.policy import Undo, undo_installation
-from certrail.steps import observing, serving
+from certrail.steps import observing, restored, serving
 from certrail.steps.outcome import Outcome, Work
 from certrail.steps.rollback import Told, again, take_back
 from certrail.steps.together import Ticket, turn
@@ -43,6 +43,8 @@ def install(work: Work, open_target: OpenTarget) -> Outcome:
         if (newer := taken_back(work)) is not None:
             with locked(lock_name(work, target)):
                 return take_back(work, target, site, newer, certificate.chain)
+        if restored.is_taken(work, certificate) and target.serving(site) == certificate.fingerprint:
+            return Outcome.completed("it is installed there already, since before the restore")
         bundle = bundle_for(certificate, target)
         ticket = Ticket(
             target, lambda: _stage(work, target, site, bundle), lambda staged: _begin(work, staged)

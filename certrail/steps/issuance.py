@@ -15,6 +15,7 @@ from certrail.errors import (
     Rejected,
 )
 from certrail.model import Chain, Csr, OrderStatus, key_text, serial_text
+from certrail.steps import restored
 from certrail.steps.csr import OpenAny, with_csr
 from certrail.steps.outcome import Outcome, Work, day
 from certrail.store import certificates, orders, requests
@@ -34,12 +35,19 @@ def issue(work: Work, ca: CertificateAuthority, open_target: OpenAny | None = No
     Raises:
         NotIssued: the CA is still working; the same order is asked again later.
         Rejected: the CA gave the order up; it is dead.
+        NotFound: the CA knows it no more, or it is of no use after a restore; it is dead.
     """
     record = orders.live(work.request.id)
     if record is None or record.order is None:
         raise InvalidRequest(
             "the request has no live order",
             remedy="Retry: validation is gone through again and an order is opened.",
+        )
+    if restored.is_used_up(work, ca, record):
+        orders.bury(work.request.id, restored.USED_UP)
+        raise NotFound(
+            f"the order can yield no certificate any more: {restored.USED_UP}",
+            remedy="Retry: a new order is made.",
         )
     record, csr = with_csr(work, record, open_target)
     try:

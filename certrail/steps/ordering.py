@@ -14,10 +14,14 @@ from certrail.connectors import (
 )
 from certrail.errors import InvalidRequest, Rejected
 from certrail.model import Action, Order, OrderSpec
+from certrail.steps import restored
 from certrail.steps.outcome import Work
 from certrail.store import certificates, orders
 from certrail.store.database import locked
 from certrail.store.orders import OrderRecord
+
+_MOST_USED_UP = 5
+"""How many orders of one request the old installation can have used up after the backup."""
 
 
 def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order]:
@@ -26,7 +30,18 @@ def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order
     A crash between the CA's answer and our note of it leaves an intent with
     no outcome. The next run asks the CA first; only a CA that can neither be
     asked nor reuses an unfinished order may end up with a second, unused one.
+    After a restore the CA is asked too: the order may be younger than the backup.
     """
+    record, order = _found_or_opened(work, ca)
+    for _ in range(_MOST_USED_UP):
+        if not restored.is_used_up(work, ca, record):
+            break
+        orders.bury(work.request.id, restored.USED_UP)
+        record, order = _found_or_opened(work, ca)
+    return record, order
+
+
+def _found_or_opened(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order]:
     plan = work.plan
     record = orders.begin(work.request.id, plan.ca.name, plan.names, plan.key_algorithm)
     # One at a time for each set of names: whoever looks for a lost order must
@@ -41,7 +56,8 @@ def open_order(work: Work, ca: CertificateAuthority) -> tuple[OrderRecord, Order
         intent = {"names": list(spec.names), "replaces": spec.replaces}
         with work.journal.effect("order.open", record.key, intent) as effect:
             if effect.outcome is None:
-                order = _lost(ca, record, spec) if effect.is_repeated else None
+                may_exist = effect.is_repeated or restored.came_with_backup(work)
+                order = _lost(ca, record, spec) if may_exist else None
                 order = order or _opened(work, ca, spec)
                 effect.record(
                     {"remote_id": order.remote_id},

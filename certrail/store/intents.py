@@ -19,8 +19,8 @@ _REMEDIES = {
     "deliver": "Look at the destination; a redeploy delivers the certificate again.",
 }
 _ELSE = "Look at what the request shows; a new request asks before it does anything again."
-# Reconciliation withdraws these itself, and an answer to a challenge leaves nothing behind.
-_HARMLESS = ("challenge.publish", "challenge.respond")
+# Reconciliation withdraws these itself; an answer to a challenge, or a look, leaves nothing behind.
+_HARMLESS = ("challenge.publish", "challenge.respond", "restore.look")
 
 
 @dataclass(frozen=True, slots=True)

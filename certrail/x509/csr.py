@@ -89,7 +89,7 @@ def read_csr(csr: Csr) -> CsrContent:
             subject=parsed.subject.rfc4514_string(),
             names=_alternative_names(parsed),
             signature_valid=parsed.is_signature_valid,
-            algorithm=_algorithm(parsed.public_key()),
+            algorithm=algorithm_of(parsed.public_key()),
         )
     except UNREADABLE as exc:
         raise InvalidRequest(
@@ -97,7 +97,8 @@ def read_csr(csr: Csr) -> CsrContent:
         ) from exc
 
 
-def _algorithm(key: object) -> KeyAlgorithm | None:
+def algorithm_of(key: object) -> KeyAlgorithm | None:
+    """Return the algorithm of a public key, None if it is none of those that Certrail makes."""
     if isinstance(key, rsa.RSAPublicKey):
         text = f"rsa-{key.key_size}"
     elif isinstance(key, ec.EllipticCurvePublicKey):

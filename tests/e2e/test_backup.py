@@ -1,4 +1,7 @@
-"""A backup that was made in the middle of a request goes on elsewhere, and orders nothing twice."""
+"""A backup that was made in the middle of a request goes on elsewhere, and orders nothing twice.
+
+Neither what had been ordered when it was made, nor what the old machine ordered after it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.support import kill_points
+from tests.support.handshake import fingerprint_at
 from tests.support.hurry import hurried
 from tests.support.kill_points import KillPoint
 from tests.support.prefect_api import PrefectApi
@@ -32,9 +36,7 @@ def test_an_order_in_flight_survives_the_loss_of_the_machine(
     tmp_path_factory: pytest.TempPathFactory, outside: World
 ) -> None:
     """Backed up between the order and our note of its answer, killed, restored elsewhere."""
-    folder = tmp_path_factory.mktemp("backup")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # the embedded database runs as another account
+    folder = _folder(tmp_path_factory)
     archive, keys = folder / "certrail.tar", folder / "certrail.keys"
     old = start(folder / "old", extra=QUICK)
     point = KillPoint("order.finalize", "outcome")
@@ -68,13 +70,7 @@ def test_an_order_in_flight_survives_the_loss_of_the_machine(
 
     new = start(folder / "new", extra=QUICK)
     try:
-        request_id = json.loads(started.stdout)["request_id"]
-        with closing(PrefectApi(new.api_url)) as api, hurried(api, "reconcile"):
-            wait_for(
-                lambda: _status(new, request_id) == "automation-successful",
-                "the restored installation ends the request",
-                within=240,
-            )
+        _goes_on(new, json.loads(started.stdout)["request_id"])
         assert outside.ca.order_count() == ordered
         assert json.loads(new.cli("audit", "verify", "--json").stdout)["ok"]
         actions = [e["action"] for e in json.loads(new.cli("audit", "list", "--json").stdout)]
@@ -82,6 +78,70 @@ def test_an_order_in_flight_survives_the_loss_of_the_machine(
         assert new.cli("connector", "check", "ns").returncode == 0
     finally:
         new.stop()
+
+
+def test_what_the_old_machine_finished_after_the_backup_is_not_issued_again(
+    tmp_path_factory: pytest.TempPathFactory, outside: World
+) -> None:
+    """Backed up before the order, finished there, killed, restored: what is served is kept."""
+    folder = _folder(tmp_path_factory)
+    archive, keys = folder / "certrail.tar", folder / "certrail.keys"
+    old = start(folder / "old", extra=QUICK)
+    point = KillPoint("order.open", "intent")
+    try:
+        file = outside.write("certrail.yaml", outside.configuration())
+        assert old.cli("apply", "-f", str(file)).returncode == 0
+        kill_points.install(old.database_url)
+        with kill_points.armed(old.database_url, point):
+            started = old.cli("request", "start", f"{NAME}:443", "--json")
+            assert started.returncode == 0, started.stderr
+            kill_points.wait_until_caught(old.database_url, point)
+            assert outside.ca.order_count() == 0
+            made = old.cli("backup", "-o", str(archive), "--keys", str(keys), "--json")
+            assert made.returncode == 0, made.stderr
+        request_id = json.loads(started.stdout)["request_id"]
+        wait_for(
+            lambda: _status(old, request_id) == "automation-successful",
+            "the old installation ends the request",
+            within=240,
+        )
+        old.process.kill()
+        old.process.wait()
+    finally:
+        with suppress(AssertionError):
+            old.stop()
+    served = fingerprint_at(outside.nginx.port, NAME)
+
+    done = cli("restore", str(archive), "--keys", str(keys), env=environment(folder / "new"))
+    assert done.returncode == 0, done.stderr
+    new = start(folder / "new", extra=QUICK)
+    try:
+        _goes_on(new, request_id)
+        assert (outside.ca.order_count(), outside.ca.certificate_count()) == (1, 1)
+        assert fingerprint_at(outside.nginx.port, NAME) == served
+        (endpoint,) = json.loads(new.cli("endpoint", "list", "--json").stdout)
+        assert endpoint["fingerprint"] == served
+        shown = json.loads(new.cli("request", "show", request_id, "--json").stdout)
+        assert "issued after the backup" in json.dumps(shown)
+    finally:
+        new.stop()
+
+
+def _folder(factory: pytest.TempPathFactory) -> Path:
+    folder = factory.mktemp("backup")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # the embedded database runs as another account
+    return folder
+
+
+def _goes_on(running: Stack, request_id: str) -> None:
+    """Return once the restored installation has ended the request well."""
+    with closing(PrefectApi(running.api_url)) as api, hurried(api, "reconcile"):
+        wait_for(
+            lambda: _status(running, request_id) == "automation-successful",
+            "the restored installation ends the request",
+            within=240,
+        )
 
 
 def _key_lines(path: Path) -> set[bytes]:
