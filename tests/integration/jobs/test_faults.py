@@ -30,7 +30,7 @@ def test_an_endpoint_that_vanishes_fails_alone_and_says_why(
     port = free_port()
     whole["endpoints"] = whole["endpoints"][5:]
     for endpoint in whole["endpoints"]:
-        endpoint["server"]["test"] = endpoints.busy()
+        endpoint["server"]["test"] = ["sleep", "0.5"]
     whole["endpoints"][-1]["address"] = f"127.0.0.1:{port}"
     shell("apply", "-f", str(endpoints.write(whole)))
     name = f"vanish-{endpoints.prefix}"
