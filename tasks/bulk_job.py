@@ -41,7 +41,7 @@ from certrail.store.executors import DEFAULT_QUEUE
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
-from certrail.words import counted
+from certrail.words import counted, quoted
 from tasks import _children
 from tasks._bells import run_due, rung, shard_over
 from tasks._job_leases import LEASE, new_owner, patiently, taken
@@ -315,7 +315,7 @@ class _Run:
             raise InvalidRequest(
                 f"shard {shard.number} ended {tries} times without a result",
                 remedy="Look at its log in Prefect and at the worker's; then "
-                f"`certrail job retry {self._job.name}`.",
+                f"`certrail job retry {quoted(self._job.name)}`.",
             )
 
     async def _make(self, shard: ShardState) -> None:

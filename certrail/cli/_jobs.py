@@ -40,7 +40,7 @@ from certrail.store.jobs import Job
 from certrail.store.new_jobs import Chosen, Draft, LeftOut
 from certrail.store.plans import Prepared
 from certrail.store.request_view import pause_json, time_text
-from certrail.words import counted
+from certrail.words import counted, quoted
 
 CONCURRENCY = 20
 _EACH = timedelta(seconds=15)
@@ -209,7 +209,7 @@ def start(planned: Planned) -> Job:
         raise Unreachable(
             f"the job {job.name} is stored, but was not handed to Prefect: {exc}",
             remedy="It is handed over within a minute of Prefect's return; follow it with "
-            f"`certrail job show {job.name}`.",
+            f"`certrail job show {quoted(job.name)}`.",
         ) from exc
     return jobs.by_id(job.id)
 
