@@ -116,14 +116,14 @@ async def _held(job_id: UUID) -> AsyncIterator[tuple[Job, str]]:
     except asyncio.CancelledError:
         with suppress(CertrailError):
             if somebody_cancelled():
-                await _cancel(job_id)
+                await _cancel(job_id, owner)
         raise
     finally:
         with suppress(CertrailError):
             await in_lease_thread(job_runs.release, job_id, owner)
 
 
-async def _cancel(job_id: UUID) -> None:
+async def _cancel(job_id: UUID, owner: str) -> None:
     """Cancel a job whose flow run was cancelled in Prefect; it is over when its endpoints are."""
     job = await in_lease_thread(jobs.by_id, job_id)
     if job.status.is_over:
@@ -138,7 +138,8 @@ async def _cancel(job_id: UUID) -> None:
     ):
         await asyncio.sleep(_LOOK_SECONDS)
         await in_lease_thread(job_ends.drop, job_id)
-    await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
+    told, actor = "cancelled in Prefect", f"worker {owner}"
+    await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, told, actor=actor)
     if job.flow_run_id is not None:
         # A run whose worker died is nobody's to end, once its shard is cancelled too.
         with suppress(httpx.HTTPError):
@@ -170,6 +171,7 @@ class _Run:
         self._suspension = context.flow_run_suspension_request
         self._job = job
         self._owner = owner
+        self._actor = f"worker {owner}"
         self._client = client
         self._wishes = Wishes(pause=job.pause_requested, end=job.cancel_requested)
         self._lost = False
@@ -256,7 +258,9 @@ class _Run:
     async def _give_up(self, why: Stop) -> None:
         self._stop = why
         self._log.error("stopped: %s", why.message)
-        await patiently(lambda: job_ends.stop(self._job.id, why.code, why.message))
+        await patiently(
+            lambda: job_ends.stop(self._job.id, why.code, why.message, actor=self._actor)
+        )
 
     async def _keep_going(self, shards: list[ShardState]) -> None:
         """Have as many shards at work as there are workers; begin those again that died."""
@@ -397,7 +401,7 @@ class _Run:
             await _settle(self._client, self._run_id)
             await self._page.endpoints(message, causes)
         await self._page.show(await self._waves(), last=True)
-        await patiently(lambda: job_ends.finish(job.id, status, message))
+        await patiently(lambda: job_ends.finish(job.id, status, message, actor=self._actor))
         nudge()
         return _state(status, message)
 

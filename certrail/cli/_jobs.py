@@ -232,10 +232,11 @@ def resume(name: str) -> Job:
 def cancel(name: str) -> Job:
     """Cancel what has not begun; what runs stops at its next safe point."""
     job = jobs.get(name)
-    job_control.ask_to_cancel(job, audit.local_actor())
+    actor = audit.local_actor()
+    job_control.ask_to_cancel(job, actor)
     if not job.is_held:
         # Nobody else would end it.
-        _prefect_jobs.end_unheld(job)
+        _prefect_jobs.end_unheld(job, actor)
     return jobs.by_id(job.id)
 
 
