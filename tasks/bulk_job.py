@@ -26,6 +26,7 @@ from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Stop, Wave
 from certrail.jobs.turns import Standing, turns
 from certrail.jobs.waves import Lane, Route
+from certrail.log import plain
 from certrail.settings import silent_after
 from certrail.store import (
     executors,
@@ -195,11 +196,12 @@ class _Run:
                     break
             if wave is not None and self._wishes.pause and not (self._wishes.end or self._stop):
                 await self._pause()
+            # With the beat, since Prefect's server may be away for longer than the lease lasts.
+            return await self._end()
         finally:
             beat.cancel()
             with suppress(asyncio.CancelledError):
                 await beat
-        return await self._end()
 
     async def _next(self) -> Wave | None:
         waves = await self._waves()
@@ -397,10 +399,14 @@ class _Run:
                 "%d failed in %s, %s for example: %s. %s",
                 *(cause.count, cause.step, cause.example, cause.message, cause.remedy),
             )
-        with suppress(httpx.HTTPError):
+        try:
             await _settle(self._client, self._run_id)
-            await self._page.endpoints(message, causes)
+        except httpx.HTTPError as exc:
+            self._log.warning("runs of endpoints that are over are ended later: %s", plain(exc))
+        await self._page.endpoints(message, causes)
         await self._page.show(await self._waves(), last=True)
+        if self._lost:
+            raise JournalConflict("another worker goes on with this job")
         await patiently(lambda: job_ends.finish(job.id, status, message, actor=self._actor))
         nudge()
         return _state(status, message)

@@ -80,6 +80,15 @@ class Shell:
         )
         return found
 
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """Return what the artifacts of a job's run hold, by their type."""
+        artifacts: list[dict[str, Any]] = self.api.post(
+            "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}
+        )
+        found = {artifact["type"]: artifact["data"] for artifact in artifacts}
+        table = found["table"]
+        return {**found, "table": json.loads(table) if isinstance(table, str) else table}
+
     def most_at_once(self, job: str, below: str = "") -> int:
         """Return how many endpoints of a job were at work at the same time, from its records.
 

@@ -42,8 +42,7 @@ def test_two_workers_share_the_budget_of_a_ca_and_each_gets_what_only_it_reaches
     whole = endpoints.configuration(install_timeout_seconds=300)
     whole["endpoints"] = whole["endpoints"][:6]
     for number, endpoint in enumerate(whole["endpoints"]):
-        if number:
-            endpoints.hold(whole, endpoint, opened, then="sleep 0.5")
+        endpoints.hold(whole, endpoint, opened, then="sleep 0.5")
         if number % 2:
             endpoint["executor"] = branch
     shell("apply", "-f", str(endpoints.write(whole)))
@@ -52,30 +51,30 @@ def test_two_workers_share_the_budget_of_a_ca_and_each_gets_what_only_it_reaches
 
     with shell.limit(f"ca:{endpoints.prefix}-ca", 2):
         shell("job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "6")
-        # Nobody serves the branch yet: its endpoints wait, the others do not.
-        waiting = shell.json("job", "show", name)
-        shell.wait_until(name, "successful endpoints", "successful", 1)
-        with running(
-            [*command, "--name", branch, "--queue", branch],
-            log=tmp_path / "agent.log",
-            env=shell.stack.env,
-            # Those of other tests may be silent by now: exit code 1.
-            ready=lambda: branch in shell.stack.cli("executor", "list").stdout,
-            within=90,
-        ):
-            try:
+        try:
+            # Nobody serves the branch yet: its endpoints wait, the others do not.
+            waiting = shell.json("job", "show", name)
+            shell.wait_until(name, "endpoints in progress", "in_progress", 2)
+            with running(
+                [*command, "--name", branch, "--queue", branch],
+                log=tmp_path / "agent.log",
+                env=shell.stack.env,
+                # Those of other tests may be silent by now: exit code 1.
+                ready=lambda: branch in shell.stack.cli("executor", "list").stdout,
+                within=90,
+            ):
                 wait_for(lambda: _is_begun(shell, name, branch), "the branch is begun", within=120)
-                shell.wait_until(name, "endpoints in progress", "in_progress", 2)
                 before = shell.json("job", "show", name)["counts"]
-            finally:
                 opened.touch()
-            told = shell.wait_for_status(name, "completed")
+                told = shell.wait_for_status(name, "completed")
+        finally:
+            opened.touch()
 
     assert waiting["status"] in ("scheduled", "running")
     (held,) = waiting["held_up_by"]
     assert (held["code"], held["endpoints"]) == ("no-worker", 3)
     assert branch in held["message"]
-    assert (before["in_progress"], before["pending"]) == (2, 3)
+    assert (before["in_progress"], before["pending"]) == (2, 4)
     assert told["counts"]["successful"] == 6
     assert endpoints.issued() == dict.fromkeys(endpoints.names[:6], 1)
     assert shell.most_at_once(name) == 2

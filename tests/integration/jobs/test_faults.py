@@ -81,6 +81,9 @@ def test_a_job_survives_a_restart_of_the_server_and_of_the_database(
 
     assert told["counts"]["successful"] == 5
     assert endpoints.issued() == dict.fromkeys(endpoints.names[:5], 1)
+    table = shell.artifacts(told["flow_run_id"])["table"]
+    assert [row["endpoint"] for row in table] == endpoints.locations()[:5]
+    assert {row["status"] for row in table} == {"Automation successful"}
     must_agree(shell.stack, job=name)
 
 

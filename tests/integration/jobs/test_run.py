@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -128,7 +127,7 @@ def _waves_waited_for_each_other(shell: Shell, name: str) -> None:
 def _artifacts_name_every_endpoint(
     shell: Shell, run: str, endpoints: Estate, members: list[dict[str, Any]]
 ) -> None:
-    by_type = _artifacts(shell, run)
+    by_type = shell.artifacts(run)
     runs = {member["name"].removeprefix("enroll "): member["id"] for member in members}
     assert set(by_type) == {"progress", "table"}
     assert by_type["progress"] == 100.0
@@ -136,15 +135,6 @@ def _artifacts_name_every_endpoint(
     assert {row["status"] for row in by_type["table"]} == {"Automation successful"}
     for row in by_type["table"]:
         assert row["run"].endswith(f"/runs/flow-run/{runs[row['endpoint']]})")
-
-
-def _artifacts(shell: Shell, run: str) -> dict[str, Any]:
-    artifacts: list[dict[str, Any]] = shell.api.post(
-        "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}
-    )
-    found = {artifact["type"]: artifact["data"] for artifact in artifacts}
-    table = found["table"]
-    return {**found, "table": json.loads(table) if isinstance(table, str) else table}
 
 
 def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
@@ -169,7 +159,7 @@ def test_a_failed_canary_stops_the_job_and_a_retry_runs_the_failed_ones_only(
     assert told["counts"]["cancelled"] == 8 - len(begun)
     assert sum(told["failures_by_cause"].values()) == 1
     assert told["failures"][0]["example"] == f"{first}:443"
-    artifacts = _artifacts(shell, told["flow_run_id"])
+    artifacts = shell.artifacts(told["flow_run_id"])
     assert "unknown directive" in artifacts["markdown"]
     (failed,) = shell.members(name, "FAILED")
     table = artifacts["table"]
