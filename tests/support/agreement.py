@@ -19,7 +19,7 @@ from tests.support.stack import Stack
 
 
 def must_agree(
-    installation: Stack, *, job: str | None = None, locations: Sequence[str] = (), within: int = 60
+    installation: Stack, *, job: str | None = None, locations: Sequence[str] = (), within: int = 120
 ) -> str:
     """Fail with every difference that does not pass by itself; returns what was compared.
 
