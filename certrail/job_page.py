@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from certrail.request_page import shown
 from certrail.store.job_results import Cause
-from certrail.words import counted
+from certrail.words import counted, quoted
 
 _MOST = 200
 
@@ -62,8 +62,8 @@ def _cause(cause: Cause) -> str:
 
 def _commands(job: str) -> str:
     commands = [
-        f"certrail job retry {job} --wait",
-        f"certrail endpoint list --job {job} --status automation-failed",
+        f"certrail job retry {quoted(job)} --wait",
+        f"certrail endpoint list --job {quoted(job)} --status automation-failed",
     ]
     intro = "Once it is corrected; *Retry* on the page of the job does the same as the first line:"
     return "\n".join([intro, "", "```sh", *commands, "```"])

@@ -10,6 +10,7 @@ from certrail.log import plain
 from certrail.store.request_view import RequestView
 from certrail.store.steps import Step
 from certrail.tracker import StepStatus
+from certrail.words import quoted
 
 _ID = 8
 _MARKS = {StepStatus.COMPLETED: "✓ ", StepStatus.FAILED: "✗ "}
@@ -87,7 +88,10 @@ def _step(step: Step) -> str:
 def _commands(view: RequestView) -> str:
     request = view.request
     short = str(request.id)[:_ID]
-    commands = [f"certrail request show {short}", f"certrail endpoint show {request.location}"]
+    commands = [
+        f"certrail request show {short}",
+        f"certrail endpoint show {quoted(request.location)}",
+    ]
     if not view.is_successful:
         commands.insert(0, f"certrail request retry {short} --wait")
         asked = [request.plan.ca, request.plan.target, request.plan.dns]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 
 def counted(number: int, one: str, many: str = "") -> str:
     """Return *number* with what it counts, in the right form: "1 endpoint", "2 endpoints".
@@ -23,3 +25,11 @@ def served_again(fingerprint: str | None) -> str:
     if not fingerprint:
         return "the new certificate was taken away again, there was none before"
     return f"{fingerprint[:16]}… put back"
+
+
+def quoted(word: object) -> str:
+    """Return *word* as it is typed in a command, so that a shell reads it as it is.
+
+    Names of jobs may hold blanks, locations brackets and asterisks.
+    """
+    return shlex.quote(str(word))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import get_client
+from prefect import get_client, get_run_logger
 from prefect.artifacts import (
     acreate_markdown_artifact,
     acreate_progress_artifact,
@@ -26,16 +27,19 @@ from prefect.settings import PREFECT_UI_URL
 
 from certrail.job_page import Failure, page
 from certrail.jobs.threshold import Wave
+from certrail.log import plain
 from certrail.request_page import shown
 from certrail.store import job_results
 from certrail.store.job_results import Cause, Member
 from certrail.store.jobs import Job
 from certrail.store.request_view import run_url
 from certrail.tracker import FAILED, SUCCESSFUL
-from certrail.words import counted
-from tasks._threads import in_thread
+from certrail.words import counted, quoted
+from tasks._job_leases import patiently
 
 _SHOWN_EVERY = 3.0
+_AGAIN_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0
 _TABLE = "bulk-job-endpoints"
 _FAILURES = "bulk-job-failures"
 _MOST_ROWS = 2000
@@ -78,9 +82,30 @@ class JobPage:
         A browser shows two thousand rows in seconds and ten thousand in minutes, so that the
         endpoints of a larger job are in several tables. Those that failed have a page beside it:
         Prefect's newer interface shows a table's cells cut off, and their links as text.
+
+        Prefect's server may be away meanwhile: see :func:`written`.
         """
-        listed = await in_thread(job_results.members, self._job.id)
+        listed = await patiently(lambda: job_results.members(self._job.id))
         failures = [_failure(one) for one in listed if one.status in FAILED]
+        lost = await written(
+            [
+                partial(self._write_failures, message, causes, failures),
+                *(
+                    partial(self._write_table, message, part)
+                    for part in parts(sorted(listed, key=_urgency))
+                ),
+            ]
+        )
+        for why in lost:
+            get_run_logger().warning(
+                "A part of the page of the job is missing in Prefect: %s. `certrail endpoint list "
+                "--job %s` shows all of its endpoints.",
+                *(why, quoted(self._job.name)),
+            )
+
+    async def _write_failures(
+        self, message: str, causes: Sequence[Cause], failures: Sequence[Failure]
+    ) -> None:
         # The page that was written before a retry would go on telling what is corrected.
         if failures or (self._job.run_count > 1 and await self._told_failures()):
             why = f"Why {counted(len(failures), 'endpoint')} of {self._job.name} failed"
@@ -89,12 +114,13 @@ class JobPage:
                 key=_FAILURES,
                 description=why if failures else f"No endpoint of {self._job.name} is left failed",
             )
-        for part in parts(sorted(listed, key=_urgency)):
-            await acreate_table_artifact(
-                table=[row(member) for member in part.members],
-                key=part.key,
-                description=f"Job **{shown(self._job.name)}**: {shown(message)}{part.note}",
-            )
+
+    async def _write_table(self, message: str, part: Part) -> None:
+        await acreate_table_artifact(
+            table=[row(member) for member in part.members],
+            key=part.key,
+            description=f"Job **{shown(self._job.name)}**: {shown(message)}{part.note}",
+        )
 
     async def _told_failures(self) -> bool:
         chosen = ArtifactFilter(
@@ -103,6 +129,45 @@ class JobPage:
         )
         async with get_client() as client:
             return bool(await client.read_artifacts(artifact_filter=chosen, limit=1))
+
+
+async def written(
+    pieces: Iterable[Callable[[], Awaitable[object]]],
+    *,
+    within: float = _PATIENCE_SECONDS,
+    pause: float = _AGAIN_SECONDS,
+) -> list[str]:
+    """Write *pieces* into Prefect one after the other, each again while it does not answer.
+
+    After one that is refused, or that the server fails to store until the time is over, the
+    others are tried all the same; when nobody answers by then, they are given up too.
+
+    Args:
+        pieces: calls that write one of them.
+        within: seconds for all of them.
+        pause: seconds before the next try.
+
+    Returns:
+        Why each that is missing could not be written; the rest that was given up is one of them.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    lost: list[str] = []
+    for piece in pieces:
+        while True:
+            try:
+                await piece()
+                break
+            except httpx.HTTPStatusError as exc:
+                is_refused = exc.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+                if is_refused or loop.time() >= deadline:
+                    lost.append(plain(exc))
+                    break
+            except httpx.HTTPError as exc:
+                if loop.time() >= deadline:
+                    return [*lost, plain(exc) or type(exc).__name__]
+            await asyncio.sleep(pause)
+    return lost
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from certrail.jobs.status import Counts, JobStatus
 from certrail.jobs.threshold import Stop, Wave
 from certrail.jobs.turns import Standing, turns
 from certrail.jobs.waves import Lane, Route
+from certrail.log import plain
 from certrail.settings import silent_after
 from certrail.store import (
     executors,
@@ -41,7 +42,7 @@ from certrail.store.executors import DEFAULT_QUEUE
 from certrail.store.job_runs import Wishes
 from certrail.store.job_shards import ShardState
 from certrail.store.jobs import Job
-from certrail.words import counted
+from certrail.words import counted, quoted
 from tasks import _children
 from tasks._bells import run_due, rung, shard_over
 from tasks._job_leases import LEASE, new_owner, patiently, taken
@@ -116,14 +117,14 @@ async def _held(job_id: UUID) -> AsyncIterator[tuple[Job, str]]:
     except asyncio.CancelledError:
         with suppress(CertrailError):
             if somebody_cancelled():
-                await _cancel(job_id)
+                await _cancel(job_id, owner)
         raise
     finally:
         with suppress(CertrailError):
             await in_lease_thread(job_runs.release, job_id, owner)
 
 
-async def _cancel(job_id: UUID) -> None:
+async def _cancel(job_id: UUID, owner: str) -> None:
     """Cancel a job whose flow run was cancelled in Prefect; it is over when its endpoints are."""
     job = await in_lease_thread(jobs.by_id, job_id)
     if job.status.is_over:
@@ -138,7 +139,8 @@ async def _cancel(job_id: UUID) -> None:
     ):
         await asyncio.sleep(_LOOK_SECONDS)
         await in_lease_thread(job_ends.drop, job_id)
-    await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, "cancelled in Prefect")
+    told, actor = "cancelled in Prefect", f"worker {owner}"
+    await in_lease_thread(job_ends.finish, job_id, JobStatus.CANCELLED, told, actor=actor)
     if job.flow_run_id is not None:
         # A run whose worker died is nobody's to end, once its shard is cancelled too.
         with suppress(httpx.HTTPError):
@@ -170,6 +172,7 @@ class _Run:
         self._suspension = context.flow_run_suspension_request
         self._job = job
         self._owner = owner
+        self._actor = f"worker {owner}"
         self._client = client
         self._wishes = Wishes(pause=job.pause_requested, end=job.cancel_requested)
         self._lost = False
@@ -193,11 +196,12 @@ class _Run:
                     break
             if wave is not None and self._wishes.pause and not (self._wishes.end or self._stop):
                 await self._pause()
+            # With the beat, since Prefect's server may be away for longer than the lease lasts.
+            return await self._end()
         finally:
             beat.cancel()
             with suppress(asyncio.CancelledError):
                 await beat
-        return await self._end()
 
     async def _next(self) -> Wave | None:
         waves = await self._waves()
@@ -256,7 +260,9 @@ class _Run:
     async def _give_up(self, why: Stop) -> None:
         self._stop = why
         self._log.error("stopped: %s", why.message)
-        await patiently(lambda: job_ends.stop(self._job.id, why.code, why.message))
+        await patiently(
+            lambda: job_ends.stop(self._job.id, why.code, why.message, actor=self._actor)
+        )
 
     async def _keep_going(self, shards: list[ShardState]) -> None:
         """Have as many shards at work as there are workers; begin those again that died."""
@@ -315,7 +321,7 @@ class _Run:
             raise InvalidRequest(
                 f"shard {shard.number} ended {tries} times without a result",
                 remedy="Look at its log in Prefect and at the worker's; then "
-                f"`certrail job retry {self._job.name}`.",
+                f"`certrail job retry {quoted(self._job.name)}`.",
             )
 
     async def _make(self, shard: ShardState) -> None:
@@ -393,11 +399,15 @@ class _Run:
                 "%d failed in %s, %s for example: %s. %s",
                 *(cause.count, cause.step, cause.example, cause.message, cause.remedy),
             )
-        with suppress(httpx.HTTPError):
+        try:
             await _settle(self._client, self._run_id)
-            await self._page.endpoints(message, causes)
+        except httpx.HTTPError as exc:
+            self._log.warning("runs of endpoints that are over are ended later: %s", plain(exc))
+        await self._page.endpoints(message, causes)
         await self._page.show(await self._waves(), last=True)
-        await patiently(lambda: job_ends.finish(job.id, status, message))
+        if self._lost:
+            raise JournalConflict("another worker goes on with this job")
+        await patiently(lambda: job_ends.finish(job.id, status, message, actor=self._actor))
         nudge()
         return _state(status, message)
 

@@ -163,7 +163,7 @@ def _apply_to_job(job: Job, verdict: Repair) -> None:
     if verdict is Repair.CANCEL:
         if not job.cancel_requested:
             job_control.ask_to_cancel(job, "Prefect's Cancel button")
-        _prefect_jobs.end_unheld(job)
+        _prefect_jobs.end_unheld(job, "reconcile")
     elif job.flow_run_id is None:
         job_runs.bind(job.id, _prefect_jobs.start_run(job))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -20,7 +19,7 @@ from certrail.log import plain
 from certrail.store.job_view import JobView, wave_status
 from certrail.store.jobs import Job
 from certrail.wait import Pending, until
-from certrail.words import counted
+from certrail.words import counted, quoted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -216,7 +215,7 @@ def _failures(view: JobView) -> Iterator[str]:
         yield f"     cause, of {plain(cause.example)}{others}: {plain(cause.message)}"
         yield f"     remedy: {plain(cause.remedy)}"
     if view.causes and view.is_over:
-        name = shlex.quote(view.job.name)
+        name = quoted(view.job.name)
         yield f"When it is corrected: certrail job retry {name}"
         yield f"Which they are: certrail endpoint list --job {name} --status automation-failed"
 

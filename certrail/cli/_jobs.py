@@ -40,7 +40,7 @@ from certrail.store.jobs import Job
 from certrail.store.new_jobs import Chosen, Draft, LeftOut
 from certrail.store.plans import Prepared
 from certrail.store.request_view import pause_json, time_text
-from certrail.words import counted
+from certrail.words import counted, quoted
 
 CONCURRENCY = 20
 _EACH = timedelta(seconds=15)
@@ -209,7 +209,7 @@ def start(planned: Planned) -> Job:
         raise Unreachable(
             f"the job {job.name} is stored, but was not handed to Prefect: {exc}",
             remedy="It is handed over within a minute of Prefect's return; follow it with "
-            f"`certrail job show {job.name}`.",
+            f"`certrail job show {quoted(job.name)}`.",
         ) from exc
     return jobs.by_id(job.id)
 
@@ -232,10 +232,11 @@ def resume(name: str) -> Job:
 def cancel(name: str) -> Job:
     """Cancel what has not begun; what runs stops at its next safe point."""
     job = jobs.get(name)
-    job_control.ask_to_cancel(job, audit.local_actor())
+    actor = audit.local_actor()
+    job_control.ask_to_cancel(job, actor)
     if not job.is_held:
         # Nobody else would end it.
-        _prefect_jobs.end_unheld(job)
+        _prefect_jobs.end_unheld(job, actor)
     return jobs.by_id(job.id)
 
 

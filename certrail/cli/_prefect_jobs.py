@@ -74,8 +74,8 @@ def resume_run(job: Job) -> None:
     job_runs.bind(job.id, run_again(job, "resumed"))
 
 
-def end_unheld(job: Job) -> None:
-    """End a cancelled job that no worker holds, here and in Prefect.
+def end_unheld(job: Job, actor: str) -> None:
+    """End a cancelled job that no worker holds, here and in Prefect; *actor* does it.
 
     Raises:
         Unreachable: Prefect's API does not answer; the job is cancelled all the same.
@@ -86,7 +86,8 @@ def end_unheld(job: Job) -> None:
     job_ends.drop(job.id)
     if job_results.counts([job.id])[job.id].left:
         return  # somebody still runs requests of it; the repair of every minute ends it
-    job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled before it began")
+    when = "while no worker had it" if job.run_count else "before it began"
+    job_ends.finish(job.id, JobStatus.CANCELLED, f"cancelled {when}", actor=actor)
     if job.flow_run_id is None:
         return
     with _prefect.client() as opened:

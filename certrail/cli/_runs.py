@@ -14,6 +14,8 @@ import httpx
 from certrail.agreement import Disagreement, RequestRow, RunRecord, TaskRecord, disagreements
 from certrail.cli._server import api_trust
 from certrail.errors import Unreachable
+from certrail.jobs import agreement as of_jobs
+from certrail.jobs.agreement import Shown
 from certrail.log import plain
 from certrail.model import Workflow
 from certrail.settings import Installation
@@ -26,16 +28,24 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 
 class Comparison:
-    """What was compared: counts, and every disagreement that did not pass by itself."""
+    """What was compared: counts, and every disagreement that did not pass by itself.
+
+    Attributes:
+        jobs: bulk jobs that are over.
+        found: of requests and their steps.
+        found_of_jobs: of jobs and their shards.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
         self.task_runs = 0
+        self.jobs = 0
         self.found: list[Disagreement] = []
+        self.found_of_jobs: list[of_jobs.Disagreement] = []
 
 
 def compare(found: Installation, scope: Scope, *, settle: timedelta) -> Comparison:
-    """Compare the flow runs of all requests in *scope* with their rows.
+    """Compare the flow runs of all requests and jobs in *scope* with their rows.
 
     What Prefect records arrives there a moment late, and requests go on while
     they are read: whatever differs is looked at again until *settle* is over.
@@ -52,13 +62,16 @@ def compare(found: Installation, scope: Scope, *, settle: timedelta) -> Comparis
             result.requests += len(page)
             doubtful += {one.request_id for one in differences}
         deadline = time.monotonic() + settle.total_seconds()
-        while doubtful:
+        _compare_jobs(scope, records, result)
+        while doubtful or result.found_of_jobs:
             result.found = []
             for start in range(0, len(doubtful), _PAGE):
                 rows = recorded.rows(doubtful[start : start + _PAGE])
                 result.found += _differences(rows, records, task_runs)
             doubtful = list(dict.fromkeys(one.request_id for one in result.found))
-            if not doubtful or time.monotonic() > deadline:
+            if result.found_of_jobs:
+                _compare_jobs(scope, records, result)
+            if not (doubtful or result.found_of_jobs) or time.monotonic() > deadline:
                 break
             time.sleep(_LOOK_AGAIN_SECONDS)
         result.task_runs = sum(task_runs.values())
@@ -73,6 +86,14 @@ def _differences(
     for row in rows:
         task_runs[row.id] = sum(len(run.tasks) for run in runs[str(row.id)])
     return [one for row in rows for one in disagreements(row, runs[str(row.id)])]
+
+
+def _compare_jobs(scope: Scope, records: _Records, result: Comparison) -> None:
+    rows = recorded.jobs_over(scope)
+    noted = [run for row in rows for run in (row.flow_run_id, *(s.flow_run_id for s in row.shards))]
+    shown = records.states([run for run in noted if run])
+    result.jobs = len(rows)
+    result.found_of_jobs = [one for row in rows for one in of_jobs.disagreements(row, shown)]
 
 
 class _Records:
@@ -116,6 +137,15 @@ class _Records:
         found: dict[str, list[RunRecord]] = defaultdict(list)
         for run_id, owner in kept.items():
             found[owner].append(self._record(raw[run_id], tasks[run_id]))
+        return found
+
+    def states(self, run_ids: Sequence[UUID]) -> dict[UUID, Shown]:
+        """Return the states of those of these flow runs that there are."""
+        found: dict[UUID, Shown] = {}
+        for some in _slices([str(run_id) for run_id in run_ids]):
+            for run in self._pages("/flow_runs/filter", flow_runs={"id": {"any_": some}}):
+                kind, state = run["state_type"] or "SCHEDULED", run["state_name"] or "Scheduled"
+                found[UUID(run["id"])] = Shown(kind, state)
         return found
 
     def _runs(self, **which: Any) -> Iterator[dict[str, Any]]:

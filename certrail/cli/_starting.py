@@ -23,6 +23,7 @@ from certrail.store import (
     rollbacks,
 )
 from certrail.store.requests import Reason, Request
+from certrail.words import quoted
 
 
 def start(
@@ -57,7 +58,7 @@ def _handed_over(request: Request) -> Request:
         raise Unreachable(
             f"the request {request.id} is stored, but was not handed to Prefect: {exc}",
             remedy="It is handed over within a minute of Prefect's return; follow it with "
-            f"`certrail request show {request.location}`.",
+            f"`certrail request show {quoted(request.location)}`.",
         ) from exc
     requests.bind_run(request.id, run_id)
     return requests.get(request.id)

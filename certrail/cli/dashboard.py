@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from certrail import settings
 from certrail.cli._files import write_whole
 from certrail.cli._output import echo_json, echo_table, examples, is_terminal
 from certrail.log import plain
-from certrail.words import counted
+from certrail.words import counted, quoted
 
 _ROWS = 10
 
@@ -67,7 +66,7 @@ def dashboard(as_json: bool, path: Path | None, everything: bool) -> None:
             )
             click.echo(f"{number}  {plain(figure.label)}")
             if figure.filter:
-                filter_ = f"--filter {shlex.quote(figure.filter)}"
+                filter_ = f"--filter {quoted(figure.filter)}"
                 click.echo(f"{'':9}{click.style(filter_, dim=True) if is_terminal() else filter_}")
         if name == "needs_attention" and board.urgent:
             rows = [

@@ -14,6 +14,7 @@ from certrail.cli._times import Span
 from certrail.errors import InvalidRequest
 from certrail.log import plain
 from certrail.settings import adopt
+from certrail.store import jobs
 from certrail.store.recorded import Scope
 from certrail.words import counted
 
@@ -35,16 +36,17 @@ _MARKS = {
 @click.option(
     "--runs",
     is_flag=True,
-    help="Compare Prefect's flow runs and task runs with the requests and steps of the inventory.",
+    help="Compare Prefect's flow runs and task runs with the requests, steps and ended jobs of "
+    "the inventory.",
 )
-@click.option("--job", help="With --runs: only the requests of this bulk job, of any age.")
+@click.option("--job", help="With --runs: only this bulk job and its requests, of any age.")
 @click.option(
     "--location", "locations", multiple=True, help="With --runs: only those of this endpoint."
 )
 @click.option(
     "--since",
     type=Span(),
-    help="With --runs: only requests younger than this.  [default: 7d]",
+    help="With --runs: only requests and jobs younger than this.  [default: 7d]",
 )
 @click.option(
     "--settle",
@@ -86,9 +88,14 @@ def _compared(
 ) -> Iterator[Finding]:
     from certrail.cli._runs import compare
 
+    installation = adopt()
+    if job:
+        jobs.get(job)  # a name that is mistyped has nothing that could differ
     # Prefect forgets runs in time, so that old requests have none by right.
     oldest = None if job and not since else datetime.now(UTC) - (since or timedelta(days=7))
-    compared = compare(adopt(), Scope(since=oldest, job=job, locations=locations), settle=settle)
+    compared = compare(
+        installation, Scope(since=oldest, job=job, locations=locations), settle=settle
+    )
     for one in compared.found:
         yield Finding(
             str(one.code),
@@ -97,12 +104,17 @@ def _compared(
             "The inventory is right. If a worker died, the repair that runs every minute corrects "
             "what it left; otherwise `certrail request show` has the truth.",
         )
-    if not compared.found:
+    for other in compared.found_of_jobs:
+        message = plain(f"job {other.job}: {other.message}")
+        yield Finding(str(other.code), Verdict.FAILED, message, plain(other.remedy))
+    if not compared.found and not compared.found_of_jobs:
+        sums = [
+            counted(compared.requests, "request"),
+            counted(compared.task_runs, "task run"),
+            *([counted(compared.jobs, "ended job")] if compared.jobs else []),
+        ]
         yield Finding(
-            "runs",
-            Verdict.OK,
-            f"{counted(compared.requests, 'request')}, {counted(compared.task_runs, 'task run')}: "
-            "Prefect shows what the inventory has",
+            "runs", Verdict.OK, f"{', '.join(sums)}: Prefect shows what the inventory has"
         )
 
 

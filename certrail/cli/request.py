@@ -16,6 +16,7 @@ from certrail.store import request_view, requests
 from certrail.store.request_view import RequestView
 from certrail.store.requests import Request
 from certrail.tracker import Status
+from certrail.words import quoted
 
 _ID = 8
 
@@ -193,7 +194,7 @@ def cancel(which: str, as_json: bool) -> int:
     else:
         click.echo(
             f"{made.location}: asked to stop at its next safe point; "
-            f"follow it with `certrail request show {made.location} --watch`"
+            f"follow it with `certrail request show {quoted(made.location)} --watch`"
         )
     return DONE
 

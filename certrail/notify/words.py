@@ -12,7 +12,7 @@ from certrail.events import Kind, Severity, kind_of
 from certrail.log import plain
 from certrail.store import notification_facts
 from certrail.store.outbox import Happened
-from certrail.words import counted
+from certrail.words import counted, quoted
 
 _LONGEST = 2000
 _SHORT_ID = 8
@@ -128,16 +128,16 @@ def commands(event: Happened) -> list[str]:
         if what == "approval-pending":
             found += [f"certrail request approve {short}", f"certrail request deny {short}"]
         return found
-    location = plain(event.location)
+    name = quoted(plain(event.location))
     if area in ("certificate", "renewal"):
-        found = [f"certrail endpoint show {location}"]
+        found = [f"certrail endpoint show {name}"]
         if what == "drifted":
-            return [*found, f"certrail request start {location} --action redeploy --wait"]
-        return [*found, f"certrail request start {location} --wait"]
+            return [*found, f"certrail request start {name} --action redeploy --wait"]
+        return [*found, f"certrail request start {name} --wait"]
     if area == "job":
-        again = [f"certrail job retry {location}"] if what == "failed" else []
-        resume = [f"certrail job resume {location}"] if what == "paused" else []
-        return [f"certrail job show {location}", *again, *resume]
+        again = [f"certrail job retry {name}"] if what == "failed" else []
+        resume = [f"certrail job resume {name}"] if what == "paused" else []
+        return [f"certrail job show {name}", *again, *resume]
     if area in ("executor", "run", "system"):
         return ["certrail doctor"]
     return []

@@ -29,6 +29,7 @@ from certrail.store.inventory import Endpoint, parse_filter
 from certrail.store.request_view import time_text
 from certrail.store.schema import connectors, endpoints, executors, profiles
 from certrail.tracker import ACTIVE, FAILED, Status
+from certrail.words import quoted
 
 _DAYS = 30
 _ROWS = 25
@@ -218,8 +219,8 @@ def _command(row: Endpoint) -> str:
     if row.automation_status is Status.APPROVAL_PENDING and row.request_id:
         return f"certrail request approve {str(row.request_id)[:8]}"
     if row.automation_status in FAILED:
-        return f"certrail request show {row.location}"
-    return f"certrail endpoint show {row.location}"
+        return f"certrail request show {quoted(row.location)}"
+    return f"certrail endpoint show {quoted(row.location)}"
 
 
 def _stopped(row: Endpoint) -> list[str]:

@@ -6,7 +6,6 @@ can never differ.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 from certrail.store import inventory
 from certrail.store.filters import Clause, Operator, render
 from certrail.store.inventory import parse_filter
+from certrail.words import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Figure:
     @property
     def command(self) -> str:
         """The call that lists the rows that were counted."""
-        return f"{_ALL} --filter {shlex.quote(self.filter)}" if self.filter else _ALL
+        return f"{_ALL} --filter {quoted(self.filter)}" if self.filter else _ALL
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""

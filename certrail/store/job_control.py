@@ -25,6 +25,7 @@ from certrail.store.jobs import Job
 from certrail.store.requests import Request, read, selected
 from certrail.store.schema import jobs, requests
 from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status
+from certrail.words import quoted
 
 
 def ask_to_pause(job: Job, actor: str) -> None:
@@ -198,7 +199,7 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
         if not again:
             raise InvalidRequest(
                 f"no endpoint of the job {job.name} failed that could run again",
-                remedy=f"`certrail endpoint list --job {job.name}` shows them.",
+                remedy=f"`certrail endpoint list --job {quoted(job.name)}` shows them.",
             )
         steps.again(connection, again)
         connection.execute(

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 from certrail.jobs.status import OPEN, JobStatus
-from certrail.store import clock, outbox
+from certrail.store import audit, clock, outbox
 from certrail.store.database import transaction
 from certrail.store.job_results import counts
 from certrail.store.requests import selected
@@ -24,14 +24,18 @@ from certrail.store.schema import job_members, job_shards, jobs, requests, steps
 from certrail.tracker import ACTIVE, Status, StepStatus
 
 
-def stop(job_id: UUID, code: str, message: str) -> None:
+def stop(job_id: UUID, code: str, message: str, *, actor: str) -> None:
     """Note why the job begins no more endpoints; the first reason stays."""
     with transaction() as connection:
-        connection.execute(
+        row = connection.execute(
             update(jobs)
             .where(jobs.c.id == job_id, jobs.c.stop_code.is_(None))
             .values(stop_code=code, stop_message=message)
-        )
+            .returning(jobs.c.name)
+        ).first()
+        if row is not None:
+            told = {"job_id": str(job_id), "code": code, "message": message}
+            audit.note(connection, actor, "job.stop", row.name, told)
 
 
 def drop(job_id: UUID) -> int:
@@ -49,8 +53,15 @@ def drop_shard(job_id: UUID, number: int) -> int:
         return drop_requests(connection, job_id, requests.c.id.in_(of_it))
 
 
-def finish(job_id: UUID, status: JobStatus, message: str) -> None:
-    """End a job: final status, no lease, one event for all of its endpoints. Twice is quiet."""
+def finish(job_id: UUID, status: JobStatus, message: str, *, actor: str) -> None:
+    """End a job: final status, no lease, one event for all of its endpoints. Twice is quiet.
+
+    Args:
+        job_id: the job.
+        status: how it ended.
+        message: the same for people, with numbers.
+        actor: who ends it, for the audit trail: a worker, a repair, a person.
+    """
     event = "completed" if status is JobStatus.COMPLETED else "failed"
     if status is JobStatus.CANCELLED:
         event = "cancelled"
@@ -64,6 +75,8 @@ def finish(job_id: UUID, status: JobStatus, message: str) -> None:
         if row is not None:
             announce(connection, f"certrail.job.{event}", job_id, row.name, message=message)
             _free_shards(connection, job_shards.c.job_id == job_id)
+            told = {"job_id": str(job_id), "status": str(status), "message": message}
+            audit.note(connection, actor, "job.end", row.name, told)
 
 
 def free_shards() -> int:

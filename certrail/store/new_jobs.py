@@ -32,6 +32,7 @@ from certrail.tracker import (
     STEPS,
     Status,
 )
+from certrail.words import quoted
 
 REASON = "bulk-job"
 
@@ -143,7 +144,7 @@ def named_twice(name: str) -> Conflict:
     """Return the error for a name that a job has already."""
     return Conflict(
         f"there is a job {name} already",
-        remedy=f"Choose another name; `certrail job show {name}` shows that one.",
+        remedy=f"Choose another name; `certrail job show {quoted(name)}` shows that one.",
     )
 
 

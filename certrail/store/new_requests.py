@@ -23,6 +23,7 @@ from certrail.store.reasons import is_automatic
 from certrail.store.requests import Reason, Request, announce, get
 from certrail.store.schema import requests, steps
 from certrail.tracker import STEPS, Status, StepStatus
+from certrail.words import quoted
 
 
 def create(
@@ -191,6 +192,7 @@ def conflict(exc: IntegrityError, location: str) -> Exception:
     if "uq_requests_one_active_for_each_endpoint" in str(exc.orig):
         return Conflict(
             f"{location} has an active request already",
-            remedy=f"Follow it with `certrail request show {location}`, or cancel it first.",
+            remedy=f"Follow it with `certrail request show {quoted(location)}`, "
+            "or cancel it first.",
         )
     return exc

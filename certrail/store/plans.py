@@ -23,6 +23,7 @@ from certrail.names import Name
 from certrail.store import endpoint_detail
 from certrail.store.database import transaction
 from certrail.store.schema import certificates, connectors, endpoints, profiles, requests
+from certrail.words import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Prepared:
             raise InvalidRequest(
                 f"no certificate was obtained for {self.plan.location} yet, so there is nothing "
                 "to install again",
-                remedy=f"certrail request start {self.plan.location} --action enroll",
+                remedy=f"certrail request start {quoted(self.plan.location)} --action enroll",
             )
         return self.obtained_id
 

@@ -1,4 +1,4 @@
-"""Requests and steps as they are compared with Prefect's records; read in pages."""
+"""Requests, steps and jobs as they are compared with Prefect's records."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.agreement import RequestRow, StepRow
+from certrail.jobs.agreement import JobRow, ShardRow
 from certrail.jobs.status import OPEN, JobStatus
 from certrail.model import Action, Workflow
 from certrail.store.database import transaction
@@ -25,7 +26,7 @@ class Scope:
     """Which requests are looked at.
 
     Attributes:
-        since: those that were made after it.
+        since: those that were made after it; so too of jobs.
         job: name of a bulk job, None for all.
         locations: of endpoints; empty for all.
     """
@@ -122,6 +123,48 @@ def pages(scope: Scope, size: int) -> Iterator[list[RequestRow]]:
 def rows(ids: Sequence[UUID]) -> list[RequestRow]:
     """Return the requests with these ids."""
     return _rows(_query().where(requests.c.id == any_(literal(list(ids), ARRAY(UUID_)))))
+
+
+def jobs_over(scope: Scope) -> list[JobRow]:
+    """Return the jobs of *scope* that are over, with their shards; none for single endpoints."""
+    if scope.locations:
+        return []
+    listed = (
+        select(
+            func.json_agg(
+                aggregate_order_by(
+                    func.json_build_array(job_shards.c.number, job_shards.c.flow_run_id),
+                    job_shards.c.number,
+                )
+            )
+        )
+        .where(job_shards.c.job_id == jobs.c.id)
+        .correlate(jobs)
+        .scalar_subquery()
+    )
+    query = (
+        select(jobs, listed.label("shards"))
+        .where(jobs.c.status.not_in(OPEN))
+        .order_by(jobs.c.created_at)
+    )
+    if scope.since:
+        query = query.where(jobs.c.created_at >= scope.since)
+    if scope.job:
+        query = query.where(jobs.c.name == scope.job)
+    with transaction() as connection:
+        return [
+            JobRow(
+                id=row.id,
+                name=row.name,
+                status=JobStatus(row.status),
+                run_count=row.run_count,
+                flow_run_id=row.flow_run_id,
+                shards=tuple(
+                    ShardRow(number, UUID(run) if run else None) for number, run in row.shards or ()
+                ),
+            )
+            for row in connection.execute(query)
+        ]
 
 
 def over_since(

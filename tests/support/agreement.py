@@ -19,12 +19,13 @@ from tests.support.stack import Stack
 
 
 def must_agree(
-    installation: Stack, *, job: str | None = None, locations: Sequence[str] = (), within: int = 60
+    installation: Stack, *, job: str | None = None, locations: Sequence[str] = (), within: int = 120
 ) -> str:
     """Fail with every difference that does not pass by itself; returns what was compared.
 
     Flow run against request, task runs against steps: states, names, texts,
-    labels, counts, nothing lost, doubled or left running. *within* (seconds) only
+    labels, counts, nothing lost, doubled or left running; the run of a job that is
+    over, and its shards' runs, against the job. *within* (seconds) only
     bounds the wait where something differs: reconciliation may still be at work.
     """
     asked = ["--job", job] if job else []

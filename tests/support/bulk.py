@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +81,6 @@ class Estate:
             "server": {"kind": "command", "site": name, "directory": str(self.folder / "live")},
             "tags": [self.prefix],
         }
-
-    @property
-    def busy_file(self) -> Path:
-        """Where servers with :meth:`busy` note that somebody works on them."""
-        return self.folder / "busy"
-
-    def busy(self, seconds: float = 0.5) -> list[str]:
-        """Return a command for a server's test that takes a while and counts who is there."""
-        file = shlex.quote(str(self.busy_file))
-        return ["sh", "-c", f"echo 1 >> {file}; sleep {seconds}; echo -1 >> {file}"]
-
-    def most_at_once(self) -> int:
-        """Return how many servers were worked on at the same time, as they noted it."""
-        return max(accumulate(int(line) for line in self.busy_file.read_text().split()))
 
     def hold(
         self, whole: dict[str, Any], endpoint: dict[str, Any], file: Path, then: str = "true"

@@ -80,18 +80,42 @@ class Shell:
         )
         return found
 
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """Return what the artifacts of a job's run hold, by their type."""
+        artifacts: list[dict[str, Any]] = self.api.post(
+            "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}
+        )
+        found = {artifact["type"]: artifact["data"] for artifact in artifacts}
+        table = found["table"]
+        return {**found, "table": json.loads(table) if isinstance(table, str) else table}
+
     def most_at_once(self, job: str, below: str = "") -> int:
         """Return how many endpoints of a job were at work at the same time, from its records.
 
         *below* a domain, if one is given.
         """
-        query = """
+        return self._most_at_once(
+            "join jobs j on j.id = r.job_id where j.name = %s and e.location like %s",
+            [job, f"%{below}:443"],
+        )
+
+    def most_alone_at_once(self, locations: Sequence[str]) -> int:
+        """Return how many of these endpoints were at work at the same time, from the records.
+
+        For requests that run alone.
+        """
+        return self._most_at_once(
+            "where r.job_id is null and e.location = any(%s)", [list(locations)]
+        )
+
+    def _most_at_once(self, which: str, parameters: list[Any]) -> int:
+        # What installs on one machine takes turns there, so that its commands would tell nothing.
+        query = f"""
           select r.started_at, r.ended_at from requests r
-          join jobs j on j.id = r.job_id join endpoints e on e.id = r.endpoint_id
-          where j.name = %s and e.location like %s
+          join endpoints e on e.id = r.endpoint_id {which}
         """
         with psycopg.connect(self.stack.database_url) as connection:
-            spans = connection.execute(query, [job, f"%{below}:443"]).fetchall()
+            spans = connection.execute(query, parameters).fetchall()
         most = max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
         return int(most)
 

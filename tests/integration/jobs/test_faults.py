@@ -30,7 +30,7 @@ def test_an_endpoint_that_vanishes_fails_alone_and_says_why(
     port = free_port()
     whole["endpoints"] = whole["endpoints"][5:]
     for endpoint in whole["endpoints"]:
-        endpoint["server"]["test"] = endpoints.busy()
+        endpoint["server"]["test"] = ["sleep", "0.5"]
     whole["endpoints"][-1]["address"] = f"127.0.0.1:{port}"
     shell("apply", "-f", str(endpoints.write(whole)))
     name = f"vanish-{endpoints.prefix}"
@@ -81,6 +81,9 @@ def test_a_job_survives_a_restart_of_the_server_and_of_the_database(
 
     assert told["counts"]["successful"] == 5
     assert endpoints.issued() == dict.fromkeys(endpoints.names[:5], 1)
+    table = shell.artifacts(told["flow_run_id"])["table"]
+    assert [row["endpoint"] for row in table] == endpoints.locations()[:5]
+    assert {row["status"] for row in table} == {"Automation successful"}
     must_agree(shell.stack, job=name)
 
 

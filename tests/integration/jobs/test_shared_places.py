@@ -79,7 +79,7 @@ def test_what_a_small_shard_leaves_a_larger_one_uses(shell: Shell, tmp_path: Pat
             if number < 3 or number == 14:
                 endpoint["executor"] = branch
             else:
-                endpoint["server"]["test"] = endpoints.busy(2)
+                endpoint["server"]["test"] = ["sleep", "2"]
         *locations, first = endpoints.locations()
         shell("apply", "-f", str(endpoints.write(whole)))
         with (

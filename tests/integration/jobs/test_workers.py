@@ -73,7 +73,7 @@ def test_a_worker_that_joins_takes_part_and_one_that_is_killed_is_replaced(
     early, late = tmp_path / "early", tmp_path / "late"
     whole = endpoints.configuration(install_timeout_seconds=300)
     for number, endpoint in enumerate(whole["endpoints"]):
-        test = endpoints.busy(1.0) if number < 5 else gate(late)
+        test = ["sleep", "1"] if number < 5 else gate(late)
         endpoint["server"]["test"] = gate(early) if number == 1 else test
     shell("apply", "-f", str(endpoints.write(whole)))
     name = f"joins-{endpoints.prefix}"

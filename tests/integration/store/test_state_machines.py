@@ -566,14 +566,14 @@ class Jobs(RuleBasedStateMachine):
 
     @rule()
     def stop(self) -> None:
-        job_ends.stop(self.job.id, "threshold", "too many failed")
+        job_ends.stop(self.job.id, "threshold", "too many failed", actor="tester")
         self.stopped = True
 
     @rule(status=st.sampled_from([JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]))
     def finish(self, status: JobStatus) -> None:
         if any(one.status in ACTIVE for one in self.requests.values()):
             return  # the flow ends a job only when nothing of it is left
-        job_ends.finish(self.job.id, status, "so it ended")
+        job_ends.finish(self.job.id, status, "so it ended", actor="tester")
         if self.is_open:
             self.status, self.lease = status, Held()
             self.dead_shards_are_nobodys()

@@ -1,10 +1,12 @@
-"""Numbers in sentences."""
+"""Numbers, and what people type, in sentences."""
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
-from certrail.words import counted, served_again
+from certrail.words import counted, quoted, served_again
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,21 @@ def test_the_noun_follows_the_number(number: int, words: tuple[str, ...], expect
 def test_what_serves_after_a_failed_test(before: str | None, told: str) -> None:
     """The detail of the step that failed says it."""
     assert served_again(before) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("spring-2027", "spring-2027"),
+        ("www.example.test:443", "www.example.test:443"),
+        ("spring renewal", "'spring renewal'"),
+        ("*.example.test:443", "'*.example.test:443'"),
+        ("[2001:db8::1]:443", "'[2001:db8::1]:443'"),
+        ("it's", None),
+        ("$(reboot)", None),
+    ],
+)
+def test_a_command_can_be_pasted_as_it_is_shown(name: str, typed: str | None) -> None:
+    """What needs no quotes has none, so that most commands read as people write them."""
+    assert shlex.split(f"certrail job show {quoted(name)}")[3:] == [name]
+    assert typed in (None, quoted(name))

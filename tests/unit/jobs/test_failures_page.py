@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from certrail.job_page import Failure, page
 from certrail.store.job_results import Cause
+from certrail.store.new_jobs import named_twice
 
 CAUSE = Cause(
     error="InvalidRequest",
@@ -36,6 +37,14 @@ def test_each_cause_has_its_remedy_and_each_endpoint_its_run() -> None:
     assert r"- \*.b.test:443: Certificate installed: line 12" in lines
 
 
+def test_commands_name_a_job_whose_name_holds_blanks_as_one_word() -> None:
+    """They are pasted as they are."""
+    text = page("spring renewal", None, "2 failed", [CAUSE], FAILURES)
+
+    assert "certrail job retry 'spring renewal' --wait\n" in text
+    assert "certrail endpoint list --job 'spring renewal' --status automation-failed\n" in text
+
+
 def test_after_a_retry_that_let_all_through_nothing_is_told_to_be_corrected() -> None:
     """The page that a retry finds was written by the run before."""
     text = page("spring", None, "3 of 3 successful, 0 failed", [], [])
@@ -54,3 +63,8 @@ def test_a_page_stays_one_that_a_browser_shows_at_once() -> None:
     assert "- h199.test:443: no\n" in text
     assert "h200.test" not in text
     assert "And 1 endpoint more" in text
+
+
+def test_the_remedy_for_a_name_that_is_taken_can_be_pasted_too() -> None:
+    """A name with a blank would be two words."""
+    assert "`certrail job show 'spring renewal'`" in named_twice("spring renewal").remedy
