@@ -48,6 +48,7 @@ HEADINGS: Mapping[str, str] = {
     "ca": "CA",
     "lifetime_days": "Lasts days",
     "flow_run_url": "Flow run",
+    "renewal_pause": "Renewal waits",
 }
 
 
@@ -109,6 +110,7 @@ def plain_row(endpoint: Endpoint, ui_url: str) -> dict[str, Any]:
         "step": endpoint.step,
         "ca": endpoint.ca,
         "lifetime_days": endpoint.lifetime_days,
+        "renewal_pause": endpoint.renewal_pause,
     }
 
 

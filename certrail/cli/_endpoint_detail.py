@@ -160,6 +160,7 @@ def _automation(found: Detail, last: RequestView | None) -> _Lines:
         ("renews", by_itself, ""),
         ("next renewal", local(row.next_renewal_at), ""),
         ("because", plain(str(why)), ""),
+        ("held back", plain(row.renewal_pause or ""), ""),
         ("reached by", plain(found.executor or ""), ""),
         ("last success", local(row.last_success_at), ""),
         ("window", plain(_windows(settings)), ""),

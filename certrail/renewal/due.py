@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
 
 from certrail.configuration.profile import Renew
 from certrail.maintenance import Calendar
-from certrail.renewal.moments import drawn, pause_after, within
+from certrail.renewal.moments import drawn, within
+from certrail.renewal.pause import Past, Pause, Undone, pause
 
 _SOON = timedelta(hours=1)
 _WEAK_RSA = 2048
@@ -89,23 +89,6 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """The newest automatic request for the certificate that the endpoint has.
-
-    Attributes:
-        code: why it was made.
-        ended: how it ended.
-        ended_at: when.
-        failures: runs of it, or of approvals that nobody gave.
-    """
-
-    code: str
-    ended: Literal["failed", "succeeded", "unanswered"]
-    ended_at: datetime
-    failures: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
     """All that the decision depends on, but for the clock.
 
@@ -117,7 +100,9 @@ class Facts:
         is_gone: the last look at the endpoint found no certificate there.
         auto: whether it is to renew by itself.
         cancelled_by: who called the renewal of *held* off, "" if nobody did.
-        past: what came of the newest automatic request.
+        obtained_for: the code of the reason for which *held* was ordered, "" if not known.
+        past: the newest request that failed, or that nobody approved.
+        undone: the newest request of a person that was called off.
     """
 
     held: Held | None
@@ -127,7 +112,9 @@ class Facts:
     is_gone: bool = False
     auto: bool = True
     cancelled_by: str = ""
+    obtained_for: str = ""
     past: Past | None = None
+    undone: Undone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +126,14 @@ class Decision:
         message: the reason for people.
         at: when its renewal begins; None: not by itself.
         deadline: when it has to be installed at the latest.
+        pause: what keeps it from beginning earlier, None if nothing does.
     """
 
     code: Code
     message: str
     at: datetime | None = None
     deadline: datetime | None = None
+    pause: Pause | None = None
 
 
 def decide(facts: Facts, renew: Renew, calendar: Calendar, now: datetime) -> Decision:
@@ -163,9 +152,7 @@ def decide(facts: Facts, renew: Renew, calendar: Calendar, now: datetime) -> Dec
         message = f"its renewal was called off by {facts.cancelled_by}"
         return Decision(Code.HELD, message, deadline=deadline)
     reasons = _immediate(facts, held, renew, now)
-    past = facts.past
-    if past and past.ended == "succeeded":
-        reasons = [reason for reason in reasons if reason[0] != past.code]
+    reasons = [reason for reason in reasons if reason[0] != facts.obtained_for]
     if reasons:
         code, message = reasons[0]
         # Thousands of endpoints share a profile: not all in the same second.
@@ -176,10 +163,7 @@ def decide(facts: Facts, renew: Renew, calendar: Calendar, now: datetime) -> Dec
     else:
         code, message, at = _by_date(facts, held, renew, calendar)
         at = min(at, deadline)
-    if past and past.ended != "succeeded":
-        again = past.ended_at + pause_after(past.failures, held.not_after - past.ended_at)
-        at = max(at, again)
-    return Decision(code, message, max(at, now), deadline)
+    return _paused(Decision(code, message, max(at, now), deadline), facts)
 
 
 def _without_certificate(facts: Facts, renew: Renew, now: datetime) -> Decision:
@@ -187,10 +171,14 @@ def _without_certificate(facts: Facts, renew: Renew, now: datetime) -> Decision:
         return Decision(Code.NONE, "there is no certificate of ours to renew")
     if facts.cancelled_by:
         return Decision(Code.HELD, f"it was called off by {facts.cancelled_by}")
-    at = now
-    if facts.past and facts.past.ended != "succeeded":
-        at = facts.past.ended_at + pause_after(facts.past.failures, timedelta(days=30))
-    return Decision(Code.MISSING, "there is no certificate of ours yet", max(at, now))
+    return _paused(Decision(Code.MISSING, "there is no certificate of ours yet", now), facts)
+
+
+def _paused(decision: Decision, facts: Facts) -> Decision:
+    assert decision.at is not None
+    ends = facts.held.not_after if facts.held else None
+    found = pause(facts.past, facts.undone, ends, decision.at)
+    return replace(decision, at=found.until, pause=found) if found else decision
 
 
 def _immediate(facts: Facts, held: Held, renew: Renew, now: datetime) -> list[tuple[Code, str]]:

@@ -51,6 +51,7 @@ COLUMNS = (
     *(name for name in FIELDS if name not in (*_ADDED, *_ASKED_FOR_ONLY)),
     "flow_run_url",
     *_ADDED,
+    "renewal_pause",
 )
 """The keys of a row, in the order of the documentation."""
 
@@ -85,6 +86,7 @@ class Endpoint:
     step: str | None = None
     ca: str | None = None
     lifetime_days: int | None = None
+    renewal_pause: str | None = None
 
 
 def parse_filter(text: str) -> list[Clause]:
@@ -307,7 +309,15 @@ def read(row: Row[Any]) -> Endpoint:
         step=row.step,
         ca=row.ca,
         lifetime_days=row.lifetime_days,
+        renewal_pause=_pause(row.renewal_pause),
     )
+
+
+def _pause(found: Mapping[str, Any] | None) -> str | None:
+    """Return why the renewal waits, None once it does not."""
+    if not found or datetime.fromisoformat(found["until"]) <= datetime.now(UTC):
+        return None
+    return str(found["message"])
 
 
 def _facts(row: Row[Any]) -> RiskFacts:

@@ -71,7 +71,15 @@ FIELDS: Mapping[str, Kind] = {
 }
 """What can be filtered and, but for a few, sorted by."""
 
-UNSORTED = ("security_findings", "risks", "step", "flow_run_url", "executor", "dns")
+UNSORTED = (
+    "security_findings",
+    "risks",
+    "step",
+    "flow_run_url",
+    "renewal_pause",
+    "executor",
+    "dns",
+)
 """Columns without an order."""
 
 JOINED = ("profile", "job_name", "request_id")
@@ -200,6 +208,7 @@ def rows(name: str = "inventory") -> Subquery:
             dns.c.name.label("dns"),
             risk_query.silent_since(executor).label("silent_since"),
             (endpoints.c.renewal["code"].astext == risk_query.HELD).label("held"),
+            endpoints.c.renewal["pause"].label("renewal_pause"),
             ours.c.fingerprint.label("recorded"),
             ours.c.ca.label("present_ca"),
             ours.c.key_kind.label("present_key"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import (
@@ -14,16 +14,18 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from certrail.configuration.plan import Plan
-from certrail.errors import InvalidRequest
+from certrail.errors import Conflict, InvalidRequest
 from certrail.jobs.status import OPEN, JobStatus
 from certrail.store import audit, steps
 from certrail.store.database import transaction
 from certrail.store.job_ends import announce, drop_requests
 from certrail.store.jobs import Job
+from certrail.store.new_requests import ONE_ACTIVE
 from certrail.store.requests import Request, read, selected
-from certrail.store.schema import jobs, requests
+from certrail.store.schema import endpoints, jobs, requests
 from certrail.tracker import ACTIVE, FAILED, SUCCESSFUL, Status
 from certrail.words import quoted
 
@@ -127,7 +129,7 @@ def ask_to_cancel(job: Job, actor: str) -> int:
 
 
 def to_retry(job_id: UUID, *, rest: bool = False) -> list[Request]:
-    """Return the requests of a job that failed and whose endpoints have no newer one.
+    """Return the requests of a job that failed and whose endpoints have no newer or open one.
 
     With *rest* also those that were cancelled before they began.
     """
@@ -135,16 +137,16 @@ def to_retry(job_id: UUID, *, rest: bool = False) -> list[Request]:
     if rest:
         wanted.append(and_(requests.c.status == Status.CANCELLED, requests.c.run_count == 0))
     other = requests.alias("other")
-    newer = (
+    others = (
         select(other.c.id)
         .where(
             other.c.endpoint_id == requests.c.endpoint_id,
             other.c.id != requests.c.id,
-            other.c.created_at > requests.c.created_at,
+            or_(other.c.created_at > requests.c.created_at, other.c.status.in_(ACTIVE)),
         )
         .exists()
     )
-    query = selected().where(requests.c.job_id == job_id, or_(*wanted), ~newer)
+    query = selected().where(requests.c.job_id == job_id, or_(*wanted), ~others)
     with transaction() as connection:
         return [read(row) for row in connection.execute(query)]
 
@@ -159,54 +161,80 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
 
     Raises:
         InvalidRequest: the job is not over, or nothing in it failed.
+        Conflict: an endpoint has got another active request at this moment; nothing runs again.
     """
-    with transaction() as connection:
-        row = connection.execute(
-            update(jobs)
-            .where(jobs.c.id == job.id, jobs.c.status.not_in(OPEN))
-            .values(
-                status=JobStatus.RUNNING,
-                pause_requested=False,
-                cancel_requested=False,
-                stop_code=None,
-                stop_message=None,
-                ended_at=None,
-            )
-            .returning(jobs.c.id)
-        ).first()
-        if row is None:
-            raise InvalidRequest(
-                f"the job {job.name} is not over", remedy="Wait for its end, or cancel it."
-            )
-        again = [
-            one.id
-            for one in connection.execute(
-                update(requests)
-                .where(
-                    requests.c.job_id == job.id,
-                    requests.c.id.in_(list(plans)),
-                    requests.c.status.not_in((*ACTIVE, *SUCCESSFUL)),
-                )
+    try:
+        with transaction() as connection:
+            row = connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job.id, jobs.c.status.not_in(OPEN))
                 .values(
-                    status=Status.AUTOMATION_REQUESTED,
+                    status=JobStatus.RUNNING,
+                    pause_requested=False,
                     cancel_requested=False,
+                    stop_code=None,
+                    stop_message=None,
                     ended_at=None,
-                    scheduled_at=None,
                 )
-                .returning(requests.c.id)
+                .returning(jobs.c.id)
+            ).first()
+            if row is None:
+                raise InvalidRequest(
+                    f"the job {job.name} is not over", remedy="Wait for its end, or cancel it."
+                )
+            again = [
+                one.id
+                for one in connection.execute(
+                    update(requests)
+                    .where(
+                        requests.c.job_id == job.id,
+                        requests.c.id.in_(list(plans)),
+                        requests.c.status.not_in((*ACTIVE, *SUCCESSFUL)),
+                    )
+                    .values(
+                        status=Status.AUTOMATION_REQUESTED,
+                        cancel_requested=False,
+                        ended_at=None,
+                        ended_because=None,
+                        scheduled_at=None,
+                    )
+                    .returning(requests.c.id)
+                )
+            ]
+            if not again:
+                raise InvalidRequest(
+                    f"no endpoint of the job {job.name} failed that could run again",
+                    remedy=f"`certrail endpoint list --job {quoted(job.name)}` shows them. One that has "
+                    "got another request since is renewed with `certrail request start LOCATION`.",
+                )
+            steps.again(connection, again)
+            connection.execute(
+                update(requests)
+                .where(requests.c.id == bindparam("of"))
+                .values(plan=bindparam("present")),
+                [{"of": one, "present": plans[one].model_dump(mode="json")} for one in again],
             )
-        ]
-        if not again:
-            raise InvalidRequest(
-                f"no endpoint of the job {job.name} failed that could run again",
-                remedy=f"`certrail endpoint list --job {quoted(job.name)}` shows them.",
-            )
-        steps.again(connection, again)
-        connection.execute(
-            update(requests)
-            .where(requests.c.id == bindparam("of"))
-            .values(plan=bindparam("present")),
-            [{"of": one, "present": plans[one].model_dump(mode="json")} for one in again],
-        )
-        audit.note(connection, actor, "job.retry", job.name, {"endpoints": len(again)})
+            audit.note(connection, actor, "job.retry", job.name, {"endpoints": len(again)})
+    except IntegrityError as exc:
+        raise _conflict(exc, job, list(plans)) from exc
     return len(again)
+
+
+def _conflict(exc: IntegrityError, job: Job, request_ids: Sequence[UUID]) -> Exception:
+    """Return what to raise for a broken constraint: a clear error where it is the known one."""
+    if ONE_ACTIVE not in str(exc.orig):
+        return exc
+    ours, other = requests.alias("ours"), requests.alias("other")
+    query = (
+        select(endpoints.c.location)
+        .join(other, other.c.endpoint_id == endpoints.c.id)
+        .join(ours, ours.c.endpoint_id == endpoints.c.id)
+        .where(ours.c.id.in_(request_ids), other.c.id != ours.c.id, other.c.status.in_(ACTIVE))
+        .limit(1)
+    )
+    with transaction() as connection:
+        location = connection.execute(query).scalar()
+    return Conflict(
+        f"{location or 'an endpoint'} has an active request that was made at this moment",
+        remedy=f"`certrail job retry {quoted(job.name)}` once more leaves that endpoint out.",
+    )

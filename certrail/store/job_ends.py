@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,17 +10,21 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    any_,
     func,
+    literal,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.jobs.status import OPEN, JobStatus
 from certrail.store import audit, clock, outbox
 from certrail.store.database import transaction
 from certrail.store.job_results import counts
 from certrail.store.requests import selected
-from certrail.store.schema import job_members, job_shards, jobs, requests, steps
+from certrail.store.schema import endpoints, job_members, job_shards, jobs, requests, steps
 from certrail.tracker import ACTIVE, Status, StepStatus
 
 
@@ -125,8 +129,8 @@ def ended(runs: Mapping[UUID, UUID]) -> list[Ended]:
 
 
 def drop_requests(connection: Connection, job_id: UUID, *only: ColumnElement[bool]) -> int:
-    dropped = [
-        row.id
+    dropped = {
+        row.id: row.endpoint_id
         for row in connection.execute(
             update(requests)
             .where(
@@ -138,19 +142,29 @@ def drop_requests(connection: Connection, job_id: UUID, *only: ColumnElement[boo
             .values(
                 status=Status.CANCELLED, lease_owner=None, lease_until=None, ended_at=func.now()
             )
-            .returning(requests.c.id)
+            .returning(requests.c.id, requests.c.endpoint_id)
         )
-    ]
+    }
     if dropped:
         connection.execute(
             update(steps)
             .where(
-                steps.c.request_id.in_(dropped),
+                steps.c.request_id.in_(list(dropped)),
                 steps.c.status.in_((StepStatus.PENDING, StepStatus.RUNNING)),
             )
             .values(status=StepStatus.CANCELLED)
         )
+        _decide_anew(connection, list(dropped.values()))
     return len(dropped)
+
+
+def _decide_anew(connection: Connection, endpoint_ids: Sequence[UUID]) -> None:
+    """Let the next sweep decide when these endpoints renew: a pause begins for them."""
+    # Locked in one order, as the sweep locks them: none waits for the other.
+    those = endpoints.c.id == any_(literal(list(endpoint_ids), ARRAY(UUID_)))
+    locked = select(endpoints.c.id).where(those).order_by(endpoints.c.id)
+    connection.execute(locked.with_for_update(key_share=True))
+    connection.execute(update(endpoints).where(those).values(renewal_decided_at=None))
 
 
 def announce(connection: Connection, event: str, job_id: UUID, name: str, **payload: Any) -> None:

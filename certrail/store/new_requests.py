@@ -25,6 +25,9 @@ from certrail.store.schema import requests, steps
 from certrail.tracker import STEPS, Status, StepStatus
 from certrail.words import quoted
 
+ONE_ACTIVE = "uq_requests_one_active_for_each_endpoint"
+"""The index that keeps an endpoint from having two active requests."""
+
 
 def create(
     endpoint_id: UUID,
@@ -189,7 +192,7 @@ def supersede(connection: Connection, endpoint_ids: Sequence[UUID], actor: str) 
 
 def conflict(exc: IntegrityError, location: str) -> Exception:
     """Return what to raise for a broken constraint: a clear error where it is a known one."""
-    if "uq_requests_one_active_for_each_endpoint" in str(exc.orig):
+    if ONE_ACTIVE in str(exc.orig):
         return Conflict(
             f"{location} has an active request already",
             remedy=f"Follow it with `certrail request show {quoted(location)}`, "

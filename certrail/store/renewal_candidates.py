@@ -57,18 +57,31 @@ def due(now: datetime, horizon: timedelta, limit: int) -> list[Candidate]:
     """Return endpoints whose renewal is near and not scheduled yet, the critical ones first.
 
     A renewal that failed goes on with the same request, once its pause is over.
+    What failed for a person, or what a job left undone, is followed by a request
+    of the policy's own, and not before it is time: until then it can be retried.
     """
-    failed = (
-        select(table.c.id, table.c.status, table.c.previous_certificate_id, table.c.reason_code)
+    latest = (
+        select(
+            table.c.id,
+            table.c.status,
+            table.c.job_id,
+            table.c.previous_certificate_id,
+            table.c.reason_code,
+        )
         .where(table.c.endpoint_id == endpoints.c.id)
         .order_by(table.c.created_at.desc())
         .limit(1)
-        .lateral("failed")
+        .lateral("latest")
     )
     goes_on = and_(
-        failed.c.status.in_(FAILED),
-        is_automatic(failed.c.reason_code),
-        failed.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
+        latest.c.status.in_(FAILED),
+        is_automatic(latest.c.reason_code),
+        latest.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
+    )
+    # A newer request, though it is only planned, would hide it from the job's list and retry.
+    stays = or_(
+        latest.c.status.in_(FAILED),
+        and_(latest.c.status == Status.CANCELLED, latest.c.job_id.is_not(None)),
     )
     query = (
         select(
@@ -78,19 +91,18 @@ def due(now: datetime, horizon: timedelta, limit: int) -> list[Candidate]:
             endpoints.c.next_renewal_at,
             endpoints.c.renewal,
             certificates.c.not_after,
-            case((goes_on, failed.c.id)).label("request_id"),
+            case((goes_on, latest.c.id)).label("request_id"),
         )
         .select_from(
             endpoints.join(profiles, endpoints.c.profile_id == profiles.c.id)
             .outerjoin(certificates, endpoints.c.certificate_id == certificates.c.id)
-            .outerjoin(failed, literal(True))
+            .outerjoin(latest, literal(True))
         )
         .where(
             endpoints.c.next_renewal_at <= now + horizon,
             endpoints.c.renewal_decided_at.is_not(None),
             ~exists().where(table.c.endpoint_id == endpoints.c.id, table.c.status.in_(ACTIVE)),
-            # What failed stays shown as failed until it is tried again.
-            or_(endpoints.c.next_renewal_at <= now, func.coalesce(~goes_on, True)),
+            or_(endpoints.c.next_renewal_at <= now, func.coalesce(~stays, True)),
         )
         .order_by(BY_CRITICALITY, endpoints.c.next_renewal_at)
         .limit(limit)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from certrail.renewal.due import Code, Decision
 from certrail.store import audit, endpoint_detail
 from certrail.store.database import transaction
-from certrail.store.renewal_facts import HELD_BECAUSE
+from certrail.store.renewal_facts import HELD_BECAUSE, RELEASED
 from certrail.store.schema import certificates, endpoints, profiles
 from certrail.store.schema import requests as table
 
@@ -105,7 +105,8 @@ def keep(
             "decided": now,
             "version": versions.get(one),
         }
-        for one, decision in decisions
+        # In one order, as whoever else locks several of them does: none waits for the other.
+        for one, decision in sorted(decisions, key=lambda pair: pair[0])
     ]
     if values:
         with transaction() as connection:
@@ -133,7 +134,7 @@ def hold(location: str, wanted: bool | None, actor: str) -> None:
             connection.execute(
                 update(table)
                 .where(table.c.endpoint_id == row.id, table.c.ended_because.in_(HELD_BECAUSE))
-                .values(ended_because="released")
+                .values(ended_because=RELEASED)
             )
         word = {True: "on", False: "off", None: "default"}[wanted]
         audit.note(connection, actor, "endpoint.auto-renew", row.location, {"to": word})
@@ -145,4 +146,11 @@ def _to_json(decision: Decision) -> dict[str, Any]:
         "message": decision.message,
         "at": decision.at.isoformat() if decision.at else None,
         "deadline": decision.deadline.isoformat() if decision.deadline else None,
+        "pause": {
+            "code": paused.code.value,
+            "message": paused.message,
+            "until": paused.until.isoformat(),
+        }
+        if (paused := decision.pause)
+        else None,
     }

@@ -13,6 +13,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -20,7 +21,8 @@ from sqlalchemy.dialects.postgresql import UUID as UUID_
 
 from certrail.errors import InvalidRequest
 from certrail.model import Action
-from certrail.renewal.due import Facts, Held, Past, Suggestion, Terms
+from certrail.renewal.due import Facts, Held, Suggestion, Terms
+from certrail.renewal.pause import Past, Undone
 from certrail.store import plans
 from certrail.store.database import transaction
 from certrail.store.plans import Prepared
@@ -28,10 +30,12 @@ from certrail.store.reasons import is_automatic
 from certrail.store.request_ends import ROLLED_BACK
 from certrail.store.schema import certificates, endpoints, renewal_info
 from certrail.store.schema import requests as table
-from certrail.tracker import FAILED, SUCCESSFUL, Status
+from certrail.tracker import AUTOMATIC_REASONS, FAILED, SUCCESSFUL, Status
 
 HELD_BECAUSE = ("operator", "denied", ROLLED_BACK)
 """What ended a request after which the endpoint does not renew by itself."""
+RELEASED = "released"
+"""What such an end becomes when somebody lets the endpoint renew by itself again."""
 AUTOMATIC = is_automatic(table.c.reason_code)
 
 
@@ -71,7 +75,7 @@ def look(ids: Sequence[UUID]) -> dict[UUID, Known | InvalidRequest]:
 def _facts(ids: Sequence[UUID]) -> Any:
     mine = table.c.endpoint_id == endpoints.c.id
     ordered = (
-        select(table.c.plan, table.c.reason_code, table.c.ended_at)
+        select(table.c.plan, table.c.reason_code)
         .where(
             mine,
             table.c.certificate_id == endpoints.c.certificate_id,
@@ -82,29 +86,55 @@ def _facts(ids: Sequence[UUID]) -> Any:
         .limit(1)
         .lateral("ordered")
     )
+    present = table.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id)
+    # Whoever made it: what failed for a person a minute ago fails for the policy too.
     newest = (
         select(
             table.c.status,
             table.c.reason_code,
+            table.c.reason_message,
             table.c.ended_at,
             table.c.run_count,
-            table.c.ended_because,
         )
         .where(
             mine,
-            AUTOMATIC,
-            table.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
+            present,
+            or_(table.c.status.in_(FAILED), table.c.ended_because == "approval-expired"),
         )
-        .order_by(table.c.created_at.desc())
+        .order_by(table.c.ended_at.desc().nulls_last())
         .limit(1)
         .lateral("newest")
+    )
+    failures = (
+        select(func.sum(func.greatest(table.c.run_count, 1)))
+        .where(
+            mine,
+            present,
+            table.c.status.in_(FAILED),
+            func.coalesce(table.c.ended_at > endpoints.c.last_success_at, True),
+        )
+        .correlate(endpoints)
+        .scalar_subquery()
+    )
+    undone = (
+        select(table.c.reason_message, table.c.ended_at)
+        .where(
+            mine,
+            present,
+            ~AUTOMATIC,
+            table.c.status == Status.CANCELLED,
+            func.coalesce(table.c.ended_because, "").not_in(("approval-expired", RELEASED)),
+        )
+        .order_by(table.c.ended_at.desc().nulls_last())
+        .limit(1)
+        .lateral("undone")
     )
     held = exists().where(
         mine,
         AUTOMATIC,
         table.c.status == Status.CANCELLED,
         table.c.ended_because.in_(HELD_BECAUSE),
-        table.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
+        present,
     )
     # What was taken back on purpose must not come again with the next sweep.
     went_back = exists().where(
@@ -118,7 +148,7 @@ def _facts(ids: Sequence[UUID]) -> Any:
         .where(
             mine,
             table.c.ended_because == "approval-expired",
-            table.c.previous_certificate_id.is_not_distinct_from(endpoints.c.certificate_id),
+            present,
         )
         .correlate(endpoints)
         .scalar_subquery()
@@ -145,12 +175,14 @@ def _facts(ids: Sequence[UUID]) -> Any:
             renewal_info.c.explanation_url,
             ordered.c.plan.label("ordered_plan"),
             ordered.c.reason_code.label("ordered_reason"),
-            ordered.c.ended_at.label("ordered_at"),
             newest.c.status.label("newest_status"),
             newest.c.reason_code.label("newest_reason"),
             newest.c.ended_at.label("newest_ended"),
             newest.c.run_count.label("newest_runs"),
-            newest.c.ended_because.label("newest_because"),
+            newest.c.reason_message.label("newest_message"),
+            failures.label("failures"),
+            undone.c.reason_message.label("undone_message"),
+            undone.c.ended_at.label("undone_at"),
             held.label("held"),
             went_back.label("went_back"),
             unanswered.label("unanswered"),
@@ -160,6 +192,7 @@ def _facts(ids: Sequence[UUID]) -> Any:
             .outerjoin(renewal_info, renewal_info.c.certificate_id == certificates.c.id)
             .outerjoin(ordered, literal(True))
             .outerjoin(newest, literal(True))
+            .outerjoin(undone, literal(True))
         )
         .where(endpoints.c.id == any_(literal(list(ids), ARRAY(UUID_))))
     )
@@ -190,18 +223,25 @@ def _read_facts(row: Row[Any], ready: Prepared) -> Facts:
         is_gone=_is_gone(row),
         auto=auto,
         cancelled_by="a rollback" if row.went_back else "an operator" if row.held else "",
+        obtained_for=row.ordered_reason or "",
         past=_past(row),
+        undone=Undone(row.undone_at, _before(row.undone_message)) if row.undone_at else None,
     )
 
 
 def _past(row: Row[Any]) -> Past | None:
-    if row.newest_status in FAILED and row.newest_ended is not None:
-        return Past(row.newest_reason, "failed", row.newest_ended, max(row.newest_runs, 1))
-    if row.newest_because == "approval-expired" and row.newest_ended is not None:
-        return Past(row.newest_reason, "unanswered", row.newest_ended, row.unanswered + 4)
-    if row.ordered_reason and row.ordered_at is not None:
-        return Past(row.ordered_reason, "succeeded", row.ordered_at)
-    return None
+    if row.newest_ended is None:
+        return None
+    if row.newest_status not in FAILED:
+        return Past("unanswered", row.newest_ended, row.unanswered + 4)
+    failures = max(row.failures or 0, row.newest_runs, 1)
+    if row.newest_reason.startswith(AUTOMATIC_REASONS):
+        return Past("failed", row.newest_ended, failures)
+    return Past("failed", row.newest_ended, failures, _before(row.newest_message))
+
+
+def _before(reason: str) -> str:
+    return f"the request before it ({reason})"
 
 
 def _is_gone(row: Row[Any]) -> bool:

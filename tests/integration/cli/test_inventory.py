@@ -36,6 +36,7 @@ ROW = [
     "step",
     "ca",
     "lifetime_days",
+    "renewal_pause",
 ]
 
 

@@ -11,9 +11,10 @@ import pytest
 from certrail.configuration.plan import Hold
 from certrail.configuration.profile import Renew
 from certrail.maintenance import Calendar
-from certrail.renewal.due import Code, Facts, Held, Past, Suggestion, Terms, decide, is_weak
+from certrail.renewal.due import Code, Facts, Held, Suggestion, Terms, decide, is_weak
 from certrail.renewal.hold import Why, install_at
 from certrail.renewal.moments import drawn, moment_in, pause_after, within
+from certrail.renewal.pause import Past, PauseCode, Undone
 
 START = datetime(2029, 1, 1, tzinfo=UTC)
 LIFE = timedelta(days=47)
@@ -31,8 +32,8 @@ def held(**changes: Any) -> Facts:
     return replace(FACTS, held=replace(HELD, **changes))
 
 
-def past(code: str, ended: Any, days: float, failures: int = 1) -> Past:
-    return Past(code, ended, START + days * DAY, failures)
+def failed_at(days: float, failures: int = 1) -> Past:
+    return Past("failed", START + days * DAY, failures)
 
 
 REASONS = [
@@ -65,8 +66,11 @@ REASONS = [
     ("called off", replace(FACTS, cancelled_by="ann@host"), {}, Code.HELD),
     ("called off, though revoked", replace(held(revoked_at=START), cancelled_by="ann"), {},
      Code.HELD),
-    ("already tried", replace(held(key_kind="RSA 1024"),
-                              past=past("renewal-weak-key", "succeeded", 0)), {}, Code.DUE),
+    ("already tried", replace(held(key_kind="RSA 1024"), obtained_for="renewal-weak-key"), {},
+     Code.DUE),
+    ("already tried, then something failed",
+     replace(held(key_kind="RSA 1024"), obtained_for="renewal-weak-key", past=failed_at(9)), {},
+     Code.DUE),
 ]  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def test_a_certificate_of_a_day_is_renewed_within_the_day() -> None:
     facts = held(not_before=begins, not_after=ends)
 
     found = decide(facts, Renew(), OPEN, START)
-    failed = replace(facts, past=past("renewal-due", "failed", 0.7, failures=3))
+    failed = replace(facts, past=failed_at(0.7, failures=3))
     again = decide(failed, Renew(), OPEN, START + 0.7 * DAY).at
 
     assert found.at is not None
@@ -156,9 +160,84 @@ def test_after_failures_it_is_tried_again_more_often_near_the_end() -> None:
     assert pause_after(40, 6 * hour) == hour
     assert pause_after(1, timedelta(seconds=60)) == timedelta(seconds=10)
     assert pause_after(1, -DAY) == hour
-    failed = replace(FACTS, past=past("renewal-due", "failed", 33, failures=2))
+    failed = replace(FACTS, past=failed_at(33, failures=2))
     found = decide(failed, Renew(), OPEN, START + 33 * DAY)
     assert found.at == START + 33 * DAY + 2 * hour
+
+
+BY_HAND = "the request before it (asked by ann@host)"
+HOUR = timedelta(hours=1)
+
+PAUSES = [
+    ("failed for the policy", failed_at(40, 2), None, PauseCode.FAILED, 2 * HOUR,
+     "its renewal failed on 2029-02-10 00:00 UTC, 2 attempts in all"),
+    ("failed for a person", Past("failed", START + 40 * DAY, what=BY_HAND), None,
+     PauseCode.FAILED, HOUR, f"{BY_HAND} failed on 2029-02-10 00:00 UTC"),
+    ("nobody approved it", Past("unanswered", START + 40 * DAY, 5), None, PauseCode.UNANSWERED,
+     16 * HOUR, "nobody approved the request before it in time, by 2029-02-10 00:00 UTC"),
+    ("called off", None, Undone(START + 40 * DAY, BY_HAND), PauseCode.UNDONE, HOUR,
+     f"{BY_HAND} was called off on 2029-02-10 00:00 UTC"),
+    ("called off: what failed often before waits longer", failed_at(40, 4),
+     Undone(START + 40 * DAY, BY_HAND), PauseCode.FAILED, 8 * HOUR,
+     "its renewal failed on 2029-02-10 00:00 UTC, 4 attempts in all"),
+    ("called off after it failed once", failed_at(39.99), Undone(START + 40 * DAY, BY_HAND),
+     PauseCode.UNDONE, HOUR, f"{BY_HAND} was called off on 2029-02-10 00:00 UTC"),
+    ("over", failed_at(39.5), Undone(START + 39.5 * DAY, BY_HAND), None, timedelta(), ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "past", "undone", "code", "lasts", "message"), PAUSES, ids=lambda v: str(v)[:30]
+)
+def test_what_holds_a_renewal_back(
+    case: str,
+    past: Past | None,
+    undone: Undone | None,
+    code: PauseCode | None,
+    lasts: timedelta,
+    message: str,
+) -> None:
+    """The reason of the renewal stays; the pause says why it does not begin yet."""
+    now = START + 40 * DAY
+    found = decide(replace(FACTS, past=past, undone=undone), Renew(), OPEN, now)
+
+    assert found.code is Code.DUE, case
+    assert found.at == now + lasts
+    assert (found.pause and found.pause.code) == code
+    assert (found.pause.message if found.pause else "") == message
+    assert found.pause is None or found.pause.until == found.at
+
+
+@pytest.mark.parametrize("code", list(PauseCode))
+@pytest.mark.parametrize("left", [10 * DAY, 6 * HOUR, HOUR, timedelta(minutes=1)])
+def test_no_pause_outlasts_the_certificate(code: PauseCode, left: timedelta) -> None:
+    """However often it failed: at most a sixth of the time that was left."""
+    since = START + LIFE - left
+    past = {
+        PauseCode.FAILED: Past("failed", since, 99),
+        PauseCode.UNANSWERED: Past("unanswered", since, 99),
+    }.get(code)
+    undone = Undone(since, BY_HAND) if code is PauseCode.UNDONE else None
+
+    found = decide(replace(FACTS, past=past, undone=undone), Renew(), OPEN, since)
+
+    assert found.at is not None
+    assert found.at <= since + left / 6
+
+
+def test_a_pause_before_the_renewal_is_due_is_none() -> None:
+    """Weeks before, nothing waits: the moment stays as it was drawn."""
+    usual = decide(FACTS, Renew(), OPEN, START + DAY)
+    found = decide(replace(FACTS, past=failed_at(1)), Renew(), OPEN, START + DAY)
+    assert found == usual
+
+
+def test_a_first_certificate_waits_too() -> None:
+    """Enrolled by hand in vain, it is not ordered again a minute later."""
+    enroll = Renew(enroll=True)
+    facts = replace(FACTS, held=None, undone=Undone(START, BY_HAND))
+    found = decide(facts, enroll, OPEN, START)
+    assert (found.code, found.at) == (Code.MISSING, START + HOUR)
 
 
 def test_a_draw_is_even() -> None:
