@@ -81,9 +81,11 @@ def test_the_servers_own_tasks_are_looked_for_once_a_second(
     monkeypatch.setattr(background_workers, "Worker", Worker)
 
     async def looks() -> tuple[timedelta, timedelta]:
-        async with Docket(name=next(_NAMES), url="memory://") as docket:
-            async with background_workers.Worker(docket) as worker:
-                return worker.minimum_check_interval, worker.scheduling_resolution
+        async with (
+            Docket(name=next(_NAMES), url="memory://") as docket,
+            background_workers.Worker(docket) as worker,
+        ):
+            return worker.minimum_check_interval, worker.scheduling_resolution
 
     before = asyncio.run(looks())
     _server_polls.install()
