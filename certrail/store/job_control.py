@@ -204,8 +204,8 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
             if not again:
                 raise InvalidRequest(
                     f"no endpoint of the job {job.name} failed that could run again",
-                    remedy=f"`certrail endpoint list --job {quoted(job.name)}` shows them. One that "
-                    "has got another request since is renewed with "
+                    remedy=f"`certrail endpoint list --job {quoted(job.name)}` shows them. One "
+                    "that has got another request since is renewed with "
                     "`certrail request start LOCATION`.",
                 )
             steps.again(connection, again)

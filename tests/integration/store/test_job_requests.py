@@ -117,7 +117,7 @@ def test_what_failed_in_a_job_stays_there_to_be_retried(inventory: Inventory, da
     serving(inventory, "failed.test", days)
     job = job_of("failed.test")
     fail(of(job, "failed.test"))
-    job_ends.finish(job.id, JobStatus.FAILED, "1 failed")
+    job_ends.finish(job.id, JobStatus.FAILED, "1 failed", actor="test")
 
     assert [turn(), turn()] == [[], []]
 
@@ -167,7 +167,7 @@ def test_what_a_job_left_undone_is_not_renewed_at_once(inventory: Inventory) -> 
     assert len(turn()) == 2
     job = job_of("due.test", "planned.test")
     job_control.ask_to_cancel(job, "ann@host")
-    job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled")
+    job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled", actor="test")
 
     assert [turn(), turn()] == [[], []]
 
@@ -243,7 +243,7 @@ def test_a_request_made_at_that_moment_keeps_a_job_from_going_on(inventory: Inve
     job = job_of("first.test", "second.test")
     for name in ("first.test", "second.test"):
         fail(of(job, name))
-    job_ends.finish(job.id, JobStatus.FAILED, "2 failed")
+    job_ends.finish(job.id, JobStatus.FAILED, "2 failed", actor="test")
     again = {one.id: one.plan for one in job_control.to_retry(job.id)}
     other = inventory.request("second.test:443")
 
@@ -266,7 +266,7 @@ def test_an_older_request_that_runs_again_is_left_alone(inventory: Inventory) ->
     fail(older)
     job = job_of("older.test")
     fail(of(job, "older.test"))
-    job_ends.finish(job.id, JobStatus.FAILED, "1 failed")
+    job_ends.finish(job.id, JobStatus.FAILED, "1 failed", actor="test")
     request_ends.reopen(older.id, older.plan, "ann@host")
 
     assert job_control.to_retry(job.id) == []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -79,11 +80,12 @@ def test_the_servers_own_tasks_are_looked_for_once_a_second(
 ) -> None:
     """Four times a second, in two places, costs what a small machine has for its work."""
     monkeypatch.setattr(background_workers, "Worker", Worker)
+    used: Any = background_workers
 
     async def looks() -> tuple[timedelta, timedelta]:
         async with (
             Docket(name=next(_NAMES), url="memory://") as docket,
-            background_workers.Worker(docket) as worker,
+            used.Worker(docket) as worker,
         ):
             return worker.minimum_check_interval, worker.scheduling_resolution
 
