@@ -192,10 +192,12 @@ class _Run:
                 await self._go_through(wave.number)
                 if self._lost:
                     raise JournalConflict("another worker goes on with this job")
-                if self._wishes.hold or self._stop:
+                if self._stop or self._wishes.end:
                     break
-            if wave is not None and self._wishes.pause and not (self._wishes.end or self._stop):
-                await self._pause()
+                if self._wishes.pause:
+                    await self._pause()
+                    # Resumed before it rested: the next beat learns it, and the wave goes on.
+                    await asyncio.sleep(_LOOK_SECONDS)
             # With the beat, since Prefect's server may be away for longer than the lease lasts.
             return await self._end()
         finally:
@@ -378,7 +380,10 @@ class _Run:
         return not any(name not in calendars or calendars[name].is_open(now) for name in used)
 
     async def _pause(self) -> None:
-        """Let the flow run rest until somebody resumes the job, here or in Prefect."""
+        """Let the flow run rest until somebody resumes the job, here or in Prefect.
+
+        Returns if that was done already.
+        """
         if not await patiently(lambda: job_control.paused(self._job.id, self._owner)):
             return
         nudge()
