@@ -152,19 +152,7 @@ class Field:
 
     def request(self, name: str) -> str:
         """Store a request that no worker knows of."""
-        from certrail.model import Action
-        from certrail.store import new_requests, plans
-        from certrail.store.requests import Reason
-
-        prepared = plans.for_location(f"{name}:443")
-        made = new_requests.create(
-            prepared.endpoint_id,
-            action=Action.RENEW,
-            plan=prepared.plan,
-            reason=Reason("requested", "by a test"),
-            actor="test",
-        )
-        return str(made.id)
+        return renewal_of(f"{name}:443")
 
     def arm(self, troubles: Sequence[Trouble]) -> None:
         """Let each of *troubles* happen once."""
@@ -343,3 +331,20 @@ def _moved(url: str, port: int) -> str:
     parts = urlsplit(url)
     head, _, _ = parts.netloc.rpartition(":")
     return urlunsplit(parts._replace(netloc=f"{head}:{port}"))
+
+
+def renewal_of(location: str) -> str:
+    """Store a request of the endpoint that no worker knows of; returns its id."""
+    from certrail.model import Action
+    from certrail.store import new_requests, plans
+    from certrail.store.requests import Reason
+
+    prepared = plans.for_location(location)
+    made = new_requests.create(
+        prepared.endpoint_id,
+        action=Action.RENEW,
+        plan=prepared.plan,
+        reason=Reason("requested", "by a test"),
+        actor="test",
+    )
+    return str(made.id)

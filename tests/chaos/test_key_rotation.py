@@ -19,16 +19,16 @@ import httpx
 import psycopg
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from certrail.keys.seal import SECRET_PURPOSE, Keyring, keyring
 from certrail.settings import read_run_file
 from certrail.x509.export import Format, Part, load
-from tests.chaos.field import Field, the_field
+from tests.chaos.field import Field, renewal_of, the_field
 from tests.chaos.invariants import must_be_settled, must_hold
 from tests.chaos.leaks import must_not_leak
 from tests.support import kill_points
 from tests.support.faulty_proxy import faulty_proxy
+from tests.support.installation import found_here
 from tests.support.kill_points import KillPoint
 from tests.support.process import wait_for
 from tests.support.stack import Stack, cli
@@ -40,15 +40,8 @@ STORES = ("held", "while-held")
 
 @pytest.fixture(scope="module")
 def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    running = read_run_file(installation.data_dir)
-    assert running is not None
     kill_points.install(installation.database_url)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: installation.api_url}),
-    ):
-        for name, value in running.environment().items():
-            patch.setenv(name, value)
+    with found_here(installation):
         folder = tmp_path_factory.mktemp("rotated")
         with the_field(installation, folder, [SITE], prefix="rotate") as made:
             _apply_stores(made, folder)
@@ -150,23 +143,6 @@ def _all_sealed(field: Field) -> list[tuple[str, str]]:
     return found + [(SECRET_PURPOSE, text) for text in sealed.sealed_texts(inside)]
 
 
-def delivery(name: str) -> str:
-    """Store a request of a place of delivery; returns its id."""
-    from certrail.model import Action
-    from certrail.store import new_requests, plans
-    from certrail.store.requests import Reason
-
-    prepared = plans.for_location(f"rotate-here/{name}")
-    made = new_requests.create(
-        prepared.endpoint_id,
-        action=Action.RENEW,
-        plan=prepared.plan,
-        reason=Reason("requested", "by a test"),
-        actor="test",
-    )
-    return str(made.id)
-
-
 def must_be_delivered(field: Field, request_id: str, name: str) -> None:
     """Check that the store is there and its password is the one that was sealed."""
     from certrail.store import certificates, requests
@@ -187,7 +163,7 @@ def test_requests_go_on_while_the_key_is_rotated_and_the_old_one_retired(field: 
     """
     url = field.stack.database_url
     point = KillPoint("order.finalize", "intent")
-    request_id = delivery("while-held")
+    request_id = renewal_of(f"rotate-here/{'while-held'}")
     before: list[Keyring] = []
     runs: list[int] = []
 
@@ -215,7 +191,7 @@ def test_a_secret_that_was_read_before_is_read_again(field: Field) -> None:
     """The step holds the password as the retired key sealed it: it is tried again with another."""
     url = field.stack.database_url
     point = KillPoint("deliver", "intent")
-    request_id = delivery("held")
+    request_id = renewal_of(f"rotate-here/{'held'}")
 
     with kill_points.armed(url, point):
         run = field.runner.start(request_id)

@@ -17,15 +17,14 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from certrail.settings import read_run_file
 from tests.chaos.leaks import must_not_leak
 from tests.chaos.records import audit_trail_is_whole, must_be_whole, nothing_is_held
 from tests.support import job_kills
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate, estate
 from tests.support.flow_runner import FlowRunner
+from tests.support.installation import found_here
 from tests.support.prefect_api import PrefectApi
 from tests.support.process import wait_for
 from tests.support.stack import Stack
@@ -185,22 +184,14 @@ def the_yard(
 
 @pytest.fixture(scope="module")
 def yard(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    with pytest.MonkeyPatch.context() as patch:
-        running = read_run_file(installation.data_dir)
-        assert running is not None
-        found = running.environment()
-        for name, value in found.items():
-            patch.setenv(name, value)
+    with found_here(installation) as found:
         short = {
             **found,
             "CERTRAIL_LEASE_SECONDS": "2",
             "CERTRAIL_SETTLE_SECONDS": "2",
             "PREFECT_WORKER_QUERY_SECONDS": "0.2",
         }
-        with (
-            temporary_settings({PREFECT_API_URL: installation.api_url}),
-            the_yard(installation, tmp_path_factory.mktemp("jobs"), short, cases()) as made,
-        ):
+        with the_yard(installation, tmp_path_factory.mktemp("jobs"), short, cases()) as made:
             yield made
 
 

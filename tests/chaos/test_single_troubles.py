@@ -16,15 +16,14 @@ from uuid import UUID
 import psutil
 import psycopg
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from certrail.settings import read_run_file
 from tests.chaos.field import Field, Seen, the_field
 from tests.chaos.invariants import must_be_settled, must_hold
 from tests.chaos.leaks import must_not_leak
 from tests.support import kill_points, stepped_clock
 from tests.support.faulty_proxy import Fault
 from tests.support.flow_runner import FlowRunner
+from tests.support.installation import found_here
 from tests.support.kill_points import KillPoint
 from tests.support.process import accepts, binary, die_with_parent, wait_for
 from tests.support.stack import Stack
@@ -49,15 +48,8 @@ SLOW_DOWN = json.dumps(
 
 @pytest.fixture(scope="module")
 def field(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    running = read_run_file(installation.data_dir)
-    assert running is not None
     kill_points.install(installation.database_url)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: installation.api_url}),
-    ):
-        for name, value in running.environment().items():
-            patch.setenv(name, value)
+    with found_here(installation):
         folder = tmp_path_factory.mktemp("single")
         with small_disk(folder / "disk") as disk:
             changes = {NAMES["full"]: {"directory": str(disk / "certrail")}}
