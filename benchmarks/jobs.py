@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,6 +66,11 @@ class Job:
     def rate(self) -> float:
         """Endpoints in a second."""
         return self.count / self.seconds
+
+    @property
+    def server_share(self) -> float:
+        """The Prefect server's part of the CPU that the job took."""
+        return self.server_cpu / (self.worker_cpu + self.server_cpu)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def shard_of(count: int, workers: int) -> int:
 def measured(world: World, name: str, count: int, *options: str) -> Job:
     """Run a job over the first *count* endpoints and return its figures."""
     workers, servers = world.workers(), world.servers()
-    issued = sum(world.served.issued().values())
+    issued = world.served.issued()
     before = _figures(world, workers, servers)
     world.run(
         "job", "start", name, "--filter", f"tag=first-{count}", "--action", "reissue",
@@ -200,7 +205,7 @@ def measured(world: World, name: str, count: int, *options: str) -> Job:
         seconds=span(shown["started_at"], shown["ended_at"]),
         recorded_seconds=recorded_seconds,
         lost=expected - recorded,
-        doubled=max(0, sum(world.served.issued().values()) - issued - count),
+        doubled=_doubled(world, issued),
         worker_cpu=after["worker_cpu"] - before["worker_cpu"],
         server_cpu=after["server_cpu"] - before["server_cpu"],
         calls=int(after["calls"] - before["calls"]),
@@ -231,6 +236,12 @@ def _figures(
         "events": row[1],
         "inventory_size": own[0],
     }
+
+
+def _doubled(world: World, before: Mapping[str, int]) -> int:
+    """Count the certificates issued since *before* beyond one for each name."""
+    now = world.served.issued()
+    return sum(max(0, number - before.get(name, 0) - 1) for name, number in now.items())
 
 
 def _recorded(world: World, flow_run_id: str) -> int:
