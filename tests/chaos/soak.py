@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import httpx
 import psutil
 import psycopg
 
@@ -27,11 +28,14 @@ from certrail.cli._server import client_environment
 from certrail.model import Workflow
 from certrail.settings import read_run_file
 from certrail.tracker import ACTIVE, SUCCESSFUL
+from tests.chaos import remembered
 from tests.chaos.ground import EXECUTOR, Faults, Ground, Place
 from tests.chaos.levels import Levels
 
 SERVER = "certrail.cli._serve"
 """What the command line of the Prefect server's process has in it."""
+
+_CALM_FROM = 0.32
 
 _TRIES = 15
 _STUCK_SECONDS = 900
@@ -72,7 +76,12 @@ class Counts:
 
 
 class Soak:
-    """One run of it."""
+    """One run of it.
+
+    Attributes:
+        settled_at: requests done when nothing was killed any more and the server's memory of
+            events was full; levels are looked at from there. None until then.
+    """
 
     def __init__(
         self,
@@ -100,6 +109,8 @@ class Soak:
         self._asked: defaultdict[Place, list[Future[int]]] = defaultdict(list)
         self._pool = ThreadPoolExecutor(8)
         self._kills = self._planned_kills()
+        self._filling: Future[None] | None = None
+        self.settled_at: int | None = None
         self._keeper = Keeper([self.worker], lambda line: print(line, flush=True))
 
     def run(self) -> None:
@@ -111,6 +122,7 @@ class Soak:
             while self._running or self._asked or self._begun < self._wanted:
                 self._keeper.look()
                 self._kill_what_is_due()
+                self._settle()
                 with suppress(psycopg.Error):
                     self._look()
                     self._fill()
@@ -123,11 +135,6 @@ class Soak:
                     self._give_up()
                 time.sleep(_LOOK_SECONDS)
         self.counts.seconds = time.monotonic() - began
-
-    @property
-    def kills_end(self) -> int:
-        """After so many requests no process is killed any more."""
-        return self._wanted // 2
 
     def _processes(self) -> dict[str, psutil.Process | None]:
         up = self.ground.stack.process.pid
@@ -226,7 +233,7 @@ class Soak:
         times = max(1, round(self._share * self._wanted / self._at_once))
         what = [kind for kind in _KILLS for _ in range(times)]
         self._chance.shuffle(what)
-        first, last = self._wanted * 0.05, self._wanted * 0.45
+        first, last = self._wanted * 0.05, self._wanted * 0.3
         step = (last - first) / len(what)
         return [(round(first + step * number), kind) for number, kind in enumerate(what)]
 
@@ -244,6 +251,20 @@ class Soak:
                     continue
                 process.send_signal(number)
                 self.counts.kills[f"killed: {kind}"] += 1
+
+    def _settle(self) -> None:
+        """Once nothing is killed any more, let the server remember as much as it ever does."""
+        if self.settled_at is not None or len(self.counts.done) < self._wanted * _CALM_FROM:
+            return
+        if self._filling is None:
+            self._filling = self._pool.submit(remembered.fill, self.ground.stack.api_url)
+        if not self._filling.done():
+            return
+        if isinstance(self._filling.exception(), httpx.HTTPError):  # it is being started again
+            self._filling = None
+            return
+        self._filling.result()
+        self.settled_at = len(self.counts.done)
 
     # -- clients
 

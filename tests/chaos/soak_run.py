@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 from certrail.model import Workflow
 from certrail.settings import read_run_file
-from tests.chaos import report
+from tests.chaos import remembered, report
 from tests.chaos.afterwards import failures_of, rules
 from tests.chaos.ground import Faults, the_ground
 from tests.chaos.levels import FILES, MIB, Slope
@@ -79,7 +79,7 @@ def main() -> int:
                 doubled = sum(ground.issued().values()) - len(soak.counts.done)
             finally:
                 soak.worker.stop()
-    slopes = list(soak.levels.slopes(after=soak.kills_end))
+    slopes = list(soak.levels.slopes(after=soak.settled_at or given.requests))
     text = _report(given, soak, happened, doubled, held, broken, slopes)
     report.put("Soak", text, given.report)
     print(text)
@@ -146,8 +146,9 @@ Looked at afterwards:
 
 {looked}
 
-Levels once nothing is killed any more: begin and end of a line through all points (Theil, Sen), and
-what the line through their second half rises. A cache that fills stops there; *grows* is what rises
+Levels once nothing is killed any more and the Prefect server was given as many events as it
+remembers ({remembered.EVENTS}): begin and end of a line through all points (Theil, Sen), and what
+the line through their second half rises. A cache that fills stops there; *grows* is what rises
 by more than {MIB:.0f} MiB or {FILES:.0f} descriptors in all, and by half of that in that half.
 
 | process | figure | begin | end | requests meanwhile | in 1,000 requests | second half | |
