@@ -2,19 +2,22 @@
 
 The endpoints are made in the database itself, with certificates, earlier
 certificates and requests; what is measured is the call that ``certrail
-endpoint list --limit 50`` makes, rows read included.
+endpoint list --limit 50`` makes, rows read included. Each question finds
+something: one that finds nothing may be answered without looking.
 """
 
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import text
@@ -27,6 +30,7 @@ from certrail.store.views import SYSTEM_VIEWS
 
 SIZES = (1_000, 10_000, 100_000)
 PAGE = 50
+_SOON = (datetime.now(UTC) + timedelta(days=20)).date().isoformat()
 _LEAST = 200  # so that the 99th percentile is not the slowest one
 _LONGEST = 3.0
 
@@ -54,18 +58,18 @@ FILTERS = (
     "status=ready",
     "status=auto-renew-scheduled",
     "status!=auto-renew-scheduled",
-    "not_after<2027-01-01",
+    f"not_after<{_SOON}",
     "days_left<10",
     "days_left=",
     "issuer='Rare CA'",
     "issuer~rare",
-    "fingerprint=00",
-    "serial=00777",
+    f"fingerprint={hashlib.sha256(b'2/777').hexdigest()}",
+    "serial=007772",
     "key='RSA 2048'",
     "tag=rare",
     "tag~rar",
     "last_success_at>2020-01-01",
-    "next_renewal_at<2027-01-01",
+    f"next_renewal_at<{_SOON}",
     "findings=weak-key",
     "findings=key-reused",
     "findings=",
@@ -82,17 +86,25 @@ FILTERS = (
 )
 
 _MAKE = (
-    """insert into connectors (name, slug) select 'target-' || n, 'host-ssh'
+    # Some targets are reached by an executor in a branch only.
+    """insert into connectors (name, slug, executor)
+       select 'target-' || n, 'host-ssh', case when n % 50 = 0 then 'branch-1' end
        from generate_series(1, 200) n""",
-    "insert into connectors (name, slug) values ('ca', 'ca-acme'), ('ca-2', 'ca-vault')",
+    """insert into executors (pool, name, queues, version, host, started_at, last_seen_at)
+       values ('agents', 'branch-1', '{branch-1}', '1', 'branch-1', now(), now())""",
+    """insert into connectors (name, slug) values ('ca', 'ca-acme'), ('ca-2', 'ca-vault'),
+         ('ns', 'dns-rfc2136')""",
     """insert into profiles (name, workflow, ca, settings)
        select 'profile-' || n, case when n % 5 = 0 then 'appliance' else 'web-server' end,
-         'ca', jsonb_build_object('name', 'profile-' || n, 'renew',
-           jsonb_build_object('auto', n % 20 <> 0))
+         case when n % 20 = 4 then 'ca-2' else 'ca' end,
+         jsonb_build_object('name', 'profile-' || n, 'renew',
+           jsonb_build_object('auto', n % 20 <> 0)) || case when n % 4 = 1 then
+             '{"validation": {"method": "dns-01", "dns": "ns"}}'::jsonb else '{}' end
        from generate_series(1, 40) n""",
     """insert into jobs (name, action, status) select 'job-' || n, 'renew', 'completed'
        from generate_series(1, 30) n""",
-    # An earlier certificate and the present one.
+    # An earlier certificate and the present one, which has a third of its life left at
+    # least, as those have that renew by themselves; but some are near their end.
     """insert into certificates
          (fingerprint, serial, issuer, common_name, names, key_kind, not_before, not_after,
           chain_pem, ca, key_hash)
@@ -100,11 +112,14 @@ _MAKE = (
          case when n % 5000 = 7 then 'Rare CA' else 'Common CA ' || n % 3 end,
          'h' || n || '.example.test', array['h' || n || '.example.test'],
          case when n % 10 = 0 then 'RSA 2048' else 'ECDSA P-256' end,
-         now() - interval '60 days' * (2 - g),
-         now() + interval '60 days' * g - interval '61 days' + interval '1 minute' * (n % 86400),
-         repeat(md5(n::text), 60), 'ca',
-         md5(case when n % 2000 = 3 then 'same' else g || '/' || n end)
-       from generate_series(1, :size) n, generate_series(1, 2) g""",
+         ends - days * interval '1 day', ends,
+         repeat(md5(n::text), 60), case when n % 20 = 3 then 'ca-2' else 'ca' end,
+         md5(case when n % 2000 in (3, 4) then 'same' else g || '/' || n end)
+       from generate_series(1, :size) n, generate_series(1, 2) g,
+         lateral (select case when n % 5 = 0 then 47 else 90 end days) l,
+         lateral (select now() - (2 - g) * days * interval '1 day' * 2 / 3 + interval '1 minute' *
+           case when n % 97 = 5 then n % 14400
+             else days * 480 + n::bigint * 7919 % (days * 960) end ends) e""",
     """insert into endpoints (location, names, profile_id, target, server, tags, certificate_id,
          observed, observed_at, last_success_at, next_renewal_at)
        select 'h' || n || '.example.test:443',
@@ -114,13 +129,15 @@ _MAKE = (
          jsonb_build_object('kind', case when n % 500 = 0 then 'haproxy' else 'nginx' end),
          case when n % 1000 = 1 then '{rare,shop}' when n % 3 = 0 then '{shop}'
            else '{}' end::text[],
-         c.id,
-         jsonb_build_object('fingerprint',
+         -- Some are configured, and nothing is served there yet.
+         case when n % 600 <> 599 then c.id end,
+         case when n % 600 <> 599 then jsonb_build_object('fingerprint',
            case when n % 3000 = 5 then o.fingerprint else c.fingerprint end,
            'findings', case when n % 400 = 2 then
              jsonb_build_array(jsonb_build_object('code', 'weak-key', 'message', 'weak'))
              else '[]' end,
-           'addresses', jsonb_build_array(jsonb_build_object('seen', repeat(md5(n::text), 40)))),
+           'addresses', jsonb_build_array(jsonb_build_object('seen', repeat(md5(n::text), 40))))
+           end,
          now() - interval '1 day', now() - interval '10 days',
          now() + interval '1 minute' * (n % 43200)
        from generate_series(1, :size) n
@@ -200,10 +217,10 @@ def filled(size: int) -> Iterator[None]:
             server.stop()
 
 
-def questions() -> dict[str, Callable[[], object]]:
+def questions() -> dict[str, Callable[[], Sequence[object]]]:
     """Return what is measured, by name."""
 
-    def page(text: str, sort: str = "location", after: str = "") -> Callable[[], object]:
+    def page(text: str, sort: str = "location", after: str = "") -> Callable[[], Sequence[object]]:
         clauses = parse_filter(text) if text else []
         return lambda: inventory.find(clauses, sort=sort, limit=PAGE, after=after)
 
@@ -217,6 +234,17 @@ def questions() -> dict[str, Callable[[], object]]:
     asked["page in the middle, sort `issuer`"] = page("", "issuer", "h555.example.test:443")
     asked["page in the middle, sort `-days_left`"] = page("", "-days_left", "h555.example.test:443")
     return asked
+
+
+def must_find(asked: Mapping[str, Callable[[], Sequence[object]]]) -> None:
+    """Make sure that what is measured is an answer.
+
+    Raises:
+        RuntimeError: a question finds nothing.
+    """
+    empty = [name for name, ask in asked.items() if not ask()]
+    if empty:
+        raise RuntimeError(f"nothing is found by {', '.join(empty)}: make endpoints like that")
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +304,7 @@ def run() -> str:
     found: dict[str, list[str]] = {name: [] for name in questions()}
     for size in SIZES:
         with filled(size):
+            must_find(questions())
             for name, ask in questions().items():
                 took = measured(ask)
                 found[name].append(f"{took.median:.1f} / {took.late:.1f} / {took.processor:.0f}")
@@ -288,7 +317,7 @@ def run() -> str:
             f"One page of {PAGE} rows as `certrail endpoint list` reads it, by the number of "
             "endpoints: p50 / p99 in milliseconds, and p99 of the processor time of client and "
             f"database, of {_LEAST} calls (fewer where they take long). Where the second is far "
-            "above the third, the page waited for a processor.",
+            f"above the third, the page waited for a processor.",
             "",
             f"| question | {head} |",
             f"| --- |{' --- |' * len(SIZES)}",

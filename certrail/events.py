@@ -117,6 +117,14 @@ KINDS = (
         "Look at the failures by cause, then retry the failed ones.",
     ),
     Kind(
+        "certrail.job.failed-in-part",
+        "job-failed-in-part",
+        _ERROR,
+        "Bulk automation job failed in part",
+        "Look at the failures by cause, then retry the failed ones.",
+    ),
+    Kind("certrail.job.cancelled", "job-cancelled", _WARNING, "Bulk automation job cancelled"),
+    Kind(
         "certrail.job.paused",
         "job-paused",
         _WARNING,
@@ -183,6 +191,7 @@ DEFAULT_SLUGS = (
     "certificate-expired",
     "certificate-drifted",
     "job-failed",
+    "job-failed-in-part",
     "job-paused",
     "executor-silent",
     "executor-recovered",

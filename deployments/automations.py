@@ -40,12 +40,13 @@ _AT_TIMES = ("saved-report", "executor-scan")
 _AT_ONCE_TOLD = (
     (
         "Certrail: tell at once",
-        "When a request failed or needs somebody, or a certificate is not what it should be, "
-        "messages go out within seconds.",
+        "When a request failed or needs somebody, a bulk job ended in which something failed, or "
+        "a certificate is not what it should be, messages go out within seconds.",
         {
             "certrail.request.failed",
             "certrail.request.rolled-back",
             "certrail.request.approval-pending",
+            "certrail.job.failed-in-part",
             "certrail.certificate.expired",
             "certrail.certificate.drifted",
         },

@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -38,13 +38,15 @@ from certrail.errors import (
 from certrail.events import kind_of
 from certrail.log import logger, plain
 from certrail.message import Attachment, Message
-from certrail.notify import rules
+from certrail.notify import of_jobs, rules
 from certrail.notify.compose import compose
+from certrail.notify.of_jobs import Course
 from certrail.notify.settings import NotificationSettings
 from certrail.notify.words import describe, ends, severity_of
 from certrail.store import database, notification_facts, notifications, outbox, reports
 from certrail.store.database import transaction
 from certrail.store.notifications import Claim
+from certrail.store.outbox import Happened
 
 OpenNotifier = Callable[[str], AbstractContextManager[Notifier]]
 
@@ -132,15 +134,23 @@ def route(now: datetime) -> int:
             channels = notifications.channels(connection)
             mail = rules.mail_channel(account, channels)
             profiles = notifications.profile_rules(connection, [one.location for one in waiting])
+            courses = _courses(connection, waiting)
             for event in waiting:
                 kind = kind_of(event.event)
                 severity = severity_of(event, kind)
                 profile = _profile(profiles.get(event.location))
+                job_id = of_jobs.turn(event)
+                course = courses.get(event.job_id) if event.job_id else None
                 # Those whom a saved report names get it whatever the rules say.
                 named = tuple(event.payload.get("email") or ())
                 for target in rules.targets(kind, account, profile, mail, named):
-                    slug = channels.get(target.channel, "")
-                    when = rules.timing(kind, severity, slug, account, now)
+                    about = (kind, severity, channels.get(target.channel, ""), account, now)
+                    if job_id is not None:
+                        when = of_jobs.as_its_turn(job_id, *about)
+                    elif course is not None and of_jobs.waits(event, course):
+                        when = of_jobs.with_its_job(course, *about)
+                    else:
+                        when = rules.timing(*about)
                     notifications.add(
                         connection,
                         event.outbox_id,
@@ -150,8 +160,18 @@ def route(now: datetime) -> int:
                         digest=when.digest,
                         held_because=when.held_because,
                     )
+                if job_id is not None:
+                    due = of_jobs.let_go(kind, severity, account, now)
+                    notifications.let_go(connection, job_id, due)
             outbox.mark_routed(connection, [one.outbox_id for one in waiting])
             routed += len(waiting)
+
+
+def _courses(connection: Connection, waiting: Sequence[Happened]) -> dict[UUID, Course]:
+    of_members = {one.job_id for one in waiting if one.job_id is not None}
+    if not of_members:
+        return {}
+    return {row.id: Course(*row) for row in notification_facts.job_courses(connection, of_members)}
 
 
 def send_due(open_notifier: OpenNotifier, *, ui_url: str) -> Drained:
@@ -228,7 +248,7 @@ class _Sender:
 
 def message_of(claim: Claim, ui_url: str) -> Message:
     """Return what a claimed message says, as things stand now."""
-    events = outbox.by_ids(claim.outbox_ids)
+    events = of_jobs.told(outbox.by_ids(claim.outbox_ids))
     now = database.now()
     with transaction() as connection:
         settings = account_settings(connection)

@@ -28,6 +28,7 @@ EVENT: dict[str, Any] = {
     ],
     "link": "http://127.0.0.1:4200/runs/flow-run/00000000-0000-4000-8000-000000000001",
     "days_left": 3,
+    "share": "",
     "payload": {},
 }
 

@@ -10,12 +10,14 @@ from sqlalchemy import Connection
 
 from certrail.events import Kind, Severity, kind_of
 from certrail.log import plain
+from certrail.notify import of_jobs
 from certrail.store import notification_facts
 from certrail.store.outbox import Happened
 from certrail.words import counted, quoted
 
 _LONGEST = 2000
 _SHORT_ID = 8
+_JOB = "certrail.job."
 # What is said in sentences of its own, or is of no use to people.
 _SPOKEN = frozenset(
     {
@@ -23,10 +25,15 @@ _SPOKEN = frozenset(
         "attachment",
         "cause",
         "commands",
+        "counts",
         "detail",
         "email",
+        "failed_endpoints",
+        "failures",
         "fingerprint",
         "flow_run_id",
+        "job_id",
+        "job_name",
         "location",
         "number",
         "remedy",
@@ -72,6 +79,10 @@ def describe(
             facts.append(("Step", f"{said.get('number', '?')}. {said['step']}"))
         if row is not None and row.started_at is not None:
             facts.append(("Under way since", moment(row.started_at)))
+    of_job = event.event.startswith(_JOB)
+    if of_job:
+        facts += of_jobs.facts(event.payload)
+    detail = said.get("detail", "") or (said.get("message", "") if of_job else "")
     days_left: int | None = None
     place = notification_facts.place(connection, event.location)
     if place is not None:
@@ -85,7 +96,7 @@ def describe(
     facts += [
         (key.replace("_", " ").capitalize(), value)
         for key, value in said.items()
-        if key not in _SPOKEN and value
+        if key not in _SPOKEN and value and value != detail
     ]
     flow_run = event.flow_run_id or said.get("flow_run_id") or None
     return {
@@ -99,11 +110,12 @@ def describe(
         "occurred": moment(event.occurred),
         "cause": _text(cause),
         "remedy": _text(remedy),
-        "detail": said.get("detail", ""),
+        "detail": detail,
         "facts": [{"name": name, "value": _text(value)} for name, value in facts if value],
         "commands": commands(event),
         "link": f"{ui_url.rstrip('/')}/runs/flow-run/{flow_run}" if flow_run and ui_url else "",
         "days_left": days_left,
+        "share": of_jobs.share(event.payload) if of_job else "",
         "payload": said,
     }
 
@@ -135,9 +147,11 @@ def commands(event: Happened) -> list[str]:
             return [*found, f"certrail request start {name} --action redeploy --wait"]
         return [*found, f"certrail request start {name} --wait"]
     if area == "job":
-        again = [f"certrail job retry {name}"] if what == "failed" else []
+        again = [f"certrail job retry {name}"] if what.startswith("failed") else []
         resume = [f"certrail job resume {name}"] if what == "paused" else []
-        return [f"certrail job show {name}", *again, *resume]
+        failed = f"certrail endpoint list --view failed --job {name}"
+        listed = [failed] if of_jobs.share(event.payload) else []
+        return [f"certrail job show {name}", *again, *resume, *listed]
     if area in ("executor", "run", "system"):
         return ["certrail doctor"]
     return []

@@ -19,13 +19,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as UUID_
 
-from certrail.jobs.status import OPEN, JobStatus
+from certrail.jobs.status import OPEN, Counts, JobStatus
 from certrail.store import audit, clock, outbox
 from certrail.store.database import transaction
-from certrail.store.job_results import counts
+from certrail.store.job_results import causes, counts, failed_locations
 from certrail.store.requests import selected
 from certrail.store.schema import endpoints, job_members, job_shards, jobs, requests, steps
 from certrail.tracker import ACTIVE, Status, StepStatus
+
+_CAUSES_TOLD = 5
+_NAMES_TOLD = 50
 
 
 def stop(job_id: UUID, code: str, message: str, *, actor: str) -> None:
@@ -60,6 +63,9 @@ def drop_shard(job_id: UUID, number: int) -> int:
 def finish(job_id: UUID, status: JobStatus, message: str, *, actor: str) -> None:
     """End a job: final status, no lease, one event for all of its endpoints. Twice is quiet.
 
+    A job that ends otherwise than as failed, and in which something failed, has a
+    second event for it.
+
     Args:
         job_id: the job.
         status: how it ended.
@@ -77,7 +83,10 @@ def finish(job_id: UUID, status: JobStatus, message: str, *, actor: str) -> None
             .returning(jobs.c.name)
         ).first()
         if row is not None:
-            announce(connection, f"certrail.job.{event}", job_id, row.name, message=message)
+            sums = announce(connection, f"certrail.job.{event}", job_id, row.name, message=message)
+            if sums.failed and status is not JobStatus.FAILED:
+                in_part = "certrail.job.failed-in-part"
+                announce(connection, in_part, job_id, row.name, message=message)
             _free_shards(connection, job_shards.c.job_id == job_id)
             told = {"job_id": str(job_id), "status": str(status), "message": message}
             audit.note(connection, actor, "job.end", row.name, told)
@@ -167,8 +176,26 @@ def _decide_anew(connection: Connection, endpoint_ids: Sequence[UUID]) -> None:
     connection.execute(update(endpoints).where(those).values(renewal_decided_at=None))
 
 
-def announce(connection: Connection, event: str, job_id: UUID, name: str, **payload: Any) -> None:
+def announce(connection: Connection, event: str, job_id: UUID, name: str, **payload: Any) -> Counts:
+    """Put an event of the job into the outbox, with its sums and its most frequent failures.
+
+    Returns the sums.
+    """
     run = connection.execute(select(jobs.c.flow_run_id).where(jobs.c.id == job_id)).scalar_one()
+    sums = counts([job_id])[job_id]
+    if sums.failed:
+        payload["failures"] = [
+            {
+                "count": cause.count,
+                "different": cause.different,
+                "step": cause.step,
+                "cause": cause.message,
+                "remedy": cause.remedy,
+                "example": cause.example,
+            }
+            for cause in causes(job_id)[:_CAUSES_TOLD]
+        ]
+        payload["failed_endpoints"] = failed_locations(job_id, limit=_NAMES_TOLD)
     outbox.put(
         connection,
         event,
@@ -177,6 +204,7 @@ def announce(connection: Connection, event: str, job_id: UUID, name: str, **payl
         job_name=name,
         job_id=str(job_id),
         flow_run_id=str(run) if run else None,
-        counts=counts([job_id])[job_id].to_json(),
+        counts=sums.to_json(),
         **payload,
     )
+    return sums

@@ -126,6 +126,19 @@ def causes(job_id: UUID) -> list[Cause]:
         ]
 
 
+def failed_locations(job_id: UUID, *, limit: int) -> list[str]:
+    """Return the first endpoints of the job that failed, in the job's order."""
+    query = (
+        select(job_members.c.location)
+        .select_from(_MEMBERS)
+        .where(job_members.c.job_id == job_id, requests.c.status.in_(FAILED))
+        .order_by(job_members.c.position)
+        .limit(limit)
+    )
+    with transaction() as connection:
+        return list(connection.execute(query).scalars())
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One endpoint of a job, for lists: *status* is None where it does not take part."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Connection, Float, Row, cast, func, literal, select
+from sqlalchemy import Boolean, Connection, Float, Row, Text, cast, func, literal, select
 
-from certrail.store.schema import certificates, endpoints, jobs, profiles, requests, steps
+from certrail.store.schema import (
+    certificates,
+    endpoints,
+    jobs,
+    outbox,
+    profiles,
+    requests,
+    steps,
+)
 from certrail.tracker import ACTIVE
 
 
@@ -85,6 +93,23 @@ def request_of_run(connection: Connection, flow_run_id: UUID) -> tuple[UUID, str
         .where(requests.c.flow_run_id == flow_run_id)
     ).first()
     return (row.id, row.location) if row else None
+
+
+def job_courses(connection: Connection, job_ids: Iterable[UUID]) -> Sequence[Row[Any]]:
+    """Return id, name, beginning and end of jobs, and whether an event of it is not routed yet."""
+    untold = (
+        select(outbox.c.id)
+        .where(
+            outbox.c.routed_at.is_(None),
+            outbox.c.request_id.is_(None),
+            outbox.c.payload["job_id"].astext == cast(jobs.c.id, Text),
+        )
+        .exists()
+    )
+    query = select(
+        jobs.c.id, jobs.c.name, jobs.c.started_at, jobs.c.ended_at, untold.label("untold")
+    ).where(jobs.c.id.in_(set(job_ids)))
+    return connection.execute(query).all()
 
 
 def failed_step(connection: Connection, request_id: UUID) -> Row[Any] | None:

@@ -9,15 +9,19 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
     Connection,
     Row,
+    any_,
     func,
+    literal,
     or_,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from certrail.store import clock
 from certrail.store.database import transaction
@@ -34,6 +38,7 @@ _NAMESPACE = UUID("6f0f4f0e-4f6d-4c55-9a35-6f7d2f0c2b11")
 # So many single messages to one recipient at one time become one message.
 _BURST = 5
 _MOST_IN_ONE = 200
+_OF_JOB = "job "
 _CLAIMING = text("select pg_advisory_xact_lock(hashtextextended('certrail notify claim', 0))")
 
 
@@ -43,7 +48,8 @@ class Claim:
 
     Attributes:
         ids: rows of the log.
-        outbox_ids: the events, oldest first.
+        outbox_ids: the events, oldest first; of a job that is told of, and what waited for
+            it, the job's alone.
         message_id: the same at each attempt.
         reference: the connector's block, "" if there is no such connector.
         attempts: this one included.
@@ -148,6 +154,26 @@ def add(
     )
 
 
+def of_job(job_id: UUID) -> str:
+    """Return the digest of what is told with the end of a bulk job."""
+    return f"{_OF_JOB}{job_id}"
+
+
+def let_go(connection: Connection, job_id: UUID, due_at: datetime) -> None:
+    """Let what waits for a job, and was not tried yet, be due at *due_at*, if not before."""
+    n = notifications
+    connection.execute(
+        update(n)
+        .where(
+            n.c.digest == of_job(job_id),
+            n.c.status == "pending",
+            n.c.message_id.is_(None),
+            n.c.due_at > due_at,
+        )
+        .values(due_at=due_at)
+    )
+
+
 def claim(owner: str, lease: timedelta, *, now: datetime, except_: Sequence[str]) -> Claim | None:
     """Take what is to be sent next; nobody else gets it before the lease ends.
 
@@ -186,7 +212,7 @@ def claim(owner: str, lease: timedelta, *, now: datetime, except_: Sequence[str]
         ids = [row.id for row in rows]
         attempts = connection.execute(
             update(n)
-            .where(n.c.id.in_(ids))
+            .where(_one_of(ids))
             .values(
                 claimed_by=owner,
                 claimed_until=clock.lease(lease),
@@ -200,7 +226,12 @@ def claim(owner: str, lease: timedelta, *, now: datetime, except_: Sequence[str]
         ).scalar()
         return Claim(
             ids=tuple(ids),
-            outbox_ids=tuple(sorted(row.outbox_id for row in rows)),
+            outbox_ids=tuple(
+                sorted(
+                    _job_events(connection, first.digest, _one_of(ids))
+                    or (row.outbox_id for row in rows)
+                )
+            ),
             channel=first.channel,
             reference=f"{slug}/{first.channel}" if slug else "",
             recipient=first.recipient,
@@ -219,19 +250,41 @@ def _company(connection: Connection, first: Row[Any], free: Sequence[Any]) -> li
         # Tried before: exactly those that were told together then.
         query = select(n).where(*same, n.c.message_id == first.message_id, n.c.status == "pending")
         return list(connection.execute(query.with_for_update()))
-    query = select(n).where(*free, *same, n.c.message_id.is_(None))
-    if first.digest is not None:
-        query = query.where(n.c.digest == first.digest)
-    else:
-        query = query.where(n.c.digest.is_(None))
-    query = query.order_by(n.c.id).limit(_MOST_IN_ONE).with_for_update(skip_locked=True)
-    found = list(connection.execute(query))
+    together = (
+        *free,
+        *same,
+        n.c.message_id.is_(None),
+        n.c.digest.is_(None) if first.digest is None else n.c.digest == first.digest,
+    )
+    # However many waited for a job: with it they are told in one sentence.
+    most = None if _job_events(connection, first.digest, *together) else _MOST_IN_ONE
+    query = select(n).where(*together).order_by(n.c.id).limit(most)
+    found = list(connection.execute(query.with_for_update(skip_locked=True)))
     is_program = connection.execute(
         select(connectors.c.slug == "notifier-webhook").where(connectors.c.name == first.channel)
     ).scalar()
     if is_program or (first.digest is None and len(found) <= _BURST):
         return [row for row in found if row.id == first.id] or [first]
     return found
+
+
+def _job_events(
+    connection: Connection, digest: str | None, *which: ColumnElement[bool]
+) -> list[int]:
+    """Return the events of the job itself among those rows of its digest; none of another one."""
+    if digest is None or not digest.startswith(_OF_JOB):
+        return []
+    query = (
+        select(outbox.c.id)
+        .select_from(notifications.join(outbox, notifications.c.outbox_id == outbox.c.id))
+        .where(*which, outbox.c.event.startswith("certrail.job."))
+    )
+    return list(connection.execute(query).scalars())
+
+
+def _one_of(ids: Sequence[int]) -> ColumnElement[bool]:
+    # One parameter for all of them: a job may have more rows than a statement parameters.
+    return notifications.c.id == any_(literal(list(ids), ARRAY(BigInteger)))
 
 
 def _message_id(connection: Connection, rows: Sequence[Row[Any]]) -> str:
@@ -257,7 +310,7 @@ def _end(ids: Sequence[int], owner: str, **values: Any) -> None:
     with transaction() as connection:
         connection.execute(
             update(notifications)
-            .where(notifications.c.id.in_(ids), notifications.c.claimed_by == owner)
+            .where(_one_of(ids), notifications.c.claimed_by == owner)
             .values(claimed_by=None, claimed_until=None, ended_at=func.now(), **values)
         )
 
@@ -269,7 +322,7 @@ def postpone(
     with transaction() as connection:
         connection.execute(
             update(notifications)
-            .where(notifications.c.id.in_(ids), notifications.c.claimed_by == owner)
+            .where(_one_of(ids), notifications.c.claimed_by == owner)
             .values(
                 claimed_by=None,
                 claimed_until=None,

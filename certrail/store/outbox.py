@@ -13,13 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from certrail.store.database import transaction
 from certrail.store.schema import outbox, requests
 
 _RESOURCE = "certrail.endpoint."
+_ROUTING = text("select pg_advisory_xact_lock(hashtextextended('certrail notify route', 0))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Happened:
         location: the endpoint's location, or what else it is about.
         payload: plain data without secrets.
         workflow, flow_run_id: of the request it belongs to, None for none.
+        job_id: the bulk job that this request is of, None for none.
     """
 
     outbox_id: int
@@ -46,6 +48,7 @@ class Happened:
     occurred: datetime
     workflow: str | None = None
     flow_run_id: UUID | None = None
+    job_id: UUID | None = None
 
 
 def put(
@@ -111,7 +114,12 @@ def emit_waiting(emit: Callable[[Sequence[Happened]], None], *, limit: int = 200
 
 
 def unrouted(connection: Connection, *, limit: int = 200) -> list[Happened]:
-    """Lock and return events that were not routed yet, oldest first."""
+    """Lock and return events that were not routed yet, oldest first.
+
+    One process routes at a time, until the end of its transaction: what happened
+    to the endpoints of a job must not be overtaken by the end of the job.
+    """
+    connection.execute(_ROUTING)
     waiting = (
         select(outbox.c.id)
         .where(outbox.c.routed_at.is_(None))
@@ -154,7 +162,13 @@ def _by_ids(connection: Connection, ids: Sequence[int]) -> list[Happened]:
     if not ids:
         return []
     query = (
-        select(outbox, requests.c.workflow, requests.c.action, requests.c.flow_run_id)
+        select(
+            outbox,
+            requests.c.workflow,
+            requests.c.action,
+            requests.c.flow_run_id,
+            requests.c.job_id,
+        )
         .select_from(outbox.outerjoin(requests, outbox.c.request_id == requests.c.id))
         .where(outbox.c.id.in_(ids))
         .order_by(outbox.c.id)
@@ -181,4 +195,5 @@ def _read(row: Row[Any]) -> Happened:
         occurred=row.created_at,
         workflow=row.workflow,
         flow_run_id=row.flow_run_id,
+        job_id=row.job_id,
     )

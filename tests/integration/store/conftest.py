@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,9 +16,11 @@ from sqlalchemy import insert, select, update
 
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.configuration.profile import ProfileConfig
+from certrail.jobs.waves import Lane, Place, Route, Shard
 from certrail.model import Action, Chain
-from certrail.store import certificates, configured, new_requests, plans, requests
+from certrail.store import certificates, configured, new_jobs, new_requests, plans, requests
 from certrail.store.database import transaction
+from certrail.store.jobs import Job
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import connectors, endpoints, journal
 from certrail.store.schema import requests as request_table
@@ -109,6 +111,46 @@ class Inventory:
         """Add a connector."""
         with transaction() as connection:
             connection.execute(insert(connectors).values(name=name, slug=slug, **columns))
+
+
+def job_of(*names: str, called: str = "spring", left_out: Sequence[new_jobs.LeftOut] = ()) -> Job:
+    """Start a job that renews these endpoints."""
+    draft = new_jobs.Draft(
+        name=called,
+        action=Action.RENEW,
+        concurrency=5,
+        max_failures=None,
+        canary=False,
+        in_window=False,
+        scheduled_at=None,
+        actor="ann@host",
+    )
+    prepared = [plans.for_location(f"{name}:443") for name in names]
+    chosen = [
+        new_jobs.Chosen(
+            endpoint_id=one.endpoint_id,
+            action=Action.RENEW,
+            plan=one.plan,
+            place=Place(position=number, wave=1, shard=1),
+            previous_certificate_id=one.certificate_id,
+            certificate_id=None,
+        )
+        for number, one in enumerate(prepared, start=1)
+    ]
+    shards = [Shard(1, 1, Route("agents"), Lane.MAIN, len(chosen))]
+    return new_jobs.create(draft, chosen, left_out, shards)
+
+
+def of(job: Job, name: str) -> Request:
+    """Return the request that the job made for an endpoint."""
+    with transaction() as connection:
+        found: UUID = connection.execute(
+            select(request_table.c.id).where(
+                request_table.c.job_id == job.id,
+                request_table.c.endpoint_id == plans.for_location(f"{name}:443").endpoint_id,
+            )
+        ).scalar_one()
+    return requests.get(found)
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from sqlalchemy import func, select
 from certrail.cli import _endpoint_detail
 from certrail.errors import Conflict, InvalidRequest
 from certrail.jobs.status import JobStatus
-from certrail.jobs.waves import Lane, Place, Route, Shard
-from certrail.model import Action
 from certrail.steps import renewal
 from certrail.store import (
     endpoint_detail,
@@ -21,7 +19,6 @@ from certrail.store import (
     job_control,
     job_ends,
     jobs,
-    new_jobs,
     plans,
     renewal_decisions,
     request_ends,
@@ -30,13 +27,12 @@ from certrail.store import (
 )
 from certrail.store import inventory as rows
 from certrail.store.database import transaction
-from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.store.schema import job_members, job_shards
 from certrail.store.schema import jobs as job_table
 from certrail.store.schema import requests as table
 from certrail.tracker import Status
-from tests.integration.store.conftest import Inventory, issue
+from tests.integration.store.conftest import Inventory, issue, job_of, of
 
 HOUR = timedelta(hours=1)
 WEEK = timedelta(days=7)
@@ -50,46 +46,6 @@ def serving(inventory: Inventory, name: str, days: float = 10) -> None:
     """Add an endpoint whose certificate was valid for 30 days and ends in *days*."""
     inventory.endpoint(f"{name}:443", profile="p", target="web")
     inventory.certificate(f"{name}:443", issue(name, days=days))
-
-
-def job_of(*names: str, called: str = "spring") -> Job:
-    """Start a job that renews these endpoints."""
-    draft = new_jobs.Draft(
-        name=called,
-        action=Action.RENEW,
-        concurrency=5,
-        max_failures=None,
-        canary=False,
-        in_window=False,
-        scheduled_at=None,
-        actor="ann@host",
-    )
-    prepared = [plans.for_location(f"{name}:443") for name in names]
-    chosen = [
-        new_jobs.Chosen(
-            endpoint_id=one.endpoint_id,
-            action=Action.RENEW,
-            plan=one.plan,
-            place=Place(position=number, wave=1, shard=1),
-            previous_certificate_id=one.certificate_id,
-            certificate_id=None,
-        )
-        for number, one in enumerate(prepared, start=1)
-    ]
-    shards = [Shard(1, 1, Route("agents"), Lane.MAIN, len(chosen))]
-    return new_jobs.create(draft, chosen, [], shards)
-
-
-def of(job: Job, name: str) -> Request:
-    """Return the request that the job made for an endpoint."""
-    with transaction() as connection:
-        found: UUID = connection.execute(
-            select(table.c.id).where(
-                table.c.job_id == job.id,
-                table.c.endpoint_id == plans.for_location(f"{name}:443").endpoint_id,
-            )
-        ).scalar_one()
-    return requests.get(found)
 
 
 def fail(request: Request) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import inventory
 from benchmarks.results import chapter, merged
 from certrail.store.inventory import parse_filter
@@ -42,3 +44,12 @@ def test_every_filter_is_measured() -> None:
     asked = {clause.field for text in inventory.FILTERS if text for clause in parse_filter(text)}
 
     assert asked == set(FIELDS)
+
+
+def test_a_question_that_finds_nothing_is_not_measured() -> None:
+    """Its figure would be that of no answer."""
+    asked = {"filter `a`": lambda: [1], "filter `b`": lambda: [], "filter `c`": lambda: ()}
+
+    with pytest.raises(RuntimeError, match="filter `b`, filter `c`"):
+        inventory.must_find(asked)
+    inventory.must_find({"filter `a`": lambda: [1]})

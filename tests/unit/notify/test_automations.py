@@ -47,6 +47,7 @@ def test_each_kind_of_failure_has_one_that_tells_of_it() -> None:
             told.remove("Certrail: a request is late")
         assert told == [f"Certrail: {name}"]
     urgent = {event for trigger in found.values() for event in trigger.expect}  # type: ignore[union-attr]
+    assert {"certrail.job.failed", "certrail.job.failed-in-part"} <= urgent
     known = {kind.name for kind in KINDS}
     assert {event for event in urgent if event.startswith("certrail.")} <= known
 

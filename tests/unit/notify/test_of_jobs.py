@@ -1,0 +1,153 @@
+"""When people hear of what happens to the endpoints of a bulk job, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from uuid import UUID
+
+import pytest
+
+from certrail.events import Severity, kind_of
+from certrail.maintenance import MaintenanceWindow
+from certrail.notify import of_jobs
+from certrail.notify.of_jobs import Course
+from certrail.notify.settings import Digest, NotificationSettings
+from certrail.store.outbox import Happened
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+BEGUN = datetime(2027, 1, 31, 11, 0, tzinfo=UTC)
+JOB = UUID(int=7)
+RUNS = Course(JOB, "spring", BEGUN, None, untold=False)
+FAILED = kind_of("certrail.request.failed")
+ENDED = kind_of("certrail.job.failed-in-part")
+MAIL, HOOK = "notifier-smtp", "notifier-webhook"
+ACCOUNT = NotificationSettings(email=("ops@example.test",))
+QUIET = ACCOUNT.model_copy(
+    update={"quiet_hours": MaintenanceWindow(start=time(11, 30), end=time(18), timezone="UTC")}
+)
+DAILY = ACCOUNT.model_copy(
+    update={"digest": Digest(events=("automation-failed", "job-*"), at=time(8))}
+)
+
+
+def happened(event: str, occurred: datetime = BEGUN, **payload: object) -> Happened:
+    return Happened(1, UUID(int=1), event, "", "www.test:443", None, payload, occurred, job_id=JOB)
+
+
+@pytest.mark.parametrize(
+    ("event", "course", "expected"),
+    [
+        pytest.param("certrail.request.failed", RUNS, True, id="a failure"),
+        pytest.param("certrail.certificate.installed", RUNS, True, id="a success"),
+        pytest.param("certrail.request.approval-pending", RUNS, False, id="somebody is asked"),
+        pytest.param("certrail.certificate.expired", RUNS, False, id="what was seen"),
+        pytest.param("certrail.run.crashed", RUNS, False, id="an alarm"),
+        pytest.param(
+            "certrail.request.failed",
+            replace(RUNS, ended_at=BEGUN + MINUTE, untold=True),
+            True,
+            id="the end is still to be told",
+        ),
+        pytest.param(
+            "certrail.request.failed",
+            replace(RUNS, ended_at=BEGUN + MINUTE),
+            False,
+            id="the end was told",
+        ),
+        pytest.param(
+            "certrail.request.failed",
+            replace(RUNS, ended_at=BEGUN - MINUTE, untold=True),
+            False,
+            id="after the end",
+        ),
+    ],
+)
+def test_what_waits_for_its_job(event: str, course: Course, expected: bool) -> None:
+    """What nobody would tell of later must not wait."""
+    assert of_jobs.waits(happened(event), course) is expected
+
+
+@pytest.mark.parametrize(
+    ("slug", "severity", "account", "now", "due"),
+    [
+        pytest.param(MAIL, Severity.ERROR, ACCOUNT, BEGUN, BEGUN + HOUR, id="at the beginning"),
+        pytest.param(
+            MAIL, Severity.ERROR, ACCOUNT, BEGUN + 59 * MINUTE, BEGUN + HOUR, id="in the hour"
+        ),
+        pytest.param(
+            MAIL, Severity.ERROR, ACCOUNT, BEGUN + HOUR, BEGUN + 2 * HOUR, id="in the next hour"
+        ),
+        pytest.param(
+            MAIL, Severity.ERROR, QUIET, BEGUN, BEGUN + 7 * HOUR, id="the hour ends in quiet ones"
+        ),
+    ],
+)
+def test_an_endpoint_waits_an_hour_at_the_most(
+    slug: str, severity: Severity, account: NotificationSettings, now: datetime, due: datetime
+) -> None:
+    """All of one hour are told as one, however long the job goes on."""
+    found = of_jobs.with_its_job(RUNS, FAILED, severity, slug, account, now)
+
+    assert (found.due_at, found.held_because) == (due, "bulk job spring")
+    assert found.digest == of_jobs.as_its_turn(JOB, ENDED, severity, slug, account, now).digest
+
+
+@pytest.mark.parametrize(
+    ("slug", "severity", "account"),
+    [
+        pytest.param(HOOK, Severity.ERROR, ACCOUNT, id="a program"),
+        pytest.param(MAIL, Severity.CRITICAL, ACCOUNT, id="critical"),
+        pytest.param(MAIL, Severity.ERROR, DAILY, id="in the daily digest"),
+    ],
+)
+def test_what_does_not_wait(slug: str, severity: Severity, account: NotificationSettings) -> None:
+    """Programs count each; whoever wants it once a day gets it once a day."""
+    for found in (
+        of_jobs.with_its_job(RUNS, FAILED, severity, slug, account, BEGUN),
+        of_jobs.as_its_turn(JOB, ENDED, severity, slug, account, BEGUN),
+    ):
+        assert "job" not in (found.digest or "")
+
+
+def test_an_end_in_quiet_hours_is_told_when_they_end() -> None:
+    """And what waited for it with it, whether its own event is one of the daily ones or not."""
+    night = BEGUN + 2 * HOUR
+    morning = BEGUN + 7 * HOUR
+    found = of_jobs.as_its_turn(JOB, ENDED, Severity.ERROR, MAIL, QUIET, night)
+
+    assert (found.due_at, found.held_because) == (morning, "quiet hours")
+    assert of_jobs.let_go(ENDED, Severity.ERROR, QUIET, night) == morning
+    assert of_jobs.let_go(ENDED, Severity.ERROR, DAILY, night) == night
+
+
+def test_a_job_that_failed_in_part_is_not_told_as_completed() -> None:
+    """Its end has two events, for those who want only the one or the other."""
+    mine, other = str(JOB), str(UUID(int=8))
+    events = [
+        happened("certrail.job.completed", job_id=other),
+        happened("certrail.job.completed", job_id=mine),
+        happened("certrail.job.failed-in-part", job_id=mine),
+    ]
+
+    assert of_jobs.told(events) == [events[0], events[2]]
+    assert of_jobs.told(events[:2]) == events[:2]
+
+
+def test_the_words_count_and_name_what_failed() -> None:
+    """Left out are words for people; the names come to an end."""
+    counts = {"total": 1000, "pending": 0, "successful": 965, "failed": 30, "skipped": 5}
+    cause = {"count": 30, "different": 3, "step": "Certificate issued", "cause": "no"}
+    cause |= {"remedy": "Pay.", "example": "a:443"}
+    payload = {"counts": counts, "failures": [cause], "failed_endpoints": ["a:443", "b:443"]}
+
+    assert of_jobs.facts(payload) == [
+        ("Endpoints", "total: 1000, successful: 965, failed: 30, left out: 5"),
+        ("30 failed", "Certificate issued: no (a:443), and 2 other messages of this kind"),
+        ("Remedy", "Pay."),
+        ("Failed", "a:443, b:443, and 28 more"),
+    ]
+    assert of_jobs.share(payload) == "30 of 1000 endpoints failed"
+    assert of_jobs.share({"counts": {"total": 1, "failed": 1}}) == "1 of 1 endpoint failed"
+    assert of_jobs.share({}) == ""
