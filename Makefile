@@ -83,7 +83,7 @@ docs: setup
 
 chaos: setup servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
-	CHAOS_TIMES=5 $(BIN)/pytest tests/chaos tests/integration/store/test_state_machines.py
+	CHAOS_TIMES=5 $(BIN)/pytest -p tests.chaos.single_cases tests/chaos tests/integration/store/test_state_machines.py
 
 REQUESTS ?= 1000
 AT_ONCE ?= 50

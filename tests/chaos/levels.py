@@ -6,7 +6,7 @@ as it did in the first. So growth is a rise over all of it that its second half 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -52,12 +52,14 @@ class Slope:
 
 @dataclass
 class Levels:
-    """Points of all processes, by what they are and their process id."""
+    """Points of all processes, by what they are and their process id; *names* were looked for."""
 
     points: dict[tuple[str, int], list[Point]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
 
     def look(self, processes: Mapping[str, psutil.Process | None], done: int) -> None:
         """Take a point of each process that is there."""
+        self.names.update(processes)
         for name, process in processes.items():
             if process is None:
                 continue
@@ -68,14 +70,26 @@ class Levels:
 
     def slopes(self, *, after: int) -> Iterator[tuple[str, str, Slope]]:
         """Return name, figure and slope of whoever lived longest once *after* were done."""
-        longest: dict[str, list[Point]] = {}
+        longest: dict[str, list[Point]] = {name: [] for name in self.names}
         for (name, _), points in self.points.items():
             late = [one for one in points if one.done >= after]
-            if len(late) > len(longest.get(name, ())):
+            if len(late) > len(longest[name]):
                 longest[name] = late
         for name, late in sorted(longest.items()):
             yield name, "MiB", slope([(p.done, p.memory) for p in late], MIB)
             yield name, "descriptors", slope([(p.done, float(p.files)) for p in late], FILES)
+
+
+def must_be_flat(slopes: Sequence[tuple[str, str, Slope]]) -> str:
+    """Fail if anything grew, or if too little was seen to say that it did not."""
+    wrong = [
+        f"{name}, {figure}: " + ("too little to judge" if one.is_flat is None else "grows")
+        for name, figure, one in slopes
+        if not one.is_flat
+    ]
+    assert slopes, "no process was looked at"
+    assert not wrong, "; ".join(wrong)
+    return f"{len(slopes)} levels of memory and descriptors"
 
 
 def slope(points: list[tuple[int, float]], least: float) -> Slope:
@@ -83,6 +97,8 @@ def slope(points: list[tuple[int, float]], least: float) -> Slope:
 
     *least* is a rise that is never called growth, half of it one in the second half.
     """
+    if not points:
+        return Slope(begin=0, end=0, per_thousand=0, late=0, span=0, is_flat=None)
     first, last = points[0][0], points[-1][0]
     span = last - first
     rise, base = _line(points)

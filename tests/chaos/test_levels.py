@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.levels import MIB, slope
+from tests.chaos.levels import MIB, Levels, Point, must_be_flat, slope
 from tests.chaos.report import put
 
 _NOISE = random.Random(1)
@@ -72,6 +72,34 @@ def test_one_peak_is_no_growth() -> None:
 def test_too_little_is_not_judged() -> None:
     """Sixty requests say nothing about an hour."""
     assert slope(_RUN[:60], MIB).is_flat is None
+
+
+def test_what_was_seen_too_little_of_does_not_hold() -> None:
+    """Neither a process that ended early, nor one that was never there; it might have grown."""
+    seen = [Point(done, level, 40) for done, level in _RUN]
+    levels = Levels({("worker", 1): seen, ("worker", 2): seen[:30]}, {"worker"})
+    told = must_be_flat(list(levels.slopes(after=0)))
+    assert told == "2 levels of memory and descriptors"
+
+    levels.points["server", 3] = seen[:60]
+    levels.look({"server": None, "second worker": None}, done=1000)
+
+    with pytest.raises(AssertionError) as caught:
+        must_be_flat(list(levels.slopes(after=0)))
+    assert [line.partition(",")[0] for line in str(caught.value).splitlines()[0].split("; ")] == [
+        *("second worker", "second worker", "server", "server")
+    ]
+    with pytest.raises(AssertionError, match="no process"):
+        must_be_flat([])
+
+
+def test_a_leak_does_not_hold() -> None:
+    """And the rule names it."""
+    points = [Point(done, level + done * 0.02, 40) for done, level in _RUN]
+    levels = Levels({("worker", 1): points}, {"worker"})
+
+    with pytest.raises(AssertionError, match="worker, MiB: grows"):
+        must_be_flat(list(levels.slopes(after=0)))
 
 
 def _cache(done: int, most: float) -> float:
