@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from certrail.cli.main import cli
+from certrail.cli.commands import cli
 
 
 def commands(

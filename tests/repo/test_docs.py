@@ -13,7 +13,7 @@ import yaml
 
 from blocks._base import TargetBlock
 from certrail import errors
-from certrail.cli.main import cli
+from certrail.cli.commands import cli
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.configuration.profile import ProfileConfig
 from certrail.servers.registry import kinds

@@ -116,11 +116,11 @@ def forked_cli(env: Mapping[str, str]) -> Iterator[ForkedCli]:
 
 
 def _serve(listener: socket.socket) -> None:
-    from certrail.cli import _prefect, _prefect_blocks, main
+    from certrail.cli import _prefect, _prefect_blocks, commands
 
     # Only modules are loaded here; what they find out is found out anew in each fork.
-    for name in main.COMMANDS:
-        main.cli.get_command(click.Context(main.cli), name)
+    for name in commands.COMMANDS:
+        commands.cli.get_command(click.Context(commands.cli), name)
     _prefect.installation()
     _prefect_blocks.block_types()
     # A fork that looks for cycles among the modules would copy all of them.
@@ -136,7 +136,7 @@ def _serve(listener: socket.socket) -> None:
 
 
 def _run(call: socket.socket) -> None:
-    from certrail.cli import main
+    from certrail.cli import commands
 
     call.sendall(f"{os.getpid()}\n".encode())
     with call.makefile("rb") as asked:
@@ -147,7 +147,7 @@ def _run(call: socket.socket) -> None:
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
     code = 70
     try:
-        code = main.run(wanted["arguments"])
+        code = commands.run(wanted["arguments"])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from certrail import audit_chain
 from certrail.audit_chain import Anchor, Broken, Entry
-from certrail.cli.main import run
+from certrail.cli.commands import run
 from certrail.store import audit
 from certrail.store.database import engine, transaction
 from certrail.store.schema import metadata

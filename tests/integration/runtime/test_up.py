@@ -271,7 +271,7 @@ def test_an_ordinary_account_can_run_it(tmp_path: Path) -> None:
     data_dir = Path(tempfile.mkdtemp(prefix="certrail-nobody-"))
     nobody.owns(data_dir)
     env = environment(data_dir / "data", {"HOME": str(data_dir)})
-    code = "import sys; from certrail.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    code = "import sys; from certrail.cli.commands import run; sys.exit(run(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "up", "--port", "0"],
         env=env,

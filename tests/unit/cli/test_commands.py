@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from certrail.cli import _errors
-from certrail.cli.main import cli, run
+from certrail.cli.commands import cli, run
 from certrail.errors import (
     ActivationRefused,
     CertrailError,
@@ -72,7 +72,7 @@ def test_every_listing_command_has_json() -> None:
 def test_help_needs_neither_prefect_nor_the_database() -> None:
     """It must come at once, and without an installation."""
     code = (
-        "import sys; from certrail.cli.main import run; run(['--help']);"
+        "import sys; from certrail.cli.commands import run; run(['--help']);"
         "print([m for m in ('prefect', 'sqlalchemy', 'httpx', 'rich') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -70,7 +70,7 @@ def test_what_stays_is_not_looked_through_again() -> None:
         gc.set_threshold(*before)
 
 
-COMMAND = "from certrail.cli.main import run; run(['--version'])"
+COMMAND = "from certrail.cli.commands import run; run(['--version'])"
 # It ends at once: nobody has told it where the server is.
 WORKER = "from deployments.worker import main; main(['--pool', 'agents'])"
 
