@@ -73,6 +73,8 @@ def test_a_job_is_followed_live(shell: Shell, endpoints: Estate, tmp_path: Path)
     ):
         assert len([line for line in screen if line.startswith(what)]) == 1, screen
     assert f"When it is corrected: certrail job retry {name}" in screen
+    (failed,) = shell.json("endpoint", "list", "--view", "failed", "--job", name)
+    assert failed["location"] == locations[2]
     # In one piece, so that it can be opened.
     assert told["flow_run_url"] in screen
     with psycopg.connect(shell.stack.database_url) as connection:
