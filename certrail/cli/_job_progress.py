@@ -217,7 +217,7 @@ def _failures(view: JobView) -> Iterator[str]:
     if view.causes and view.is_over:
         name = quoted(view.job.name)
         yield f"When it is corrected: certrail job retry {name}"
-        yield f"Which they are: certrail endpoint list --job {name} --status automation-failed"
+        yield f"Which they are: certrail endpoint list --view failed --job {name}"
 
 
 def _expected(view: JobView) -> str:
@@ -298,5 +298,14 @@ def _panel(view: JobView) -> RenderableType:
             _sums(counts),
         )
     _, *rest = _lines(view)
-    kept = [Text(line) for line in rest if not line.startswith("  wave")]
-    return Group(title, table, *kept)
+    kept = [line for line in rest if not line.startswith("  wave")]
+    width = console().width
+    return Group(title, table, *(Text(one) for line in kept for one in _whole(line, width)))
+
+
+def _whole(line: str, width: int) -> tuple[str, ...]:
+    """Return *line*, its command on a line of its own where a terminal would break it in two."""
+    before, found, command = line.partition(": certrail ")
+    if not found or len(line) <= width:
+        return (line,)
+    return f"{before}:", f"certrail {command}"

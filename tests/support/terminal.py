@@ -6,6 +6,7 @@ so a secret that is echoed shows up in :attr:`Terminal.shown`.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from tests.support.process import die_with_parent
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_UNFINISHED = re.compile(r"\x1b[^A-Za-z]*\Z")
+_MOVES = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
 class Terminal:
@@ -28,6 +31,8 @@ class Terminal:
         self._pid = pid
         self._descriptor = descriptor
         self._read = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._written = ""
         self.shown = ""
 
     def expect(self, text: str, *, within: float = 60) -> str:
@@ -72,6 +77,25 @@ class Terminal:
                 return os.waitstatus_to_exitcode(status)
         raise AssertionError(f"it did not end:\n{self.shown}")
 
+    def screen(self) -> list[str]:
+        """Return the lines that stand on the screen now: what was drawn over is gone."""
+        lines, row, column = [""], 0, 0
+        for count, move, line_end, text in _MOVES.findall(self._written):
+            if move == "A":
+                row = max(0, row - int(count or 1))
+            elif move == "K":
+                lines[row] = "" if count == "2" else lines[row][:column]
+            elif line_end == "\r":
+                column = 0
+            elif line_end == "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            elif text:
+                before = lines[row][:column].ljust(column)
+                lines[row] = before + text + lines[row][column + len(text) :]
+                column += len(text)
+        return [line.rstrip() for line in lines]
+
     def close(self) -> None:
         """End the program if it still runs."""
         os.close(self._descriptor)
@@ -84,8 +108,9 @@ class Terminal:
             piece = os.read(self._descriptor, 4096)
         except OSError:
             return False  # the other end is closed
-        text = _COLOURS.sub("", piece.decode(errors="replace"))
-        self.shown += text.replace("\r\n", "\n")
+        self._written += self._decoder.decode(piece)
+        text = _COLOURS.sub("", _UNFINISHED.sub("", self._written))
+        self.shown = text.replace("\r\n", "\n")
         return bool(piece)
 
 

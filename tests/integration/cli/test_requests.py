@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 import pytest
@@ -54,6 +55,35 @@ def test_a_request_from_start_to_end(shell: Shell, api: PrefectApi) -> None:
     assert row["fingerprint"] == done["certificate"]["fingerprint"]
     assert row["flow_run_url"] == done["flow_run_url"]
     assert row["security_findings"] == []
+    _is_found_at_the_endpoint(shell, location, done)
+    _is_among_those_that_expire(shell, row)
+
+
+def _is_found_at_the_endpoint(shell: Shell, location: str, done: Mapping[str, Any]) -> None:
+    """The automation configuration leads to the last request and to its run."""
+    found = shell.json("endpoint", "show", location)
+    automation = found["automation"]
+    assert automation["request_id"] == done["request_id"]
+    assert automation["flow_run_url"] == done["flow_run_url"]
+    assert (automation["status"], automation["profile"]) == (done["status"], "cli-public-web")
+    assert found["request"]["request_id"] == done["request_id"]
+    assert found["certificate"]["fingerprint"] == done["certificate"]["fingerprint"]
+    shown = shell("endpoint", "show", location).stdout
+    assert done["flow_run_url"] in shown
+    assert done["request_id"] in shown
+
+
+def _is_among_those_that_expire(shell: Shell, row: Mapping[str, Any]) -> None:
+    """Within a day more than are left, and not within those that are; by its profile too."""
+    days, profile = row["days_left"], row["profile"]
+    within = ["endpoint", "list", "--profile", profile, "--expires-within"]
+
+    assert row["location"] in {one["location"] for one in shell.json(*within, f"{days + 1}d")}
+    assert row["location"] not in {one["location"] for one in shell.json(*within, f"{days}d")}
+    of_profile = shell.json("endpoint", "list", "--profile", profile)
+    assert {one["profile"] for one in of_profile} == {profile}
+    assert row["location"] in {one["location"] for one in of_profile}
+    assert shell.json("endpoint", "list", "--profile", "nothing") == []
 
 
 def test_following_a_request_prints_each_step_once(shell: Shell) -> None:

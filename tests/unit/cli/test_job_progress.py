@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from rich.console import Console
 
 from certrail.cli import _job_progress
 from certrail.jobs.holdups import Code, HoldUp
@@ -117,3 +119,23 @@ def test_why_it_waits_and_why_endpoints_failed(capsys: pytest.CaptureFixture[str
     assert "waits     4 endpoints wait for the executor web01" in lines
     assert "failed    3 × ActivationRefused in Certificate installed" in lines
     assert "     cause, of a.test:443, one of 2 different ones: a.test: unknown directive" in lines
+
+
+def test_its_commands_are_in_one_piece_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half a command that is pasted is another command, or none."""
+    paper = Console(width=80, highlight=False, emoji=False, markup=False)
+    monkeypatch.setattr(_job_progress, "is_terminal", lambda: True)
+    monkeypatch.setattr(_job_progress, "console", lambda: paper)
+    cause = Cause("ProbeFailed", "Testing installation", 1, 1, "a.test:443", "old", "Look.")
+    name = "spring-renewal-of-the-shops"
+    ended = replace(RUNNING, name=name, status=JobStatus.COMPLETED)
+
+    with paper.capture() as captured:
+        _job_progress.show(replace(view(waves=waves(2, 0, 0), causes=(cause,)), job=ended))
+
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    assert f"When it is corrected: certrail job retry {name}" in lines
+    assert f"certrail endpoint list --view failed --job {name}" in lines
+    assert max(map(len, lines)) <= 80
