@@ -27,12 +27,13 @@ from prefect.client.schemas.objects import FlowRun, RunInput, State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.flows import Flow
+from prefect.results import ResultStore
 from prefect.states import AwaitingRetry, Pending
 from prefect.task_engine import AsyncTaskRunEngine
 
 from certrail.handover import Control, Ending, control
 from deployments import telling
-from deployments.lean import asking_again, creating, knowing, leaving
+from deployments.lean import NoResultStore, asking_again, creating, knowing, leaving
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,6 +118,15 @@ class InProcessEngine(AsyncFlowRunEngine[P, R]):
             if self.flow_run.start_time is None:
                 self.flow_run.start_time = cast(Any, entered.timestamp)
         return entered
+
+    async def handle_exception(
+        self,
+        exc: Exception,
+        msg: str | None = None,
+        result_store: ResultStore | None = None,
+    ) -> State[Any]:
+        """Tell what the flow raised in words; Prefect also pickles it into a file."""
+        return await super().handle_exception(exc, msg, cast(ResultStore, NoResultStore()))
 
     async def handle_crash(self, exc: BaseException) -> None:
         """Say cancelled, or hand the run back, when that is what ended the task."""

@@ -31,13 +31,22 @@ class NoResults(LocalFileSystem):
     """The place of results that nothing is kept in.
 
     Prefect works out a path for what each task and flow returns, also where
-    ``persist_result`` says that it is not written.
+    ``persist_result`` says that it is not written. What a flow raises it writes
+    all the same: a pickle, and an exception can have a secret in it.
     """
 
     _block_type_slug = "certrail-no-results"
 
     def _resolve_path(self, path: str, validate: bool = False) -> Path:
         return Path(path)
+
+    async def awrite_path(self, path: str, content: bytes) -> str:
+        """Write nothing."""
+        return path
+
+    def write_path(self, path: str, content: bytes, **_: object) -> Any:
+        """Write nothing."""
+        return path
 
 
 _flow_ids: dict[tuple[str, str], UUID] = {}
@@ -53,6 +62,20 @@ def without_results(flow: Flow[P, R]) -> Flow[P, R]:
     # The option takes only what is stored at the server.
     lean.result_storage = NoResults()
     return lean
+
+
+class NoResultStore:
+    """The store of an exception that stays in the process that met it.
+
+    Else the state would tell the server where to find it, which is nowhere.
+    """
+
+    def create_result_record(self, obj: BaseException, key: str) -> BaseException:
+        """Return *obj* itself, which no state takes to the server."""
+        return obj
+
+    async def apersist_result_record(self, record: BaseException) -> None:
+        """Write nothing."""
 
 
 def creating(client: PrefectClient) -> PrefectClient:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -38,6 +39,7 @@ _BY_HAND = ("Retry from the UI", "Retried via CLI")
 
 _cancelled: set[UUID] = set()
 _owners: dict[UUID, set[str]] = {}
+_owner: ContextVar[str] = ContextVar("certrail-lease-owner", default="")
 
 
 async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTask]) -> State[Any]:
@@ -131,18 +133,22 @@ def note_cancelled(request_id: UUID) -> None:
         _cancelled.add(request_id)
 
 
-def owners_of(request_id: UUID) -> frozenset[str]:
-    """Return under which names runs of this process hold the request."""
-    return frozenset(_owners.get(request_id, ()))
+def owner_here() -> str:
+    """Return the name under which the run of this context holds its request, "" for none.
+
+    Not one for the whole process: where a lease ran out under a living run, the next run of the
+    request is often in the same process, and both would do what is left to be done.
+    """
+    return _owner.get()
 
 
 def must_hold(request: Request) -> None:
-    """Check that this process's run still has the request.
+    """Check that the run of this context still has the request.
 
     Raises:
         JournalConflict: the lease ran out meanwhile and another run took over.
     """
-    if request.lease_owner is None or request.lease_owner not in owners_of(request.id):
+    if request.lease_owner != owner_here():
         raise JournalConflict(f"{request.lease_owner or 'nobody'} holds this request now")
 
 
@@ -157,6 +163,7 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
         await must_be_approved(request_id)
         request = await _take(request_id, owner)
     _owners.setdefault(request_id, set()).add(owner)
+    token = _owner.set(owner)
     if request.run_count > 1:
         forget_connectors()
     beat = asyncio.create_task(_renew(request_id, owner))
@@ -172,6 +179,7 @@ async def _held(request_id: UUID) -> AsyncIterator[tuple[Request, str]]:
             await in_lease_thread(request_runs.release, request_id, owner)
         raise
     finally:
+        _owner.reset(token)
         _owners[request_id].discard(owner)
         if not _owners[request_id]:
             del _owners[request_id]

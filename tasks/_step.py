@@ -34,7 +34,7 @@ from certrail.tracker import STEPS, StepStatus, Title, task_run_name
 from tasks import _pauses
 from tasks._outbox import nudge
 from tasks._places import parked
-from tasks._run import StepTask, is_cancelled, must_hold, owners_of
+from tasks._run import StepTask, is_cancelled, must_hold, owner_here
 from tasks._threads import in_thread
 
 _log = logging.getLogger("certrail")
@@ -132,7 +132,7 @@ class Step:
         """
         if (pause := self._held_up(request_id, number)) is not None:
             return pause
-        found = step_begins.begin_step(request_id, number, owners_of(request_id), task_run_id)
+        found = step_begins.begin_step(request_id, number, owner_here(), task_run_id)
         request = found.request
         if not found.begun:
             must_hold(request)

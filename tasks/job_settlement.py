@@ -1,4 +1,4 @@
-"""Prefect's records of bulk jobs, where a worker died between a job's end and telling it there."""
+"""Prefect's records of bulk jobs that are over, where nobody told it there."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from certrail.jobs.status import JobStatus
@@ -30,6 +31,8 @@ _GRACE = timedelta(seconds=float(os.environ.get("CERTRAIL_SETTLE_SECONDS", "60")
 _RECENT = timedelta(hours=1)
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _BROKEN = [StateType.CRASHED, StateType.FAILED]
+_WAITING = [StateType.SCHEDULED, StateType.PAUSED]
+_SHARDS = FlowFilter(name=FlowFilterName(any_=["bulk-shard"]))
 _FLOWS = FlowFilter(name=FlowFilterName(any_=["bulk-job", "bulk-shard"]))
 _STATES = {
     JobStatus.COMPLETED: Completed,
@@ -48,7 +51,7 @@ async def settle_jobs() -> int:
     """Give the runs of jobs that are over, and of their shards, an end; returns how many got one.
 
     A job's own run ends as the job did, whatever a worker said that had lost it.
-    Shards that died with their worker are nobody's any more.
+    Shards that died with their worker are nobody's any more, and none is to begin.
     """
     done = 0
     await in_thread(job_ends.free_shards)
@@ -74,32 +77,52 @@ async def settle_jobs() -> int:
 
 def due(job: EndedJob, run: FlowRun) -> State[Any] | None:
     """Return the state that a run of a job that is over is to have, None to leave it alone."""
-    told = (
-        f"the job {job.name} is {job.status.text.lower()}; a worker died before it could tell here"
-    )
-    is_open = run.state is None or not run.state.is_final()
+    over = f"the job {job.name} is {job.status.text.lower()}"
+    told = f"{over}; a worker died before it could tell here"
     if job.is_shard:
-        return Crashed(message=told) if is_open else None
+        if run.state is not None and run.state.is_final():
+            return None
+        if run.state is not None and run.state.type in _WAITING:
+            return Cancelled(message=f"{over}; this run waited to go on with a shard of it")
+        return Crashed(message=told)
     wanted: State[Any] = _STATES[job.status](message=told)
     return None if run.state is not None and run.state.type is wanted.type else wanted
 
 
 async def _doubtful(client: PrefectClient) -> list[FlowRun]:
-    """Return runs that are open although nothing happens, and such as ended badly just now."""
-    left = await client.read_flow_runs(
-        flow_filter=_FLOWS,
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN))
-        ),
-        limit=_PAGE,
-    )
-    broken = await client.read_flow_runs(
-        flow_filter=_FLOWS,
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BROKEN)),
-            end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - _RECENT),
-        ),
-        limit=_PAGE,
-    )
+    """Return runs that are not over although nothing happens, and such as ended badly just now.
+
+    A job's own run may wait for long, scheduled by Retry or paused: only shards that wait count.
+    """
+    found = [
+        *await _runs(client, _FLOWS, _OPEN),
+        *await _runs(client, _SHARDS, _WAITING),
+        *await _runs(client, _FLOWS, _BROKEN, ended_after=datetime.now(UTC) - _RECENT),
+    ]
     now = datetime.now(UTC)
-    return [run for run in (*left, *broken) if run.state and now - run.state.timestamp > _GRACE]
+    return [run for run in found if run.state and now - run.state.timestamp > _GRACE]
+
+
+async def _runs(
+    client: PrefectClient,
+    flows: FlowFilter,
+    states: list[StateType],
+    ended_after: datetime | None = None,
+) -> list[FlowRun]:
+    """Return all runs of *flows* in one of the *states*."""
+    chosen = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+        end_time=FlowRunFilterEndTime(after_=ended_after) if ended_after else None,
+    )
+    found: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_filter=flows,
+            flow_run_filter=chosen,
+            sort=FlowRunSort.ID_DESC,
+            limit=_PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < _PAGE:
+            return found

@@ -45,6 +45,7 @@ from certrail.model import (
 )
 from certrail.names import parse_names
 from certrail.remote import http
+from certrail.remote.http_errors import reason_of, retry_after
 from certrail.wait import Pending
 
 
@@ -212,13 +213,13 @@ class _Session:
             **content,
         )
         if reply.status_code == 503:
-            said = http.reason_of(reply, [token])
+            said = reason_of(reply, [token])
             raise Unreachable(
                 f"{self.label}: the server cannot work now: {said or 'status 503'}",
                 remedy="Unseal it, or wait until a node is active, then retry.",
                 connector=self.label,
                 code="503",
-                retry_after=http.retry_after(reply) if "Retry-After" in reply.headers else None,
+                retry_after=retry_after(reply) if "Retry-After" in reply.headers else None,
             )
         return reply
 

@@ -16,6 +16,7 @@ from certrail.acme.listing import unfinished
 from certrail.acme.order import read_authorization, read_order
 from certrail.acme.problem import PREFIX, remedy_for, validation_remedy
 from certrail.acme.reply import Reply
+from certrail.acme.revocation import revoke
 from certrail.connectors import (
     CertificateAuthority,
     ListsOrders,
@@ -46,14 +47,6 @@ from certrail.model import (
 )
 from certrail.wait import Pending
 
-# RFC 5280 section 5.3.1
-_REASONS = {
-    RevocationReason.UNSPECIFIED: 0,
-    RevocationReason.KEY_COMPROMISE: 1,
-    RevocationReason.AFFILIATION_CHANGED: 3,
-    RevocationReason.SUPERSEDED: 4,
-    RevocationReason.CESSATION_OF_OPERATION: 5,
-}
 # What CAs answer when they will not have this predecessor: it has a successor,
 # belongs to another account, or is not known. The same codes with another
 # cause come back on the second attempt.
@@ -264,24 +257,13 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
         )
 
     def revoke(self, chain: Chain, reason: RevocationReason) -> None:
-        """Revoke the leaf; already revoked is success.
-
-        A CA that takes no reasons (OpenBao) is asked again without one: that it
-        is revoked matters more than why.
-        """
+        """See :func:`certrail.acme.revocation.revoke`."""
         url = self._connection.directory().revoke_cert
         if not url:
             raise InvalidRequest(
                 "the CA offers no revocation by ACME", remedy="Revoke it in the CA's own console."
             )
-        try:
-            self._revoke(url, chain, reason)
-        except ConnectorError as exc:
-            refused = exc.code == f"{PREFIX}badRevocationReason"
-            if not refused or reason is RevocationReason.UNSPECIFIED:
-                raise
-            logger.warning("%s: revoked without the reason %s: %s", self._label, reason, exc)
-            self._revoke(url, chain, RevocationReason.UNSPECIFIED)
+        revoke(lambda body: self._post(url, body, "revoke"), chain, reason, self._label)
 
     def renewal_info(self, chain: Chain) -> RenewalInfo | None:
         """Return when the CA wants the certificate renewed.
@@ -330,15 +312,6 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
                     f"request and start another. {exc.remedy}"
                 )
             raise
-
-    def _revoke(self, url: str, chain: Chain, reason: RevocationReason) -> None:
-        try:
-            self._post(url, payload.revoke(chain.leaf, _REASONS[reason]), "revoke")
-        except ConnectorError as exc:
-            if exc.code != f"{PREFIX}alreadyRevoked":
-                raise
-            return
-        effect("acme.revoke", ca=self._label, fingerprint=chain.fingerprint, reason=reason)
 
     def _given_up(self, order: Order) -> Rejected:
         """Return the error for an invalid order, in the CA's own words."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from certrail.errors import Rejected, UnexpectedReply
 from certrail.log import plain
 from certrail.model import UNREADABLE, Chain, Csr, subject_names
-from certrail.remote.http import reason_of
+from certrail.remote.http_errors import reason_of
 from certrail.x509.chain import ordered
 
 _LONGEST_CODE = 100

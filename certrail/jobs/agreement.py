@@ -128,8 +128,7 @@ def _shards(job: JobRow, shown: Mapping[UUID, Shown]) -> Iterator[Disagreement]:
                 f"still {run.state}"
             )
             remedy = (
-                "If its worker died, the repair that runs every minute ends it. One that waits "
-                "ends when a worker takes it (`certrail executor list`), or by Cancel on its page "
-                "in Prefect."
+                "If its worker died, or nobody takes it, the repair that runs every minute ends "
+                "it; if that stays away, `certrail doctor` says why."
             )
             yield Disagreement(Code.SHARD_RUN_OPEN, job.name, run_id, message, remedy)

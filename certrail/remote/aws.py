@@ -28,7 +28,7 @@ from certrail.errors import (
     Unreachable,
 )
 from certrail.log import plain
-from certrail.remote import http
+from certrail.remote.http_errors import waiting_time
 
 # At DEBUG the SDK logs whole requests, and with them keys and secrets.
 for _name in ("boto3", "botocore", "s3transfer"):
@@ -312,7 +312,7 @@ def _refusal(
     if code in _UNKNOWN_CALLER or status == 401:
         kind = AuthenticationFailed
     elif code in _SLOW_DOWN or status == 429:
-        wait = http.waiting_time(str(meta.get("HTTPHeaders", {}).get("retry-after", "")), _PAUSE)
+        wait = waiting_time(str(meta.get("HTTPHeaders", {}).get("retry-after", "")), _PAUSE)
         return Throttled(message, connector=label, code=code, retry_after=wait)
     elif code in _ABSENT or status in (404, 410):
         kind = NotFound

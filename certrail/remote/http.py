@@ -1,20 +1,18 @@
 """One way to talk HTTP: always with deadlines, always verified, never redirected.
 
 A connector makes a :func:`client`, sends through :func:`send` and reads with
-:func:`json_of`; nothing else in the library turns an HTTP reply into an error.
+:func:`json_of`; only :mod:`certrail.remote.http_errors` turns an HTTP reply into an error.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 import logging
 import ssl
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,20 +20,9 @@ from typing import Any, TypeVar, cast
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from certrail.errors import (
-    AuthenticationFailed,
-    Busy,
-    Conflict,
-    ConnectorError,
-    InvalidRequest,
-    NotFound,
-    PermissionRefused,
-    Rejected,
-    Throttled,
-    UnexpectedReply,
-    Unreachable,
-)
+from certrail.errors import InvalidRequest, UnexpectedReply, Unreachable
 from certrail.log import plain
+from certrail.remote.http_errors import error_of, transport_error
 
 T = TypeVar("T")
 
@@ -43,17 +30,11 @@ DEFAULT_TIMEOUT = timedelta(seconds=20)
 DEFAULT_DEADLINE = timedelta(seconds=90)
 DEFAULT_LIMIT = 8 * 1024 * 1024
 
-_LONGEST_WAIT = timedelta(days=1)
-_SAID_NOTHING = timedelta(seconds=30)
-_MESSAGE_LENGTH = 300
 _LABEL = "certrail_connector"
-_HIDDEN = "<hidden>"
 _SHORTEST_SECRET = 6
 # Headers every client sends; all others may carry a credential.
 _HARMLESS = {"accept", "accept-encoding", "connection", "content-length", "content-type", "host"}
 _HARMLESS |= {"if-match", "if-none-match", "transfer-encoding", "user-agent"}
-# Where services put their own words for what is wrong.
-_REASONS = ("detail", "message", "error_description", "error", "errors", "title", "reason")
 
 # At INFO httpx logs every URL with its query, where some appliances want their key.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -183,7 +164,7 @@ def send(
     except httpx.DecodingError as exc:
         raise UnexpectedReply(f"{what}: the reply cannot be unpacked", connector=label) from exc
     except httpx.TransportError as exc:
-        raise _transport_error(exc, what, label) from exc
+        raise transport_error(exc, what, label) from exc
     whole = httpx.Response(
         reply.status_code,
         headers=[
@@ -241,51 +222,6 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def retry_after(reply: httpx.Response, default: timedelta = _SAID_NOTHING) -> timedelta:
-    """Return how long the server asks to be left alone; see :func:`waiting_time`."""
-    said = reply.headers.get("Retry-After", "")
-    return waiting_time(said, default, now=_date(reply.headers.get("Date", "")))
-
-
-def waiting_time(text: str, default: timedelta, now: datetime | None = None) -> timedelta:
-    """Return what the value of a ``Retry-After`` header means, a day at the most.
-
-    RFC 9110 section 10.2.3 allows seconds or a date; a date that is over means
-    now. *default* stands for a missing header and for nonsense; *now* is what time it is at
-    the server, so that a wrong clock on either side changes nothing.
-    """
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return timedelta(seconds=min(int(text[:9]), _LONGEST_WAIT.total_seconds()))
-    when = _date(text)
-    if when is None:
-        return default
-    try:
-        wait = when - (now or datetime.now(UTC))
-    except OverflowError:
-        return default
-    return min(max(wait, timedelta(0)), _LONGEST_WAIT)
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    # "-0000": UTC with nothing said about the place.
-    return when.replace(tzinfo=UTC) if when.tzinfo is None else when
-
-
-def reason_of(reply: httpx.Response, secrets: Sequence[str] = ()) -> str:
-    """Return the service's own words for a failure: one short line, without *secrets*."""
-    text = _words(reply.content)
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, _HIDDEN)
-    text = plain(" ".join(text.split()))
-    return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
-
-
 def _read(reply: httpx.Response, what: str, label: str, limit: int, deadline: float) -> bytes:
     body = bytearray()
     for chunk in reply.iter_bytes():
@@ -297,107 +233,6 @@ def _read(reply: httpx.Response, what: str, label: str, limit: int, deadline: fl
         if time.monotonic() > deadline:
             raise Unreachable(f"{what}: the reply did not end in time", connector=label)
     return bytes(body)
-
-
-def _transport_error(exc: httpx.TransportError, what: str, label: str) -> ConnectorError:
-    for cause in _causes(exc):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Unreachable(
-                f"{what}: the server's certificate is not trusted ({plain(cause.verify_message)})",
-                remedy="If it is the right server, set ca_bundle to the CA that issued its "
-                "certificate and address it by a name the certificate carries.",
-                connector=label,
-                code="untrusted",
-            )
-    if isinstance(exc, httpx.TimeoutException):
-        return Unreachable(f"{what}: no answer in time", connector=label, code="timeout")
-    text = plain(exc)[:_MESSAGE_LENGTH] or type(exc).__name__
-    if isinstance(exc, httpx.RemoteProtocolError) and not _is_cut(text):
-        return UnexpectedReply(f"{what}: the answer is not HTTP ({text})", connector=label)
-    return Unreachable(f"{what}: {text}", connector=label)
-
-
-def _is_cut(text: str) -> bool:
-    # h11 has one error type for "went away" and "talks nonsense"; only the words differ.
-    return "disconnected" in text or "closed connection" in text
-
-
-def error_of(
-    reply: httpx.Response, what: str, label: str, secrets: Sequence[str] = ()
-) -> ConnectorError:
-    """Return what a reply that is no success means; see :func:`send`.
-
-    Args:
-        what: the call, for people.
-        label: the connector's name.
-        secrets: what must not come back in the message.
-    """
-    status = reply.status_code
-    said = reason_of(reply, secrets)
-    message = f"{what} answered {status}" + (f": {said}" if said else "")
-    code = str(status)
-    wait = retry_after(reply) if "Retry-After" in reply.headers else None
-    match status:
-        case 401:
-            return AuthenticationFailed(message, connector=label, code=code)
-        case 403:
-            return PermissionRefused(message, connector=label, code=code)
-        case 404 | 410:
-            return NotFound(message, connector=label, code=code)
-        case 409 | 412:
-            return Conflict(message, connector=label, code=code)
-        case 423 | 503:
-            return Busy(message, connector=label, code=code, retry_after=wait)
-        case 429:
-            return Throttled(message, connector=label, code=code, retry_after=retry_after(reply))
-        case 408 | 425:
-            return Unreachable(message, connector=label, code=code, retry_after=wait)
-        case _ if status >= 500:
-            return Unreachable(message, connector=label, code=code, retry_after=wait)
-        case _ if status >= 400:
-            return Rejected(message, connector=label, code=code)
-    if reply.is_redirect:
-        host = plain(reply.headers.get("Location", "").partition("?")[0])[:_MESSAGE_LENGTH]
-        return UnexpectedReply(
-            f"{what} answered {status}, a redirect to {host or 'nowhere'}",
-            remedy="Set the connector's URL to the final address; redirects are not followed.",
-            connector=label,
-            code=code,
-        )
-    return UnexpectedReply(message, connector=label, code=code)
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
-def _words(content: bytes) -> str:
-    """Find the sentence meant for people in an error body."""
-    text = content[:65536].decode(errors="replace").strip()
-    if text[:1] in "{[":
-        try:
-            return _first_words(json.loads(text)) or text
-        except (ValueError, RecursionError):
-            return text
-    if text[:1] == "<":
-        return ""  # a proxy's HTML page says nothing that the status does not
-    return text
-
-
-def _first_words(value: object, depth: int = 4) -> str:
-    if isinstance(value, str):
-        return value
-    if not depth:
-        return ""
-    if isinstance(value, list):
-        return "; ".join(filter(None, (_first_words(item, depth - 1) for item in value[:5])))
-    if isinstance(value, dict):
-        fields = cast(dict[str, object], value)
-        found = (_first_words(fields[key], depth - 1) for key in _REASONS if key in fields)
-        return next(filter(None, found), "")
-    return ""
 
 
 def _credentials(request: httpx.Request) -> Iterator[str]:

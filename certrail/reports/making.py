@@ -10,8 +10,8 @@ from pathlib import Path
 
 from certrail.reports import kinds
 from certrail.reports.formats import rendered
-from certrail.reports.kinds import Wanted
 from certrail.reports.report import Report
+from certrail.reports.tables import Wanted
 from certrail.store import reports, views
 from certrail.store.reports import SavedReport
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,10 +31,8 @@ class StepAsFound:
     begun: bool
 
 
-def begin_step(
-    request_id: UUID, number: int, owners: Iterable[str], task_run_id: UUID | None
-) -> StepAsFound:
-    """Note that a try of the step begins, if one of *owners* holds the request.
+def begin_step(request_id: UUID, number: int, owner: str, task_run_id: UUID | None) -> StepAsFound:
+    """Note that a try of the step begins, if *owner* holds the request.
 
     Raises:
         NotFound: there is no such request.
@@ -43,7 +40,7 @@ def begin_step(
     values = {
         "request_id": request_id,
         "number": number,
-        "owners": list(owners),
+        "owner": owner,
         "task_run_id": task_run_id,
     }
     # Nothing is done before an intent is written, which makes this last too.
@@ -65,7 +62,7 @@ _BEGIN_STEP = text(
       from requests r
       where s.request_id = :request_id and s.number = :number and r.id = s.request_id
         and s.status not in ('completed', 'skipped')
-        and not r.cancel_requested and r.lease_owner = any(:owners)
+        and not r.cancel_requested and r.lease_owner = :owner
       returning r.run_count
     ), noted as (
       insert into step_attempts (request_id, number, run, status, started_at)

@@ -108,9 +108,9 @@ def _connector(what: str) -> str:
 
 
 def targets_of(block: type[ConnectorBlock]) -> list[type[InstallTarget]]:
-    """Return what an install target's block opens: the classes for it in its module."""
+    """Return what an install target's block opens: the classes for it, the plainest first."""
     found = vars(sys.modules[block.__module__]).values()
-    return [
+    classes = [
         one
         for one in found
         if isinstance(one, type)
@@ -118,6 +118,7 @@ def targets_of(block: type[ConnectorBlock]) -> list[type[InstallTarget]]:
         and not inspect.isabstract(one)
         and one.__module__.startswith(block.__module__)
     ]
+    return sorted(classes, key=lambda one: len(one.__mro__))
 
 
 def capabilities(target: type[InstallTarget]) -> str:

@@ -69,7 +69,8 @@ from certrail.model import (
 from certrail.names import Name, matches
 from certrail.notify.sandbox import check_template
 from certrail.private_key import PrivateKeyPem
-from certrail.remote.http import json_of, reason_of, retry_after
+from certrail.remote.http import json_of
+from certrail.remote.http_errors import reason_of, retry_after
 from certrail.remote.local import LocalHost
 from certrail.remote.posix_host import PosixHost
 from certrail.servers.apache import config as apache

@@ -54,6 +54,12 @@ async def fail() -> None:
     raise RuntimeError("meant to fail")
 
 
+@flow(name="toy-failing-sync", validate_parameters=False, persist_result=False)
+def fail_synchronously() -> None:
+    """End badly in a thread of the worker."""
+    raise RuntimeError("meant to fail")
+
+
 @flow(name="toy-job", validate_parameters=False, persist_result=False)
 async def job(path: str, members: int) -> None:
     """Run children that wait for *path*, all at once."""

@@ -26,7 +26,8 @@ import re
 from typing import ClassVar
 
 from blocks._target import is_ours, must_come_without_key, waiting_name
-from blocks.targets.bigip.target import LONGEST_STEM, BigIpTarget, Files
+from blocks.targets.bigip.objects import Files
+from blocks.targets.bigip.target import LONGEST_STEM, BigIpTarget
 from certrail.connectors import HoldsKey, Traits
 from certrail.errors import Conflict, InvalidRequest, NotFound, UnexpectedReply
 from certrail.log import effect, plain
@@ -81,11 +82,13 @@ class KeyOnBigIpTarget(BigIpTarget, HoldsKey):
                 f"{self._label}: it is not known how a BIG-IP makes {subject.algorithm} keys",
                 remedy=f"Set `key.algorithm` of the profile to one of {', '.join(sorted(_KINDS))}.",
             )
-        self._must_be_active()
+        self._pair.must_be_active()
         profile = self._profile(site.id)
         entry = self._entry(profile, site.settings)
-        stem = waiting_name(profile.fullPath, self._fingerprint(str(entry["cert"])), LONGEST_STEM)
-        waits = self._exists("ssl-key", f"{stem}.key")
+        stem = waiting_name(
+            profile.fullPath, self._files.fingerprint(str(entry["cert"])), LONGEST_STEM
+        )
+        waits = self._files.exists("ssl-key", f"{stem}.key")
         csr = self._request(stem) if waits else None
         if csr and (had := read_csr(csr)).algorithm == subject.algorithm:
             csr = csr if _is_for(had, names) else None
@@ -111,7 +114,7 @@ class KeyOnBigIpTarget(BigIpTarget, HoldsKey):
         self, stem: str, common: str, names: tuple[Name, ...], algorithm: KeyAlgorithm | None
     ) -> Csr:
         """Make a request, and first a key unless there is one (*algorithm* is None then)."""
-        self._must_be_synchronised()
+        self._pair.must_be_synchronised()
         try:
             # One for other names, or for a key that is gone.
             self._delete_request(stem)
@@ -141,7 +144,7 @@ class KeyOnBigIpTarget(BigIpTarget, HoldsKey):
             )
         finally:
             # Otherwise it would be what the next installation waits for.
-            self._save()
+            self._pair.save()
         made = self._request(stem)
         if made is None:
             raise UnexpectedReply(
@@ -187,7 +190,7 @@ class KeyOnBigIpTarget(BigIpTarget, HoldsKey):
             return live, {}
         waits = waiting_name(profile, present, LONGEST_STEM)
         path = f"/{self._partition}/{waits}.key"
-        there = self._exists("ssl-key", f"{waits}.key")
+        there = self._files.exists("ssl-key", f"{waits}.key")
         request = self._request(waits) if there else None
         if request and request.public_key_der() == bundle.chain.public_key_der():
             return path, {}

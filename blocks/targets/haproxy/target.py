@@ -1,40 +1,18 @@
-"""HAProxy through its Runtime API: a certificate is replaced without a reload.
-
-The API is text over the stats socket (HAProxy Management Guide 2.6 and 2.8,
-section 9.3 "Unix Socket commands": ``set ssl cert``, ``commit ssl cert``, ``abort
-ssl cert``, ``show ssl cert``; looked up November 2026, behaviour tried with
-2.6.12 and 2.8.25). What the guide does not say and was seen:
-
-* a second blank line after the payload is taken as an empty command, which 2.6
-  answers with its whole help after the success;
-* while a transaction is open, 2.6 puts the payload of ``set ssl cert`` for
-  another file into *that* transaction and reports success with its name;
-* a key that does not fit the certificate is refused by ``commit`` only, and the
-  transaction stays open.
-"""
+"""HAProxy through its Runtime API: a certificate is replaced without a reload."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-
-from blocks._target import (
-    must_replace,
-    must_take,
-    short,
-    texts,
-)
+from blocks._target import must_replace, must_take, short
 from blocks.targets.haproxy.crt_list import CrtList
+from blocks.targets.haproxy.memory import Memory, leaf_of, sha1_of, sha1_of_leaf, words
 from blocks.targets.haproxy.runtime_api import RuntimeApi
 from certrail.connectors import Host, InstallTarget, Traits
 from certrail.errors import (
     ActivationRefused,
-    Busy,
     Conflict,
     ConnectorError,
     InvalidRequest,
@@ -45,17 +23,7 @@ from certrail.errors import (
 from certrail.log import effect, plain
 from certrail.model import Bundle, Fingerprint, Site, Staged, fingerprint, key_text
 
-_TRANSACTION = re.compile(r"Transaction (?:created|updated) for certificate (.+)!")
 _UNSAFE = re.compile(r"[\s;\\'\"<>*\x00-\x1f\x7f]")
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What ``show ssl cert`` says of one file."""
-
-    sha1: str
-    used: bool
-    names: tuple[str, ...]
 
 
 class HaproxyRuntimeTarget(InstallTarget):
@@ -70,6 +38,7 @@ class HaproxyRuntimeTarget(InstallTarget):
 
     def __init__(self, api: RuntimeApi, host: Host) -> None:
         self._api = api
+        self._memory = Memory(api)
         self._host = host
         self._label = api.label
 
@@ -84,15 +53,15 @@ class HaproxyRuntimeTarget(InstallTarget):
                 remedy="Add `level admin` to the `stats socket` line.",
                 connector=self._label,
             )
-        files, _ = self._files()
+        files, _ = self._memory.files()
         return (
             f"HAProxy {plain(info.get('Version', '?'))}, {len(files)} certificate files; "
             f"{self._host.check()}"
         )
 
     def sites(self) -> Iterator[Site]:
-        for path in self._files()[0]:
-            shown = self._shown(path)
+        for path in self._memory.files()[0]:
+            shown = self._memory.shown(path)
             if shown is not None and shown.used and not _UNSAFE.search(path):
                 yield Site(path, shown.names, tls=True, fingerprint=self._known(path, shown.sha1))
 
@@ -100,7 +69,7 @@ class HaproxyRuntimeTarget(InstallTarget):
         path = self._path(site.id)
         if self._is_new(path, str(site.settings.get("crt_list", ""))):
             return None
-        shown = self._must_show(path)
+        shown = self._memory.must_show(path)
         found = self._known(path, shown.sha1)
         if found is None:
             raise Conflict(
@@ -133,7 +102,7 @@ class HaproxyRuntimeTarget(InstallTarget):
                 f"{path} holds no private key: HAProxy reads it from a file of its own",
                 remedy="Put chain and key into one file, which is replaced in one step.",
             )
-        if present != new and fingerprint(_leaf(before)) != present:
+        if present != new and fingerprint(leaf_of(before)) != present:
             raise Conflict(
                 f"{self._label}: {path} on {self._host.name} is not what HAProxy has in memory",
                 remedy="Reload HAProxy, so that both are the same again, then retry.",
@@ -166,19 +135,19 @@ class HaproxyRuntimeTarget(InstallTarget):
     def _activate_new(self, staged: Staged) -> str:
         path, content = self._staged(staged)
         crt_list = self._list(str(staged.data["crt_list"]))
-        shown = self._shown(path)
+        shown = self._memory.shown(path)
         if shown is None:
             said = self._api.run(f"new ssl cert {path}")
             if "New empty certificate store" not in said:
-                raise ActivationRefused(f"HAProxy made no place for {path}: {_words(said)}")
-        elif shown.sha1 not in ("", _sha1(content)):
+                raise ActivationRefused(f"HAProxy made no place for {path}: {words(said)}")
+        elif shown.sha1 not in ("", sha1_of(content)):
             raise Conflict(
                 f"{self._label}: somebody put another certificate at {path} since",
                 connector=self._label,
             )
         try:
-            if self._shown_sha1(path) != _sha1(content):
-                self._replace(path, content)
+            if self._memory.shown_sha1(path) != sha1_of(content):
+                self._memory.replace(path, content)
             self._write(path, content, 0o600)
             crt_list.add(path)
         except ActivationRefused:
@@ -189,7 +158,7 @@ class HaproxyRuntimeTarget(InstallTarget):
 
     def _remove_new(self, staged: Staged) -> str:
         path = self._path(str(staged.data["file"]))
-        shown = self._shown(path)
+        shown = self._memory.shown(path)
         if shown is None and self._host.info(path) is None:
             return "HAProxy: nothing to put back"
         known = self._known(path, shown.sha1) if shown and shown.sha1 else None
@@ -208,12 +177,12 @@ class HaproxyRuntimeTarget(InstallTarget):
         if "crt_list" in staged.data:
             return self._activate_new(staged)
         path, content = self._staged(staged)
-        shown = self._must_show(path)
-        new = _sha1(content)
+        shown = self._memory.must_show(path)
+        new = sha1_of(content)
         if shown.sha1 != new:
             present = self._known(path, shown.sha1)
             must_replace(present, staged.replaces, staged.fingerprint, path, self._label)
-            self._replace(path, content)
+            self._memory.replace(path, content)
         on_disk = self._host.read_file(path) == content
         if shown.sha1 == new and on_disk:
             return f"HAProxy: {short(staged.fingerprint)} was live already, nothing changed"
@@ -231,16 +200,16 @@ class HaproxyRuntimeTarget(InstallTarget):
             before = self._host.read_file(copy)
         except NotFound:
             return "HAProxy: nothing to put back"
-        shown = self._must_show(path)
+        shown = self._memory.must_show(path)
         on_disk = self._host.read_file(path) == before
-        if shown.sha1 == _sha1(before) and on_disk:
+        if shown.sha1 == sha1_of(before) and on_disk:
             return "HAProxy: nothing to put back"
         if self._known(path, shown.sha1) not in (staged.fingerprint, staged.replaces):
             raise Conflict(
                 f"{self._label}: {path} was changed by somebody else since", connector=self._label
             )
-        if shown.sha1 != _sha1(before):
-            self._replace(path, before)
+        if shown.sha1 != sha1_of(before):
+            self._memory.replace(path, before)
         if not on_disk:
             self._write_live(path, before)
         effect("target.restore", connector=self._label, file=path)
@@ -251,74 +220,6 @@ class HaproxyRuntimeTarget(InstallTarget):
         for copy in (_beside(path, staged.fingerprint), _beside(path, staged.fingerprint, "old")):
             self._host.remove(copy)
 
-    def _replace(self, path: str, content: bytes) -> None:
-        """Put *content* into HAProxy's memory as one transaction."""
-        _, open_for = self._files()
-        if open_for and not (open_for == path and self._shown_sha1(f"*{path}") == _sha1(content)):
-            raise self._occupied(open_for)
-        said = self._api.run(f"set ssl cert {path}", content.decode())
-        taken = _TRANSACTION.search(said)
-        if taken is None:
-            self._abort(path)
-            raise ActivationRefused(f"HAProxy refused the certificate: {_words(said)}")
-        if taken[1] != path:
-            # Opened between our look and our call; now it holds our pair under their name.
-            self._api.run(f"abort ssl cert {taken[1]}")
-            raise self._occupied(taken[1])
-        said = self._api.run(f"commit ssl cert {path}")
-        if "Success!" not in said:
-            self._abort(path)
-            if self._shown_sha1(path) != _sha1(content):
-                raise ActivationRefused(f"HAProxy refused the certificate: {_words(said)}")
-
-    def _abort(self, path: str) -> None:
-        if self._files()[1] == path:
-            self._api.run(f"abort ssl cert {path}")
-
-    def _occupied(self, path: str) -> Busy:
-        return Busy(
-            f"{self._label}: somebody has begun to change {plain(path)} and not committed it",
-            remedy=f"Finish it there: `commit ssl cert {plain(path)}`, or `abort ssl cert …`.",
-            connector=self._label,
-        )
-
-    def _files(self) -> tuple[list[str], str]:
-        """Return the certificate files, and the one with an open transaction or ""."""
-        said = self._api.run("show ssl cert")
-        lines = [line for line in said.splitlines() if line]
-        if "# filename" not in lines:
-            raise UnexpectedReply(
-                f"{self._label}: `show ssl cert` said: {_words(said)}", connector=self._label
-            )
-        names = [line for line in lines if not line.startswith("#")]
-        pending = next((name[1:] for name in names if name.startswith("*")), "")
-        return [name for name in names if not name.startswith("*")], pending
-
-    def _shown(self, path: str) -> _Shown | None:
-        said = self._api.run(f"show ssl cert {path}")
-        fields = dict(line.partition(": ")[::2] for line in said.splitlines())
-        if "Can't display" in said:
-            return None
-        sha1 = fields.get("SHA1 FingerPrint", "").lower()
-        names = fields.get("Subject Alternative Name", "").split(", ")
-        used = fields.get("Status", "") == "Used"
-        return _Shown(sha1, used, tuple(one[4:] for one in names if one.startswith("DNS:")))
-
-    def _shown_sha1(self, path: str) -> str:
-        shown = self._shown(path)
-        return shown.sha1 if shown else ""
-
-    def _must_show(self, path: str) -> _Shown:
-        shown = self._shown(path)
-        if shown is None or not shown.sha1:
-            raise NotFound(
-                f"{self._label}: HAProxy has no certificate file {path}",
-                remedy="Set the endpoint's site to a name that `show ssl cert` lists: "
-                + (plain(", ".join(self._files()[0][:5])) or "it lists none"),
-                connector=self._label,
-            )
-        return shown
-
     def _known(self, path: str, sha1: str) -> Fingerprint | None:
         """Return the fingerprint of what is in memory: HAProxy tells the SHA-1 only."""
         folder, name = posixpath.split(path)
@@ -328,10 +229,10 @@ class HaproxyRuntimeTarget(InstallTarget):
             return None
         for candidate in (path, *(posixpath.join(folder, one) for one in beside)):
             try:
-                leaf = _leaf(self._host.read_file(candidate))
+                leaf = leaf_of(self._host.read_file(candidate))
             except (NotFound, ValueError):
                 continue
-            if _sha1_of(leaf) == sha1:
+            if sha1_of_leaf(leaf) == sha1:
                 return fingerprint(leaf)
         return None
 
@@ -339,7 +240,7 @@ class HaproxyRuntimeTarget(InstallTarget):
         path = self._path(str(staged.data["file"]))
         try:
             content = self._host.read_file(_beside(path, staged.fingerprint))
-            if fingerprint(_leaf(content)) != staged.fingerprint:
+            if fingerprint(leaf_of(content)) != staged.fingerprint:
                 raise ValueError
         except (NotFound, ValueError) as exc:
             raise ActivationRefused(
@@ -366,7 +267,7 @@ class HaproxyRuntimeTarget(InstallTarget):
             raise
 
     def _is_new(self, path: str, crt_list: str) -> bool:
-        shown = self._shown(path) if crt_list else None
+        shown = self._memory.shown(path) if crt_list else None
         return bool(crt_list) and (shown is None or not shown.sha1)
 
     def _list(self, path: str) -> CrtList:
@@ -386,20 +287,3 @@ def _beside(path: str, new: Fingerprint, what: str = "new") -> str:
     # A name with a dot in front is skipped where `crt` names the whole directory.
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{new[:16]}.{what}")
-
-
-def _leaf(pem: bytes) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pem)
-
-
-def _sha1(pem: bytes) -> str:
-    return _sha1_of(_leaf(pem))
-
-
-def _sha1_of(leaf: x509.Certificate) -> str:
-    # Only to recognise a certificate that we know in full; HAProxy shows nothing better.
-    return leaf.fingerprint(hashes.SHA1()).hex()  # noqa: S303
-
-
-def _words(said: str) -> str:
-    return plain(texts(said.partition("Unknown command")[0].splitlines())) or "nothing"

@@ -27,6 +27,7 @@ from blocks.targets.iis.failures import GRACE, command_error, protocol_error
 from certrail.errors import ConnectorError, InvalidRequest, UnexpectedReply, Unreachable
 from certrail.log import logger, plain
 from certrail.remote import http
+from certrail.remote.http_errors import error_of
 
 Row = Mapping[str, Any]
 
@@ -224,7 +225,7 @@ def _looker(label: str, longest: timedelta) -> Callable[..., None]:
             headers=dict(reply.headers),
             request=httpx.Request("POST", reply.url),
         )
-        raise http.error_of(seen, f"{label}: WinRM", label)
+        raise error_of(seen, f"{label}: WinRM", label)
 
     return look
 

@@ -35,6 +35,7 @@ from certrail.errors import (
     Unreachable,
 )
 from certrail.remote import http
+from certrail.remote.http_errors import retry_after
 from tests.support.process import free_port
 from tests.support.scripted import Script, Scripted, http_reply, scripted
 
@@ -465,7 +466,7 @@ def test_every_form_of_retry_after_is_read(text: str, expected: int) -> None:
     """Seconds and dates are both allowed; nonsense must neither raise nor wait for ever."""
     reply = httpx.Response(429, headers=[(b"Retry-After", text.encode())])
 
-    assert timedelta(seconds=expected) == http.retry_after(reply, timedelta(seconds=30))
+    assert timedelta(seconds=expected) == retry_after(reply, timedelta(seconds=30))
 
 
 def test_a_retry_after_date_counts_by_the_clock_of_the_server() -> None:
@@ -476,7 +477,7 @@ def test_a_retry_after_date_counts_by_the_clock_of_the_server() -> None:
         "Retry-After": format_datetime(then + timedelta(minutes=10)),
     }
 
-    assert http.retry_after(httpx.Response(429, headers=headers)) == timedelta(minutes=10)
+    assert retry_after(httpx.Response(429, headers=headers)) == timedelta(minutes=10)
 
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
@@ -484,7 +485,7 @@ def test_a_retry_after_date_is_a_wait_from_now(zone: str) -> None:
     """Pebble and Boulder send dates as well as seconds."""
     when = format_datetime(datetime.now(UTC) + timedelta(minutes=10)).replace("+0000", zone)
 
-    wait = http.retry_after(httpx.Response(429, headers={"Retry-After": when}))
+    wait = retry_after(httpx.Response(429, headers={"Retry-After": when}))
 
     assert timedelta(minutes=9) < wait <= timedelta(minutes=10)
 

@@ -22,8 +22,9 @@ from certrail.errors import InvalidRequest, NotFound, Rejected
 from certrail.notify import drain
 from certrail.reports import kinds, making
 from certrail.reports.formats import FORMATS, rendered
-from certrail.reports.kinds import KINDS, Wanted
+from certrail.reports.kinds import KINDS
 from certrail.reports.report import Chart, Report
+from certrail.reports.tables import Wanted
 from certrail.store import notifications, outbox, reports, steps, views
 from certrail.store.database import transaction
 from certrail.store.reports import SavedReport

@@ -261,7 +261,7 @@ class Requests(RuleBasedStateMachine):
     @rule(which=made, owner=OWNERS, number=STEPS)
     def begin_step(self, which: UUID, owner: str, number: int) -> None:
         one = self.model[which]
-        found = step_begins.begin_step(which, number, [owner], None)
+        found = step_begins.begin_step(which, number, owner, None)
         may = one.owner == owner and not one.cancel and one.steps[number] not in FINISHED
         assert found.begun is may
         assert found.status is one.steps[number]

@@ -6,7 +6,16 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelled, Completed, Crashed, Failed, Running
+from prefect.states import (
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    Paused,
+    Pending,
+    Running,
+    Scheduled,
+)
 
 from certrail.jobs.status import JobStatus
 from certrail.store.recorded import EndedJob
@@ -26,6 +35,9 @@ from tasks.job_settlement import due
         (JobStatus.CANCELLED, False, Running(), "CANCELLED"),
         (JobStatus.CANCELLED, False, Cancelled(), None),
         (JobStatus.COMPLETED, True, Running(), "CRASHED"),
+        (JobStatus.FAILED, True, Pending(), "CRASHED"),
+        (JobStatus.COMPLETED, True, Scheduled(), "CANCELLED"),
+        (JobStatus.CANCELLED, True, Paused(), "CANCELLED"),
         # How a shard ended is its own affair.
         (JobStatus.COMPLETED, True, Failed(), None),
         (JobStatus.FAILED, True, Completed(), None),
