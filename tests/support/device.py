@@ -126,6 +126,10 @@ class Device(ABC):
     def live(self) -> tuple[str, bytes]:
         """Return certificate chain and key (PEM) that the virtual server is configured with."""
 
+    def snapshot(self) -> dict[str, bytes]:
+        """Return everything stored; what certificates are installed on has this."""
+        raise NotImplementedError
+
     @property
     def roots(self) -> str:
         """The CA that the API's certificate comes from."""
