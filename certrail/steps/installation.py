@@ -120,6 +120,9 @@ def _stage(work: Work, target: InstallTarget, site: Site, bundle: Bundle) -> Sta
             if present is not None:
                 _keep_previous(work, present)
             staged = target.stage(site, bundle, present)
+            if staged.replaces == fingerprint:
+                # It serves already: an undo was cut off, and what was before is on record there.
+                staged = _undone_last(work, fingerprint) or staged
             effect.record(
                 {"summary": staged.summary},
                 lambda connection: work.keep_staged(connection, staged.to_json()),
@@ -158,17 +161,21 @@ def _activate(work: Work, target: InstallTarget, staged: Staged) -> str:
 def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
     """Put back what served before, unless clients refuse it anyway.
 
-    Either way the next run installs anew. That is noted first: a run that is
-    killed here must not take the installation for done.
+    Either way the next run installs anew. That is noted before anything is put
+    back: a run that is killed here must not take the installation for done, nor
+    the new certificate for what was there before.
     """
-    _forget(work, staged)
     previous = certificates.by_fingerprint(staged.replaces) if staged.replaces else None
     verdict = undo_installation(previous, datetime.now(UTC))
     if verdict.code is Undo.KEEP:
+        _forget(work, staged)
         return Told(f"the new certificate stays, since {verdict.message}")
     key = f"{staged.fingerprint}:{uuid4().hex[:12]}"
+    work.journal.superseded(_RESTORE, "undone anew")
+    intent = {"staged": staged.to_json(), "place": work.place}
     try:
-        with work.journal.effect(_RESTORE, key) as effect:
+        with work.journal.effect(_RESTORE, key, intent) as effect:
+            _forget(work, staged)
             line = target.restore(staged)
             effect.record(
                 {"line": line},
@@ -192,6 +199,15 @@ def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
         return Told(f"{line}; the previous certificate serves again")
     seen = f"{now[:16]}…" if now else "nothing"
     return Told(f"{line}; a client now sees {seen} instead of the previous certificate")
+
+
+def _undone_last(work: Work, fingerprint: Fingerprint) -> Staged | None:
+    """Return what an earlier run of the request wanted to undo last, if it is *fingerprint*."""
+    for intent in reversed(work.journal.intents(_RESTORE)):
+        if "staged" in intent and intent["place"] == work.place:
+            staged = Staged.from_json(intent["staged"])
+            return staged if staged.fingerprint == fingerprint else None
+    return None
 
 
 def _forget(work: Work, staged: Staged) -> None:

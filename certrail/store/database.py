@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x63657274  # any constant; two `certrail up` must not migrate at once
 
+_DISK_FULL = "53100"  # PostgreSQL, appendix "Error Codes"
+
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 _Isolation = Literal["READ COMMITTED", "AUTOCOMMIT"]
@@ -184,6 +186,11 @@ def unreachable(exc: SQLAlchemyError) -> Unreachable:
     """Turn a connection failure into an error for people, without the password."""
     cause = str(getattr(exc, "orig", None) or exc).strip()
     first_line = cause.splitlines()[0] if cause else "no answer"
+    if getattr(getattr(exc, "orig", None), "sqlstate", None) == _DISK_FULL:
+        return Unreachable(
+            f"the inventory database has no room left: {first_line}",
+            remedy="Make room on the database's disk, then retry: nothing is lost.",
+        )
     return Unreachable(
         f"the inventory database does not answer: {first_line}",
         remedy="Start it with `certrail up`, or correct CERTRAIL_DATABASE_URL.",

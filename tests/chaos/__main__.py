@@ -25,10 +25,11 @@ from certrail.errors import CertrailError
 from certrail.settings import read_run_file
 from tests.chaos import report
 from tests.chaos.field import Field, Seen, Trouble, the_field
+from tests.chaos.ground import kinds
 from tests.chaos.invariants import must_be_settled, must_hold
 from tests.chaos.leaks import must_not_leak
 from tests.chaos.soak import SERVER, child
-from tests.chaos.troubles import BATCHES, CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS
+from tests.chaos.troubles import BATCHES, CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS, STATE
 from tests.support.fault_link import Break
 from tests.support.faulty_proxy import Fault
 from tests.support.process import let_in
@@ -40,6 +41,7 @@ _HTTP = (
     *(("ca", where) for where in (ORDER, CHALLENGE, FINALIZE, CERTIFICATE, "HEAD /nonce-plz")),
     ("dns", RECORDS),
     ("dns", "GET /api/"),
+    ("prefect", STATE),
 )
 _PIECES = {"ssh": 80, "database": 400, "prefect": 12}
 
@@ -141,9 +143,11 @@ def _count(totals: Totals, seen: Seen, troubles: list[Trouble]) -> None:
 def _trouble(chance: random.Random) -> Trouble:
     if chance.random() < 0.6:
         way, where = chance.choice(_HTTP)
-        nonces = [Fault.STALE_NONCE] if way == "ca" and where.startswith("POST") else []
-        faults = [one for one in Fault if one not in (Fault.NONE, Fault.STALE_NONCE)]
-        return Trouble(way, chance.choice([*faults, *nonces]), where)
+        faults = [one for one in kinds(way) if isinstance(one, Fault)]
+        # Only a POST uses a nonce up.
+        if not where.startswith("POST"):
+            faults = [one for one in faults if one is not Fault.STALE_NONCE]
+        return Trouble(way, chance.choice(faults), where)
     way = chance.choice(sorted(_PIECES))
     return Trouble(way, chance.choice(list(Break)), chance.randint(1, _PIECES[way]))
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -42,10 +43,11 @@ class Trouble:
     """One fault on one of the ways.
 
     Attributes:
-        way: ``ca``, ``dns``, ``ssh``, ``prefect`` or ``database``.
+        way: ``ca``, ``dns``, ``ssh``, ``prefect`` or ``database``; to Prefect goes either, a call
+            or a connection.
         what: what happens.
-        where: for HTTP ``METHOD /part/of/path`` or the number of the call; for the others
-            the number of the piece.
+        where: for a call ``METHOD /part/of/path`` or its number; for a connection the number of
+            the piece.
     """
 
     way: str
@@ -87,6 +89,7 @@ class Field:
     ca: Proxy
     dns: Proxy
     ssh: Link
+    api: Proxy
     prefect: Link
     database: Link
     runner: FlowRunner
@@ -178,7 +181,7 @@ class Field:
 
     @property
     def links(self) -> Mapping[str, Link]:
-        """The ways that are no HTTP, or all of whose HTTP breaks alike."""
+        """The ways whose connections break, whatever they carry."""
         return {"ssh": self.ssh, "prefect": self.prefect, "database": self.database}
 
     def choose(self, way: str, method: str, path: str) -> Fault:
@@ -271,7 +274,9 @@ def the_field(
         ca = on.enter_context(faulty_proxy(urlsplit(outside.ca.directory_url).port or 0, tls=pair))
         dns = on.enter_context(faulty_proxy(urlsplit(outside.dns.url).port or 0))
         ssh = on.enter_context(link(outside.ssh.port))
-        prefect = on.enter_context(link(urlsplit(stack.api_url).port or 0))
+        server = urlsplit(stack.api_url).port or 0
+        api = on.enter_context(faulty_proxy(server, keep=True))
+        prefect = on.enter_context(link(api.port))
         database = on.enter_context(link(urlsplit(stack.database_url).port or 0))
         found = {
             **running.environment(),
@@ -286,9 +291,11 @@ def the_field(
         secret.touch(mode=0o600)
         secret.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
         hooks = on.enter_context(hook_server(secret.read_text()))
-        made = Field(stack, outside, ca, dns, ssh, prefect, database, runner, log, found, hooks)
-        ca.choose = lambda method, path: made.choose("ca", method, path)
-        dns.choose = lambda method, path: made.choose("dns", method, path)
+        made = Field(
+            stack, outside, ca, dns, ssh, api, prefect, database, runner, log, found, hooks
+        )
+        for way, proxy in (("ca", ca), ("dns", dns), ("prefect", api)):
+            proxy.choose = partial(made.choose, way)
         file = outside.write(f"{prefix}.yaml", _configuration(made, prefix, servers or {}))
         applied = stack.cli("apply", "-f", str(file))
         assert applied.returncode == 0, applied.stderr

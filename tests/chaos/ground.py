@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from certrail.model import Workflow
-from tests.chaos.troubles import CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS
+from tests.chaos.troubles import CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS, STATE
 from tests.support.bulk import Estate, make_root
 from tests.support.caddy import Caddy, entry
 from tests.support.fault_link import Break, Link, link
@@ -37,7 +37,15 @@ _HTTP: dict[str, tuple[str, ...]] = {
     "ca": (ORDER, CHALLENGE, FINALIZE, CERTIFICATE, "HEAD /nonce-plz"),
     "dns": (RECORDS, "GET /api/"),
     "appliance": ("GET /config/", "PATCH /config/", "POST /config/", "DELETE /config/"),
+    # Slots that are taken twice are free again after a minute, for which all requests would wait.
+    "prefect": (STATE, "POST /api/events", "POST /decrement-with-lease"),
 }
+# To Prefect goes a proxy behind a link; what breaks a connection is done by that one.
+_OF_CALLS: dict[str, set[Fault]] = {
+    "ca": set(Fault) - {Fault.NONE},
+    "prefect": {Fault.REFUSED_AFTER, Fault.DOUBLED},
+}
+_LINKS = ("ssh", "database", "prefect")
 # Within so many calls or pieces that come back it has happened. Counted from where it was drawn,
 # whoever calls: one that waited for a call that is rare, as that for a first nonce, would come
 # with many others and spoil every try of whoever calls.
@@ -120,10 +128,12 @@ class Faults:
 
 def kinds(way: str) -> Sequence[Fault | Break]:
     """Return what can break on a way."""
-    if way not in _HTTP:
-        return list(Break)
-    without = {Fault.NONE} if way == "ca" else {Fault.NONE, Fault.STALE_NONCE}
-    return [one for one in Fault if one not in without]
+    usual = set(Fault) - {Fault.NONE, Fault.STALE_NONCE} if way in _HTTP else set()
+    of_calls = _OF_CALLS.get(way, usual)
+    return [
+        *(one for one in Fault if one in of_calls),
+        *(one for one in Break if way in _LINKS),
+    ]
 
 
 @dataclass(frozen=True)
@@ -266,10 +276,11 @@ def the_ground(
             ),
             "dns": on.enter_context(faulty_proxy(urlsplit(outside.dns.url).port or 0)),
             "appliance": on.enter_context(faulty_proxy(caddy.admin)),
+            "prefect": on.enter_context(faulty_proxy(urlsplit(stack.api_url).port or 0, keep=True)),
         }
         links = {
             "ssh": on.enter_context(link(outside.ssh.port)),
-            "prefect": on.enter_context(link(urlsplit(stack.api_url).port or 0)),
+            "prefect": on.enter_context(link(proxies["prefect"].port)),
             "database": on.enter_context(link(urlsplit(stack.database_url).port or 0)),
         }
         # Caddy answers to the names of its own port only, unless it is told.

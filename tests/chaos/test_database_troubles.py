@@ -1,4 +1,4 @@
-"""Both databases fail over under requests, the disk of ours is full, its clock steps.
+"""Both databases fail over under requests, the disk of ours or of all is full, its clock steps.
 
 In the last two the inventory is one of the test's own, beside a Prefect server that has
 another: what that server shows of runs that were killed is compared in the other modules.
@@ -19,8 +19,10 @@ from uuid import UUID
 import psycopg
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlalchemy import text
 
 from certrail.cli import _starting
+from certrail.errors import Unreachable
 from certrail.model import Action
 from certrail.postgres import EmbeddedPostgres
 from certrail.settings import read_run_file
@@ -38,9 +40,10 @@ from tests.support.machine_clock import MachineClock
 from tests.support.machine_clock import postgres as stepped_postgres
 from tests.support.postgres_pair import postgres_pair
 from tests.support.process import let_in, wait_for
-from tests.support.stack import Stack, cli, environment, stack
+from tests.support.stack import Stack, cli, environment, stack, start
 
 ACTIVE = ("automation-requested", "in-progress")
+_MUCH = "create table much as select md5(n::text) from generate_series(1, 300000) n"
 
 
 @pytest.fixture
@@ -156,6 +159,81 @@ def the_end(running: Stack, count: int) -> list[UUID]:
     return list(found)
 
 
+def test_the_disk_of_the_data_directory_is_full(tmp_path: Path) -> None:
+    """Databases, logs and leases are on it: what is asked meanwhile is told why it cannot be.
+
+    With room again everything goes on by itself, or after a retry.
+    """
+    began = time.time()
+    point = KillPoint("order.finalize", "intent")
+    with (
+        small_disk(tmp_path / "disk", "400m") as disk,
+        estate(tmp_path / "estate", "dd", 3) as served,
+        whole_on(disk / "data") as running,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        run_file = read_run_file(running.data_dir)
+        assert run_file is not None
+        for name, value in run_file.environment().items():
+            patch.setenv(name, value)
+        kill_points.install(running.database_url)
+        applied = running.cli("apply", "-f", str(served.write()))
+        assert applied.returncode == 0, applied.stderr
+
+        # The lock goes with its connection where the row cannot be removed.
+        with (
+            suppress(psycopg.OperationalError),
+            kill_points.armed(running.database_url, point),
+        ):
+            for location in served.locations():
+                started = running.cli("request", "start", location)
+                assert started.returncode == 0, started.stderr
+            kill_points.wait_until_caught(running.database_url, point)
+            fill(disk)
+        told = until_refused(running, served.locations()[0])
+        (disk / "filler").unlink()
+        ids = the_end(running, len(served.names))
+
+        # After a panic there is no server that could say why.
+        assert "no room left" in told or "does not answer" in told, told
+        assert "defect" not in told
+        must_be_served(running.database_url, served)
+        must_agree(running, locations=served.locations(), within=180)
+        must_be_whole(running, ids, since=began)
+        nothing_is_held(running, ids)
+        audit_trail_is_whole(running)
+        must_not_leak(running, ids)
+
+
+@contextmanager
+def whole_on(data_dir: Path) -> Iterator[Stack]:
+    """Run a whole installation that has its data there."""
+    extra = {
+        "CERTRAIL_LEASE_SECONDS": "5",
+        "CERTRAIL_RETRY_SECONDS": "0.2",
+        "CERTRAIL_SETTLE_SECONDS": "5",
+    }
+    running = start(data_dir, extra=extra)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def until_refused(running: Stack, location: str) -> str:
+    """Change an endpoint again and again until that cannot be written; returns what was said."""
+    said: list[str] = []
+
+    def refused() -> bool:
+        wanted = "on" if len(said) % 2 else "off"
+        done = running.cli("endpoint", "auto-renew", location, wanted)
+        said.append(done.stdout + done.stderr)
+        return done.returncode != 0
+
+    wait_for(refused, "the full disk is noticed", within=60)
+    return said[-1]
+
+
 @pytest.mark.usefixtures("prefect")
 def test_the_disk_of_the_database_is_full(installation: Stack, tmp_path: Path) -> None:
     """Nothing can be recorded between order and certificate; with room again it goes on."""
@@ -175,6 +253,12 @@ def test_the_disk_of_the_database_is_full(installation: Stack, tmp_path: Path) -
                     run = runner.start(request_id)
                     kill_points.wait_until_caught(url, point)
                     fill(disk)
+                    with (
+                        pytest.raises(Unreachable, match="no room left") as caught,
+                        database.transaction() as connection,
+                    ):
+                        connection.execute(text(_MUCH))
+                    assert "Make room" in caught.value.remedy
                 runner.wait(run)
                 assert request(request_id).certificate_id is None
                 (disk / "filler").unlink()
@@ -223,11 +307,11 @@ def test_the_clock_of_the_database_is_stepped(
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
+def small_disk(folder: Path, size: str = "200m") -> Iterator[Path]:
     """Mount a file system with room for a new cluster and little more."""
     folder.mkdir()
     let_in(folder)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200m,mode=755", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(folder)]
     subprocess.run(mount, check=True)
     try:
         yield folder

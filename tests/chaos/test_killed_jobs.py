@@ -156,13 +156,13 @@ class Yard:
 
 @contextmanager
 def the_yard(
-    stack: Stack, folder: Path, environment: dict[str, str], of: list[Case]
+    stack: Stack, folder: Path, environment: dict[str, str], of: list[Case], prefix: str = "kj"
 ) -> Iterator[Yard]:
-    """Serve the endpoints of all cases, and watch the rows of jobs."""
+    """Serve the endpoints of all cases, and watch the rows of jobs; *prefix* is of their names."""
     spare = Case(len(of), "")
     all_ = [*of, spare]
     with (
-        estate(folder / "e", "kj", EACH * len(all_)) as served,
+        estate(folder / "e", prefix, EACH * len(all_)) as served,
         FlowRunner(environment, folder / "runner.log") as runner,
     ):
         whole = served.configuration()

@@ -9,6 +9,8 @@ from tests.support.faulty_proxy import Fault
 ORDER, CHALLENGE = "POST /order-plz", "POST /chalZ/"
 FINALIZE, CERTIFICATE = "POST /finalize-order/", "POST /certZ/"
 RECORDS = "PATCH /api/"
+STATE = "POST /set_state"
+"""A run tells Prefect how far it is."""
 
 BATCHES: dict[str, tuple[Trouble, ...]] = {
     "replies are lost": (
@@ -24,6 +26,7 @@ BATCHES: dict[str, tuple[Trouble, ...]] = {
         Trouble("ca", Fault.REFUSED_AFTER, CHALLENGE),
         Trouble("ca", Fault.REFUSED_AFTER, FINALIZE),
         Trouble("dns", Fault.REFUSED_AFTER, RECORDS),
+        Trouble("prefect", Fault.REFUSED_AFTER, STATE),
         Trouble("ssh", Break.ALL_CUT, 20),
     ),
     "halves and silence": (
@@ -40,6 +43,7 @@ BATCHES: dict[str, tuple[Trouble, ...]] = {
         Trouble("ca", Fault.STALE_NONCE, ORDER),
         Trouble("ca", Fault.STALE_NONCE, FINALIZE),
         Trouble("dns", Fault.DOUBLED, RECORDS),
+        Trouble("prefect", Fault.DOUBLED, STATE),
         Trouble("ssh", Break.DELAYED, 10),
         Trouble("database", Break.ALL_CUT, 140),
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -20,7 +21,7 @@ from tests.support import kill_points
 from tests.support.flow_runner import FlowRunner
 from tests.support.kill_points import KillPoint
 from tests.support.nginx import TestCa
-from tests.support.process import wait_for
+from tests.support.process import accepts, free_port, wait_for
 from tests.support.stack import Stack
 from tests.support.world import World, world
 
@@ -34,8 +35,18 @@ ACTIONS = (
     "install.activate",
 )
 POINTS = [KillPoint(action, phase) for action in ACTIONS for phase in ("intent", "outcome")]
+# Those of a proof that is a file on the web server (http-01) and no record.
+BY_FILE = [
+    KillPoint(action, phase)
+    for action in ("challenge.publish", "challenge.respond")
+    for phase in ("intent", "outcome")
+]
 BEGAN = time.time()
-NAMES = ["clean.example.test", *(f"k{number}.example.test" for number in range(len(POINTS)))]
+CASES = {
+    **{f"k{number}.example.test": point for number, point in enumerate(POINTS)},
+    **{f"h{number}.example.test": point for number, point in enumerate(BY_FILE)},
+}
+NAMES = ["clean.example.test", *CASES]
 # And those of an installation that clients refuse, so that the one before is put back.
 UNDONE = [KillPoint("install.restore", phase) for phase in ("intent", "outcome")]
 REFUSED = [f"u{number}.example.test" for number in range(len(UNDONE))]
@@ -43,14 +54,23 @@ REFUSED = [f"u{number}.example.test" for number in range(len(UNDONE))]
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world"), [*NAMES, *REFUSED]) as servers:
+    folder, port = tmp_path_factory.mktemp("world"), free_port()
+    with world(folder, [*NAMES, *REFUSED], http_port=port) as servers:
+        webroot_of(servers).mkdir()
+        serve_files(servers, port)
         stranger = servers.folder / "stranger.pem"
         stranger.write_bytes(TestCa().root.public_bytes(serialization.Encoding.PEM))
         whole = servers.configuration()
         whole["profiles"].append(servers.profile(name="stranger", trust=str(stranger)))
+        by_file = {"method": "http-01", "webroot": str(webroot_of(servers))}
+        whole["profiles"].append(servers.profile(name="by-file", validation=by_file))
         for endpoint in whole["endpoints"]:
-            if endpoint["names"][0] in REFUSED:
+            (name,) = endpoint["names"]
+            if name in REFUSED:
                 endpoint["profile"] = "stranger"
+            elif is_by_file(name):
+                endpoint["profile"] = "by-file"
+                servers.dns.add_record(name, "A", "127.0.0.1")
         file = servers.write("certrail.yaml", whole)
         applied = installation.cli("apply", "-f", str(file))
         assert applied.returncode == 0, applied.stderr
@@ -60,6 +80,30 @@ def outside(tmp_path_factory: pytest.TempPathFactory, installation: Stack) -> It
             for name, value in found(installation).items():
                 patch.setenv(name, value)
             must_be_left_whole(installation, [f"{name}:443" for name in NAMES])
+
+
+def is_by_file(name: str) -> bool:
+    """Return whether control of *name* is proven by a file."""
+    return name.startswith("h")
+
+
+def webroot_of(servers: World) -> Path:
+    """Return the folder whose files the web server gives to everybody."""
+    return servers.folder / "webroot"
+
+
+def serve_files(servers: World, port: int) -> None:
+    """Let nginx give the web root's files to the CA, which asks at *port*."""
+    site = f"server {{ listen 127.0.0.1:{port}; root {webroot_of(servers)}; }}\n}}\n"
+    before = servers.nginx.config.read_text()
+    servers.nginx.write("nginx.conf", before.rstrip().removesuffix("}") + site)
+    servers.nginx.reload()
+    wait_for(lambda: accepts(port), "nginx serves the port of http-01")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return everything that is below *folder*."""
+    return list(folder.rglob("*"))
 
 
 def found(installation: Stack) -> dict[str, str]:
@@ -117,13 +161,14 @@ def test_the_journal_of_a_clean_run_has_just_these_rows(
 
 
 @pytest.mark.parametrize(
-    ("number", "point"), list(enumerate(POINTS)), ids=[str(point) for point in POINTS]
+    ("name", "point"),
+    CASES.items(),
+    ids=[f"{point}{' by file' if is_by_file(name) else ''}" for name, point in CASES.items()],
 )
 def test_a_run_killed_here_is_finished_by_the_next(
-    installation: Stack, outside: World, runner: FlowRunner, number: int, point: KillPoint
+    installation: Stack, outside: World, runner: FlowRunner, name: str, point: KillPoint
 ) -> None:
     """One order, one certificate, and a valid pair served throughout."""
-    name = f"k{number}.example.test"
     request_id = make_request(installation, name)
     before = outside.ca.order_count()
 
@@ -131,6 +176,9 @@ def test_a_run_killed_here_is_finished_by_the_next(
         with kill_points.armed(installation.database_url, point):
             victim = runner.start(request_id)
             kill_points.wait_until_caught(installation.database_url, point)
+            # The proof is published then, and whoever is killed leaves it there.
+            is_left = is_by_file(name) and point.action == "challenge.respond"
+            assert bool(files_in(webroot_of(outside))) is is_left
             runner.kill(victim)
         runner.run(request_id)
 
@@ -217,5 +265,6 @@ def assert_whole(installation: Stack, outside: World, request_id: str, name: str
     assert leases == (None,)
     wait_for(lambda: outside.nginx.served(name) == row[1], f"{name} serves the new certificate")
     assert outside.dns.records(f"_acme-challenge.{name}", "TXT") == []
+    assert files_in(webroot_of(outside)) == []
     left = [path for path in outside.nginx.directory.rglob("*") if ".certrail" in path.name]
     assert left == []

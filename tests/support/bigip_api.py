@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certrail.model import subject_names
 from tests.support.bigip_crypto import listed, made_key, made_request
-from tests.support.device import Device, Reply, Request, pairs
+from tests.support.device import SITE, Device, Reply, Request, pairs
 
 USER, PASSWORD = "certrail", "s3cret-Passphrase"
 PROFILE = "/Common/www_ssl"
@@ -58,8 +58,8 @@ class _No(Exception):
 class BigIp(Device):
     """The device. ``saved`` is what a reboot would load, ``synced`` what the peer has."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, site: str = SITE) -> None:
+        super().__init__(site)
         assert self.old.key is not None
         self.state = State(
             {"/Common/old.crt": self.old.chain.text.encode()},

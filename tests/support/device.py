@@ -5,6 +5,7 @@ test that names the call. Faults are put in from outside::
 
     device.fault("PATCH", "/client-ssl/", reply=(503, {}), times=1)
     device.fault("PATCH", "/client-ssl/", cut=True, after=True)   # done, but the reply is lost
+    device.spoil = lambda request: Way.DELAYED      # what happens on the way (faulty_proxy)
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import socketserver
 import ssl
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -29,8 +31,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from cryptography.hazmat.primitives import serialization
 
 from certrail.model import Bundle, Fingerprint
+from tests.support.faulty_proxy import Fault as Way
 from tests.support.nginx import TestCa
 
+_LATE = 0.1
+_UNANSWERED = (Way.CUT_BEFORE, Way.CUT_AFTER, Way.STALLED, Way.TRUNCATED)
 SITE = "www.example.test"
 
 
@@ -95,9 +100,10 @@ class Fault:
 class Device(ABC):
     """An appliance: ``url`` is its API, ``port`` its virtual server."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: str = SITE) -> None:
+        """*site* is the name in the certificate that is there at first."""
         self.ca = TestCa()
-        self.old = self.ca.bundle(SITE)
+        self.old = self.ca.bundle(site)
         self.lock = threading.RLock()
         self.calls: list[str] = []
         self.wrong: list[str] = []
@@ -109,6 +115,8 @@ class Device(ABC):
         self._stuck_with: tuple[str, bytes] | None = None
         self.url = ""
         self.port = 0
+        self.spoil: Callable[[Request], Way] = lambda _: Way.NONE
+        """What happens to a call on the way; one that stalls does until the client gives up."""
 
     @abstractmethod
     def answer(self, request: Request) -> Reply:
@@ -117,6 +125,10 @@ class Device(ABC):
     @abstractmethod
     def live(self) -> tuple[str, bytes]:
         """Return certificate chain and key (PEM) that the virtual server is configured with."""
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return everything stored; what certificates are installed on has this."""
+        raise NotImplementedError
 
     @property
     def roots(self) -> str:
@@ -187,6 +199,10 @@ class Device(ABC):
                 self._contexts[pair] = context_of(*pair)
             return self._contexts[pair]
 
+    def read(self, request: Request) -> Request:
+        """Return a call as the device understands it."""
+        return request
+
     def handle(self, request: Request) -> Reply | None:
         """Answer with faults applied; None cuts the connection."""
         with self.lock:
@@ -211,24 +227,43 @@ class _ApiHandler(BaseHTTPRequestHandler):
     def _any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         url = urlsplit(self.path)
-        request = Request(
-            self.command,
-            unquote(url.path),
-            {name: values[0] for name, values in parse_qs(url.query).items()},
-            {name.lower(): value for name, value in self.headers.items()},
-            self.rfile.read(length),
+        request = self.owner.read(
+            Request(
+                self.command,
+                unquote(url.path),
+                {name: values[0] for name, values in parse_qs(url.query).items()},
+                {name.lower(): value for name, value in self.headers.items()},
+                self.rfile.read(length),
+            )
         )
-        reply = self.owner.handle(request)
-        if reply is None:
+        spoilt = self.owner.spoil(request)
+        reply = None
+        if spoilt is not Way.CUT_BEFORE:
+            reply = self.owner.handle(request)
+        if spoilt is Way.DOUBLED:
+            reply = self.owner.handle(request)
+        if spoilt is Way.STALLED:
+            with suppress(OSError):
+                self.rfile.read(1)
+        if spoilt is Way.DELAYED:
+            time.sleep(_LATE)
+        # Of nothing there is no half.
+        is_half = spoilt is Way.TRUNCATED and reply is not None and len(reply.content) > 1
+        if reply is None or (spoilt in _UNANSWERED and not is_half):
             self.close_connection = True
             return
+        self._answer(Reply(502, b"") if spoilt is Way.REFUSED_AFTER else reply, is_half)
+
+    def _answer(self, reply: Reply, is_half: bool) -> None:
+        self.close_connection |= is_half
         self.send_response(reply.status)
         headers = {"Content-Type": "application/json", **reply.headers}
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(reply.content)))
         self.end_headers()
-        self.wfile.write(reply.content)
+        half = len(reply.content) // 2
+        self.wfile.write(reply.content[:half] if is_half else reply.content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import select
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -33,6 +35,7 @@ class Fault(Enum):
     STALE_NONCE = "never done, refused with badNonce (RFC 8555 section 6.5)"
 
 
+_PATIENCE = 60.0
 _SILENCE = 1.5
 _LATE = 0.5
 _STALE = b'{"type": "urn:ietf:params:acme:error:badNonce", "detail": "stale", "status": 400}'
@@ -67,31 +70,40 @@ class Proxy:
 
 
 @contextmanager
-def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterator[Proxy]:
+def faulty_proxy(
+    upstream: int, tls: tuple[Path, Path] | None = None, *, keep: bool = False
+) -> Iterator[Proxy]:
     """Pass requests on to the port *upstream* of this machine, and spoil what ``choose`` says.
 
-    *tls* is certificate and key for both sides; what the service presents is not looked at.
-    """
+    Websockets are passed on as they are.
 
-    def ask(command: str, path: str, body: bytes, headers: dict[str, str]) -> _Answer:
-        connection = (
-            http.client.HTTPSConnection(
-                "127.0.0.1", upstream, timeout=20, context=ssl._create_unverified_context()
-            )
-            if tls
-            else http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)
-        )
-        try:
-            connection.request(command, path, body, headers)
-            reply = connection.getresponse()
-            return reply, reply.read()
-        finally:
-            connection.close()
+    Args:
+        upstream: where the service listens.
+        tls: certificate and key for both sides; what the service presents is not looked at.
+        keep: leave connections open, as for thousands of calls, where nothing is spoilt.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet, or each call waits for an ACK
+        disable_nagle_algorithm = True
+        service: http.client.HTTPConnection | None = None
+
+        def finish(self) -> None:
+            self._leave()
+            super().finish()
 
         def _pass(self) -> None:
+            try:
+                if self.headers.get("Upgrade", "").lower() == "websocket":
+                    self._carry()
+                else:
+                    self._call()
+            except (OSError, http.client.HTTPException):
+                # The service is away, or the client gave up.
+                self.close_connection = True
+
+        def _call(self) -> None:
             # AWS has one path for everything and says in a header what is asked.
             operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
             what = f"{self.path}{operation}"
@@ -101,10 +113,10 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
                 self._refuse(*answer)
                 return
             fault = proxy.choose(self.command, what)
+            self.close_connection |= not keep or fault is not Fault.NONE
             for _ in range(_TIMES.get(fault, 1)):
                 proxy.before(self.command, what)
-                reply, content = ask(self.command, self.path, body, dict(self.headers))
-            self.close_connection = True
+                reply, content = self._ask(self.command, self.path, body, dict(self.headers))
             time.sleep(_WAITS.get(fault, 0))
             if fault in (Fault.REFUSED_AFTER, Fault.STALE_NONCE):
                 self.send_response(502 if fault is Fault.REFUSED_AFTER else 400)
@@ -116,8 +128,9 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
                 self.wfile.write(said)
             elif fault in _ANSWERED:
                 self.send_response(reply.status)
-                # Said, because a client that keeps the connection would lose its next request.
-                self.send_header("Connection", "close")
+                if self.close_connection:
+                    # Said, because a client that keeps it would lose its next request.
+                    self.send_header("Connection", "close")
                 for name, value in reply.getheaders():
                     if name.lower() not in (
                         *("content-length", "transfer-encoding", "connection"),
@@ -131,9 +144,46 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
                     half = len(content) // 2 if fault is Fault.TRUNCATED else len(content)
                     self.wfile.write(content[:half])
 
+        def _ask(self, command: str, path: str, body: bytes, headers: dict[str, str]) -> _Answer:
+            if self.service is not None and _has_ended(self.service.sock):
+                self._leave()
+            self.service = self.service or _connection(upstream, is_tls=tls is not None)
+            try:
+                self.service.request(command, path, body, headers)
+                reply = self.service.getresponse()
+                return reply, reply.read()
+            finally:
+                if not keep:
+                    self._leave()
+
+        def _leave(self) -> None:
+            if self.service is not None:
+                self.service.close()
+                self.service = None
+
+        def _carry(self) -> None:
+            self.close_connection = True
+            with socket.create_connection(("127.0.0.1", upstream), timeout=20) as service:
+                service.settimeout(None)
+                head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+                service.sendall(f"{self.requestline}\r\n{head}\r\n".encode("latin-1"))
+                there = threading.Thread(target=self._send_on, args=(service,), daemon=True)
+                there.start()
+                with suppress(OSError):
+                    while piece := service.recv(65536):
+                        self.connection.sendall(piece)
+                _end(self.connection)
+                there.join(5)
+
+        def _send_on(self, service: socket.socket) -> None:
+            with suppress(OSError):
+                while piece := self.rfile.read1(65536):
+                    service.sendall(piece)
+            _end(service)
+
         def _refuse(self, status: int, content: bytes, later: str = "") -> None:
             # An ACME client needs a nonce with every answer (RFC 8555 section 6.5).
-            nonce, _ = ask("HEAD", "/nonce-plz", b"", {})
+            nonce, _ = self._ask("HEAD", "/nonce-plz", b"", {})
             self.close_connection = True
             self.send_response(status)
             self.send_header("Connection", "close")
@@ -167,3 +217,20 @@ def faulty_proxy(upstream: int, tls: tuple[Path, Path] | None = None) -> Iterato
         finally:
             server.shutdown()
             thread.join()
+
+
+def _connection(port: int, *, is_tls: bool) -> http.client.HTTPConnection:
+    if not is_tls:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    context = ssl._create_unverified_context()
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=_PATIENCE, context=context)
+
+
+def _has_ended(idle: socket.socket | None) -> bool:
+    """Return whether the service has closed a connection meanwhile."""
+    return idle is not None and bool(select.select([idle], [], [], 0)[0])
+
+
+def _end(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)

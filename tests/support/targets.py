@@ -105,7 +105,8 @@ class Target:
         at: opens it at a port of this machine, with the password :data:`WRONG` (where there
             is one) and a short deadline.
         device: starts the imitation; None where the real program is run.
-        to: opens it at the imitation, with a password (None: the right one) and a CA.
+        to: opens it at the imitation, with a password (None: the right one), a CA and
+            ``timeout``, how long a call may take (:data:`LONG`).
         site: the place on the imitation.
         switch: method and path of the call that makes a certificate live.
         speech: faults in the words of its protocol.
@@ -116,7 +117,7 @@ class Target:
     slug: str
     at: Callable[[int], Opened]
     device: Callable[[], Device] | None = None
-    to: Callable[[Any, str | None, str], Opened] | None = None
+    to: Callable[..., Opened] | None = None
     site: Callable[[Any], Site] | None = None
     switch: tuple[str, str] = ("", "")
     speech: Speech = field(default_factory=lambda: HTTP)
@@ -165,7 +166,8 @@ def _local(port: int) -> str:
 
 
 @contextmanager
-def _caddy(url: str, timeout: timedelta, host: str = "") -> Iterator[InstallTarget]:
+def caddy_at(url: str, timeout: timedelta, host: str = "") -> Iterator[InstallTarget]:
+    """Open Caddy at an address of its admin API; *host* is what it calls itself."""
     # Caddy answers to its own name only, and the relay has another.
     headers = {"Connection": "close", **({"Host": host} if host else {})}
     with http.client(url, timeout=timeout, headers=headers) as client:
@@ -178,7 +180,7 @@ def _real_caddy(folder: Path) -> Iterator[Place]:
 
         @contextmanager
         def opened() -> Iterator[tuple[InstallTarget, Site]]:
-            with _caddy(_local(between.port), LONG, f"127.0.0.1:{caddy.admin}") as target:
+            with caddy_at(_local(between.port), LONG, f"127.0.0.1:{caddy.admin}") as target:
                 yield target, Site(SITE)
 
         def lose(loss: Loss) -> None:
@@ -190,7 +192,8 @@ def _real_caddy(folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def _haproxy(port: int, timeout: timedelta = SHORT) -> Iterator[InstallTarget]:
+def haproxy_at(port: int, timeout: timedelta = SHORT) -> Iterator[InstallTarget]:
+    """Open HAProxy at the port of its stats socket."""
     api = RuntimeApi(("127.0.0.1", port), "target", timeout)
     yield HaproxyRuntimeTarget(api, LocalHost("here"))
 
@@ -204,7 +207,7 @@ def _real_haproxy(folder: Path) -> Iterator[Place]:
 
         @contextmanager
         def opened() -> Iterator[tuple[InstallTarget, Site]]:
-            with _haproxy(between.port, LONG) as target:
+            with haproxy_at(between.port, LONG) as target:
                 yield target, Site(str(haproxy.file))
 
         def lose(loss: Loss) -> None:
@@ -218,9 +221,10 @@ def _real_haproxy(folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def _redis(
+def redis_at(
     port: int, folder: Path = Path("/nonexistent"), password: str = WRONG, timeout: float = 0.4
 ) -> Iterator[InstallTarget]:
+    """Open Redis; *folder* is for the files it reads, *timeout* in seconds."""
     with redis_server.client(
         "127.0.0.1", port, tls=False, password=password, timeout=timeout
     ) as connection:
@@ -235,7 +239,7 @@ def _real_redis(folder: Path) -> Iterator[Place]:
 
         @contextmanager
         def opened() -> Iterator[tuple[InstallTarget, Site]]:
-            with _redis(between.port, folder, PASSWORD, 20) as target:
+            with redis_at(between.port, folder, PASSWORD, 20) as target:
                 yield target, Site(redis_server.SITE)
 
         def lose(loss: Loss) -> None:
@@ -266,7 +270,7 @@ def _a10(url: str, password: str, ca: str, timeout: timedelta) -> Iterator[Insta
 
 @contextmanager
 def _iis(url: str, password: str, ca: str, timeout: timedelta) -> Iterator[InstallTarget]:
-    user, short = winrm_service.USER, timeout is SHORT
+    user, short = winrm_service.USER, timeout < LONG
     with remoting(
         url,
         user,
@@ -346,23 +350,23 @@ def _kubernetes(url: str, token: str, ca: str, timeout: timedelta) -> Iterator[I
 TARGETS = (
     Target(
         "target-caddy",
-        lambda port: _caddy(_local(port), SHORT),
+        lambda port: caddy_at(_local(port), SHORT),
         real=_real_caddy,
         no_credential="Caddy's admin API has no password; it asks where a request comes from",
     ),
     Target(
         "target-haproxy",
-        _haproxy,
+        haproxy_at,
         speech=STATS_SOCKET,
         real=_real_haproxy,
         no_credential="the stats socket has no password; its level says what it may be used for",
     ),
-    Target("target-redis", _redis, speech=RESP, real=_real_redis),
+    Target("target-redis", redis_at, speech=RESP, real=_real_redis),
     Target(
         "target-bigip",
         lambda port: _bigip(_local(port), WRONG, "", SHORT),
         BigIp,
-        lambda d, word, ca: _bigip(d.url, word or bigip_api.PASSWORD, ca, LONG),
+        lambda d, word, ca, timeout=LONG: _bigip(d.url, word or bigip_api.PASSWORD, ca, timeout),
         lambda d: Site(bigip_api.PROFILE),
         ("PATCH", "/transaction/"),
     ),
@@ -370,7 +374,9 @@ TARGETS = (
         "target-netscaler",
         lambda port: _netscaler(_local(port), WRONG, "", SHORT),
         NetScaler,
-        lambda d, word, ca: _netscaler(d.url, word or netscaler_api.PASSWORD, ca, LONG),
+        lambda d, word, ca, timeout=LONG: _netscaler(
+            d.url, word or netscaler_api.PASSWORD, ca, timeout
+        ),
         lambda d: Site(netscaler_api.PAIR),
         ("POST", "/sslcertkey$"),
     ),
@@ -378,7 +384,7 @@ TARGETS = (
         "target-a10",
         lambda port: _a10(_local(port), WRONG, "", SHORT),
         A10,
-        lambda d, word, ca: _a10(d.url, word or a10_api.PASSWORD, ca, LONG),
+        lambda d, word, ca, timeout=LONG: _a10(d.url, word or a10_api.PASSWORD, ca, timeout),
         lambda d: Site(a10_api.TEMPLATE),
         ("PUT", "/certificate$"),
     ),
@@ -386,7 +392,7 @@ TARGETS = (
         "target-iis",
         lambda port: _iis(_local(port), WRONG, "", SHORT),
         IisServer,
-        lambda d, word, ca: _iis(d.url, word or winrm_service.PASSWORD, ca, LONG),
+        lambda d, word, ca, timeout=LONG: _iis(d.url, word or winrm_service.PASSWORD, ca, timeout),
         lambda d: Site(iis_api.BINDING),
         ("POST", "#Command .* AddSslCertificate"),
     ),
@@ -394,7 +400,7 @@ TARGETS = (
         "target-aws-elb",
         lambda port: _elb(_local(port), ("AKIAWRONGEXAMPLE0000", WRONG), "", SHORT),
         AwsBalancer,
-        lambda d, word, ca: _elb(d.url, _aws_key(d, word), ca, LONG),
+        lambda d, word, ca, timeout=LONG: _elb(d.url, _aws_key(d, word), ca, timeout),
         lambda d: Site(f"{d.balancer}:443"),
         ("POST", "#ModifyListener"),
     ),
@@ -402,7 +408,7 @@ TARGETS = (
         "target-aws-cloudfront",
         lambda port: _cloudfront(_local(port), ("AKIAWRONGEXAMPLE0000", WRONG), "", SHORT),
         AwsDistribution,
-        lambda d, word, ca: _cloudfront(d.url, _aws_key(d, word), ca, LONG),
+        lambda d, word, ca, timeout=LONG: _cloudfront(d.url, _aws_key(d, word), ca, timeout),
         lambda d: Site(d.distribution),
         ("PUT", "/config$"),
     ),
@@ -410,7 +416,9 @@ TARGETS = (
         "target-azure-keyvault",
         lambda port: _key_vault(_local(port), WRONG, "", SHORT),
         VaultGateway,
-        lambda d, word, ca: _key_vault(d.url, word or d.vault.client_secret, ca, LONG),
+        lambda d, word, ca, timeout=LONG: _key_vault(
+            d.url, word or d.vault.client_secret, ca, timeout
+        ),
         lambda d: Site(key_vault_api.NAME),
         ("POST", f"/{key_vault_api.NAME}/import$"),
     ),
@@ -418,7 +426,7 @@ TARGETS = (
         "target-kubernetes",
         lambda port: _kubernetes(_local(port), WRONG, "", SHORT),
         KubernetesIngress,
-        lambda d, word, ca: _kubernetes(d.url, word or d.cluster.token, ca, LONG),
+        lambda d, word, ca, timeout=LONG: _kubernetes(d.url, word or d.cluster.token, ca, timeout),
         lambda d: Site(kubernetes_api.NAME),
         ("PATCH", f"/{kubernetes_api.NAME}$"),
     ),

@@ -6,6 +6,7 @@
         between.spoil(b"commit ssl cert", after=b"Success!")        # done, the reply is lost
         between.spoil(b"commit ssl cert")                           # never done
         between.spoil(b"SET", after=b"\\r\\n", instead=b"-ERR no\\r\\n")  # done, and denied
+    between.choose = lambda part: Fault.STALLED                     # asked at each request
         ... talk to between.port ...
 """
 
@@ -15,9 +16,14 @@ import select
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from tests.support.faulty_proxy import Fault
+
+_LATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,14 @@ class _Spoilt:
 
 @dataclass
 class TcpRelay:
-    """A running relay: where it listens on 127.0.0.1."""
+    """A running relay: where it listens on 127.0.0.1.
+
+    Attributes:
+        choose: says of each request whether it is ``DELAYED``, ``TRUNCATED`` or ``STALLED``.
+    """
 
     port: int
+    choose: Callable[[bytes], Fault] = lambda _: Fault.NONE
     _spoilt: list[_Spoilt] = field(default_factory=list)
 
     def spoil(self, request: bytes, *, after: bytes | None = None, instead: bytes = b"") -> None:
@@ -87,6 +98,21 @@ def tcp_relay(upstream: int) -> Iterator[TcpRelay]:
                         return
                     else:
                         server.sendall(part)
+                        if self._spoil(server, between.choose(part)):
+                            return
+
+        def _spoil(self, server: socket.socket, fault: Fault) -> bool:
+            """Spoil the reply to what was just sent on; returns whether nothing more comes."""
+            if fault is Fault.DELAYED:
+                time.sleep(_LATE)
+            if fault not in (Fault.TRUNCATED, Fault.STALLED):
+                return False
+            reply = server.recv(65536)
+            if fault is Fault.TRUNCATED:
+                self.request.sendall(reply[: len(reply) // 2])
+            else:
+                self.request.recv(1)  # until the client gives up
+            return True
 
         def _rest(self, server: socket.socket) -> None:
             while part := server.recv(65536):

@@ -148,8 +148,8 @@ class WinRm(Device):
     def program(self, name: str, arguments: Sequence[str]) -> str:
         """Run a program and return what it prints."""
 
-    def handle(self, request: Request) -> Reply | None:
-        return super().handle(_Call(**vars(request)))
+    def read(self, request: Request) -> Request:
+        return _Call(**vars(request))
 
     def answer(self, request: Request) -> Reply:
         token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

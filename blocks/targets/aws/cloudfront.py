@@ -15,6 +15,7 @@ from blocks.targets.aws.acm import Acm
 from certrail.connectors import InstallTarget, Traits
 from certrail.errors import (
     ActivationRefused,
+    Busy,
     Conflict,
     InvalidRequest,
     NotFound,
@@ -187,8 +188,13 @@ class CloudFrontTarget(InstallTarget):
                 )
                 status = str(reply["Distribution"]["Status"])
         except Conflict as exc:
-            exc.remedy = "Somebody else changed the distribution at this moment. Retry."
-            raise
+            # Also the answer where the same change arrived twice, as when its reply was lost.
+            raise Busy(
+                f"{self._label}: the distribution {id_} was changed at the same moment",
+                remedy="Retry: the present configuration is read again.",
+                connector=self._label,
+                code=exc.code,
+            ) from exc
         except Rejected as exc:
             raise ActivationRefused(
                 f"CloudFront refused the certificate: {exc}",

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from certrail.errors import NotFound, PermissionRefused, Rejected, UnexpectedReply
+from certrail.errors import Conflict, NotFound, PermissionRefused, Rejected, UnexpectedReply
 from certrail.log import plain
 from certrail.remote import http
 
@@ -74,7 +74,12 @@ class Nitro:
             "filecontent": base64.b64encode(content).decode(),
             "fileencoding": "BASE64",
         }
-        self.call("POST", "systemfile", json={"systemfile": body})
+        try:
+            self.call("POST", "systemfile", json={"systemfile": body})
+        except Conflict:
+            # It is there by now: the same call may have arrived twice.
+            if self.file(name) != content:
+                raise
 
     def remove_file(self, name: str) -> None:
         """Remove a file of the folder; absent is quiet."""

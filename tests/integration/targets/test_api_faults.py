@@ -90,6 +90,26 @@ def test_a_reply_to_the_switch_that_is_lost(
             installation.accept(work_of(request), place.opener)
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_an_undo_that_was_cut_off_is_done_by_the_next_run(
+    database_url: str, target: Target, tmp_path: Path
+) -> None:
+    """What was there before is still known, although the new one serves when it begins."""
+    with target.placed(tmp_path) as place:
+        request = request_for(place.ca, place.ca.bundle(*place.names), place.port)
+        before = place.served()
+        installation.install(work_of(request), place.opener)
+        place.lose(Loss.BEFORE)
+
+        told = installation.undo(work_of(request), place.opener)
+        installation.install(work_of(request), place.opener)
+        again = installation.undo(work_of(request), place.opener)
+
+        assert "failed" in told.line
+        assert "serves again" in again.line
+        assert before == place.served()
+
+
 def tried(request: UUID, place: Place) -> CertrailError | None:
     """Run the step once and return what it failed with."""
     try:

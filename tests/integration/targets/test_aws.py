@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from blocks.targets.aws import CloudFrontTarget, ElbTarget
 from certrail.errors import (
     Busy,
-    Conflict,
     InvalidRequest,
     NotFound,
     PermissionRefused,
@@ -225,10 +224,10 @@ def test_a_missing_permission_is_named(balancer: AwsBalancer, tmp_path: Path) ->
     assert "elasticloadbalancing" in caught.value.remedy
 
 
-def test_a_distribution_changed_by_somebody_else_is_a_conflict(
+def test_a_distribution_changed_by_somebody_else_is_read_again(
     distribution: AwsDistribution, tmp_path: Path
 ) -> None:
-    """The whole configuration is written at once: theirs would be lost."""
+    """The whole configuration is written at once: theirs would be lost, so ours waits."""
     answer = distribution.answer
 
     def raced(request: Request) -> Reply:
@@ -242,7 +241,7 @@ def test_a_distribution_changed_by_somebody_else_is_a_conflict(
         site = Site(distribution.distribution)
         staged = target.stage(site, distribution.ca.bundle(SITE), None)
         distribution.answer = raced  # type: ignore[method-assign]
-        with pytest.raises(Conflict) as caught:
+        with pytest.raises(Busy) as caught:
             target.activate(staged)
         assert caught.value.remedy
         assert distribution.served() == distribution.old.chain.fingerprint
