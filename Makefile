@@ -4,7 +4,7 @@
 # make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
 # make bench-trouble  a job of 10,000 endpoints with a pause and a killed worker, compared afterwards: SIZE=10000
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
-# make chaos  breaks connections, servers and processes under requests; writes benchmarks/reliability.md: SECONDS=600
+# make chaos  breaks connections, servers and processes under requests; writes benchmarks/reliability.md: SECONDS=600, TIMES=5
 # make soak   a thousand requests at once with every fault mixed in; the other half of that page: REQUESTS=1000
 # make fuzz   feeds spoiled input to everything that reads what others send: SECONDS=600, ONLY=nginx
 # make audit  asks the advisory database about every locked package; needs the internet
@@ -17,6 +17,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 
 SECONDS ?= 600
+TIMES ?= 5
 
 .PHONY: help demo docs chaos soak fuzz audit setup test check lint types layers format servers unit bench bench-large bench-trouble simulate lock clean
 
@@ -83,7 +84,9 @@ docs: setup
 
 chaos: setup servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
-	CHAOS_TIMES=5 $(BIN)/pytest -p tests.chaos.single_cases tests/chaos tests/integration/store/test_state_machines.py
+	CHAOS_TIMES=$(TIMES) $(BIN)/pytest -p tests.chaos.single_cases tests/chaos tests/e2e/test_killed_anywhere.py \
+	  tests/e2e/test_killed_elsewhere.py tests/integration/targets/test_api_faults.py tests/integration/hosts/test_ssh_faults.py \
+	  tests/integration/store/test_state_machines.py
 
 REQUESTS ?= 1000
 AT_ONCE ?= 50
