@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -18,6 +20,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from certrail.cli import _starting
+from certrail.store import requests
 from tests.chaos.ground import moved
 from tests.chaos.leaks import must_not_leak
 from tests.chaos.records import audit_trail_is_whole, must_be_whole, nothing_is_held
@@ -31,6 +34,7 @@ from tests.support.stack import Stack
 FAULTS = (Fault.REFUSED_AFTER, Fault.DOUBLED)
 # A job of its own for each fault, and requests by themselves at the endpoints of another case.
 CASES = [Case(number, "") for number in range(2 * len(FAULTS))]
+FAILS = Case(len(CASES), "", kind="failed")
 # Those of a run's life that each case has to have met, whatever else there is.
 MET = (
     "/create_flow_run",
@@ -81,13 +85,13 @@ class Scene:
         with temporary_settings({PREFECT_API_URL: self.api_url}):
             return str(_starting.start(location).id)
 
-    def is_done(self, request_id: str) -> bool:
-        """Return whether a request has got through."""
+    def is_over(self, request_id: str, status: str = "automation-successful") -> bool:
+        """Return whether a request has ended so, and nobody holds it."""
         with psycopg.connect(self.yard.stack.database_url) as connection:
             row = connection.execute(
                 "select status, lease_owner from requests where id = %s", [request_id]
             ).fetchone()
-        return row == ("automation-successful", None)
+        return row == (status, None)
 
     def through(self, case: Case, condition: Callable[[], bool], what: str) -> None:
         """Let a worker of the queue of *case* work until *condition* holds."""
@@ -111,7 +115,7 @@ def scene(installation: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         }
         folder = tmp_path_factory.mktemp("prefect")
-        with the_yard(installation, folder, environment, CASES, prefix="pt") as yard:
+        with the_yard(installation, folder, environment, [*CASES, FAILS], prefix="pt") as yard:
             yield (made := Scene(yard, proxy, api_url))
             nothing_is_held(installation, made.ids)
             audit_trail_is_whole(installation)
@@ -129,7 +133,7 @@ def test_a_job_and_a_request_get_through(scene: Scene, fault: Fault) -> None:
     job_id = yard.start(case)
     request = scene.request(alone)
     scene.through(case, lambda: yard.over(job_id) and yard.is_told(job_id), "the job ends")
-    scene.through(alone, lambda: scene.is_done(request), "the request ends")
+    scene.through(alone, lambda: scene.is_over(request), "the request ends")
     scene.proxy.choose = lambda method, path: Fault.NONE
 
     with psycopg.connect(yard.stack.database_url) as connection:
@@ -147,3 +151,28 @@ def test_a_job_and_a_request_get_through(scene: Scene, fault: Fault) -> None:
     assert [yard.served.issued()[name] for name in names] == [1] * len(names)
     must_agree(yard.stack, locations=[f"{name}:443" for name in names])
     must_agree(yard.stack, job=f"pt-{case.queue}")
+
+
+def test_a_retry_whose_answer_is_lost_is_one_retry(scene: Scene) -> None:
+    """Prefect's client asks for it again when the run has been taken up already."""
+    yard = scene.yard
+    request = scene.request(FAILS)
+    scene.ids.append(UUID(request))
+    scene.through(FAILS, lambda: scene.is_over(request, "automation-failed"), "it fails")
+    scene.proxy.choose = spoiler = Spoiler(Fault.REFUSED_AFTER)
+
+    def is_told() -> bool:
+        run = requests.get(UUID(request)).flow_run_id
+        state = yard.api.get(f"/flow_runs/{run}")["state"]["type"]
+        return bool(scene.is_over(request, "automation-failed") and state == "FAILED")
+
+    with temporary_settings({PREFECT_API_URL: scene.api_url}), ThreadPoolExecutor(1) as pool:
+        # Where Prefect is, is a setting of the context.
+        asked = pool.submit(copy_context().run, _starting.retry, request)
+        scene.through(FAILS, lambda: asked.done() and is_told(), "it fails again")
+        asked.result()
+    scene.proxy.choose = lambda method, path: Fault.NONE
+
+    assert any("/set_state" in path for path in spoiler.happened)
+    assert requests.get(UUID(request)).run_count == 2
+    must_agree(yard.stack, locations=[yard.served.locations()[FAILS.number * EACH]])
