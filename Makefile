@@ -85,8 +85,9 @@ docs: setup
 chaos: setup servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	CHAOS_TIMES=$(TIMES) $(BIN)/pytest -p tests.chaos.single_cases tests/chaos tests/e2e/test_killed_anywhere.py \
-	  tests/e2e/test_killed_elsewhere.py tests/integration/targets/test_api_faults.py tests/integration/targets/test_calls_spoilt.py tests/integration/hosts/test_ssh_faults.py \
-	  tests/integration/store/test_state_machines.py
+	  tests/e2e/test_killed_elsewhere.py tests/integration/store/test_state_machines.py \
+	  tests/integration/targets/test_api_faults.py tests/integration/targets/test_calls_spoilt.py \
+	  tests/integration/hosts/test_ssh_faults.py
 
 REQUESTS ?= 1000
 AT_ONCE ?= 50
