@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from benchmarks import inventory
@@ -48,7 +50,11 @@ def test_every_filter_is_measured() -> None:
 
 def test_a_question_that_finds_nothing_is_not_measured() -> None:
     """Its figure would be that of no answer."""
-    asked = {"filter `a`": lambda: [1], "filter `b`": lambda: [], "filter `c`": lambda: ()}
+    asked: dict[str, Callable[[], Sequence[object]]] = {
+        "filter `a`": lambda: [1],
+        "filter `b`": lambda: [],
+        "filter `c`": lambda: (),
+    }
 
     with pytest.raises(RuntimeError, match="filter `b`, filter `c`"):
         inventory.must_find(asked)

@@ -138,8 +138,14 @@ def test_a_job_that_failed_in_part_is_not_told_as_completed() -> None:
 def test_the_words_count_and_name_what_failed() -> None:
     """Left out are words for people; the names come to an end."""
     counts = {"total": 1000, "pending": 0, "successful": 965, "failed": 30, "skipped": 5}
-    cause = {"count": 30, "different": 3, "step": "Certificate issued", "cause": "no"}
-    cause |= {"remedy": "Pay.", "example": "a:443"}
+    cause = {
+        "count": 30,
+        "different": 3,
+        "step": "Certificate issued",
+        "cause": "no",
+        "remedy": "Pay.",
+        "example": "a:443",
+    }
     payload = {"counts": counts, "failures": [cause], "failed_endpoints": ["a:443", "b:443"]}
 
     assert of_jobs.facts(payload) == [
