@@ -2,6 +2,8 @@
 # make test   everything that has to hold before a change lands
 # make bench  measures, and writes benchmarks/results.md
 # make bench-large  the same for a bulk job of 10,000 endpoints; an hour or more
+# make bench-workers  a bulk job by one, two and four workers, without Redis and with it: SIZE=1000
+# make bench-acme  a bulk job beside certbot and lego on the same endpoints: SIZE=1000
 # make bench-trouble  a job of 10,000 endpoints with a pause and a killed worker, compared afterwards: SIZE=10000
 # make simulate  a year of a thousand endpoints at 47 days, an hour or less; `make test` has half a year of a few
 # make chaos  breaks connections, servers and processes under requests; writes benchmarks/reliability.md: SECONDS=600, TIMES=5
@@ -19,7 +21,7 @@ export DO_NOT_TRACK := 1
 SECONDS ?= 600
 TIMES ?= 5
 
-.PHONY: help demo docs chaos soak fuzz audit setup test check lint types layers format servers unit bench bench-large bench-trouble simulate lock clean
+.PHONY: help demo docs chaos soak fuzz audit setup test check lint types layers format servers unit bench bench-acme bench-large bench-workers bench-trouble simulate lock clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -112,6 +114,12 @@ bench: setup servers
 
 bench-large: setup servers
 	$(BIN)/python -m benchmarks --only bulk --sizes 100,1000,10000
+
+bench-workers: setup servers
+	$(BIN)/python -m benchmarks --only bulk-workers --sizes $(or $(SIZE),1000)
+
+bench-acme: setup servers
+	$(BIN)/python -m benchmarks --only bulk-acme --sizes $(or $(SIZE),1000)
 
 bench-trouble: setup servers
 	$(BIN)/python -m benchmarks --only bulk-trouble --sizes $(or $(SIZE),10000) --workers 1 --redis no
