@@ -26,6 +26,7 @@ import psycopg
 
 from certrail.errors import CertrailError, Unreachable
 from certrail.settings import read_run_file
+from tests.support import pebble
 from tests.support.fault_link import Break, Link, link
 from tests.support.faulty_proxy import Fault, Proxy, faulty_proxy, is_at
 from tests.support.flow_runner import FlowRunner
@@ -272,6 +273,7 @@ def the_field(
         outside = on.enter_context(world(folder / "world", names))
         pair = (outside.folder / "ca" / "pebble-tls.pem", outside.folder / "ca" / "pebble-tls.key")
         ca = on.enter_context(faulty_proxy(urlsplit(outside.ca.directory_url).port or 0, tls=pair))
+        ca.alone = pebble.ALONE
         dns = on.enter_context(faulty_proxy(urlsplit(outside.dns.url).port or 0))
         ssh = on.enter_context(link(outside.ssh.port))
         server = urlsplit(stack.api_url).port or 0

@@ -23,6 +23,7 @@ import httpx
 
 from certrail.model import Workflow
 from tests.chaos.troubles import CERTIFICATE, CHALLENGE, FINALIZE, ORDER, RECORDS, STATE
+from tests.support import pebble
 from tests.support.bulk import Estate, make_root
 from tests.support.caddy import Caddy, entry
 from tests.support.fault_link import Break, Link, link
@@ -278,6 +279,7 @@ def the_ground(
             "appliance": on.enter_context(faulty_proxy(caddy.admin)),
             "prefect": on.enter_context(faulty_proxy(urlsplit(stack.api_url).port or 0, keep=True)),
         }
+        proxies["ca"].alone = pebble.ALONE
         links = {
             "ssh": on.enter_context(link(outside.ssh.port)),
             "prefect": on.enter_context(link(proxies["prefect"].port)),

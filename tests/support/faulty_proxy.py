@@ -60,13 +60,43 @@ def is_at(place: str, method: str, path: str) -> bool:
 
 @dataclass
 class Proxy:
-    """A running proxy: where it is, what it does, what it has seen."""
+    """A running proxy: where it is, what it does, what it has seen.
+
+    Attributes:
+        alone: part of a path; the service gets such a call while it has no other, "" for none.
+    """
 
     port: int
     choose: Choose = lambda method, path: Fault.NONE
+    alone: str = ""
     before: Hook = lambda method, path: None
     instead: Instead = lambda method, path: None
     requests: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _Gate:
+    """Keeps calls apart that the service does not bear beside others."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._asking = 0
+
+    @contextmanager
+    def passing(self, *, alone: bool) -> Iterator[None]:
+        """Wait for a call's turn, and be passing meanwhile."""
+        with self._changed:
+            # One that has to be alone holds up those behind it, or its turn would never come.
+            self._asking += alone
+            self._changed.wait_for(lambda: not self._inside if alone else not self._asking)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._asking -= alone
+                self._changed.notify_all()
 
 
 @contextmanager
@@ -82,6 +112,8 @@ def faulty_proxy(
         tls: certificate and key for both sides; what the service presents is not looked at.
         keep: leave connections open, as for thousands of calls, where nothing is spoilt.
     """
+
+    gate = _Gate()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -116,7 +148,8 @@ def faulty_proxy(
             self.close_connection |= not keep or fault is not Fault.NONE
             for _ in range(_TIMES.get(fault, 1)):
                 proxy.before(self.command, what)
-                reply, content = self._ask(self.command, self.path, body, dict(self.headers))
+                with gate.passing(alone=bool(proxy.alone) and proxy.alone in what):
+                    reply, content = self._ask(self.command, self.path, body, dict(self.headers))
             time.sleep(_WAITS.get(fault, 0))
             if fault in (Fault.REFUSED_AFTER, Fault.STALE_NONCE):
                 self.send_response(502 if fault is Fault.REFUSED_AFTER else 400)

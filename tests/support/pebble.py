@@ -35,6 +35,12 @@ EAB_KEYS: Mapping[str, str] = {
 """Key ids and HMAC keys (base64url) for ``pebble(eab_keys=EAB_KEYS)``."""
 
 
+ALONE = "/list-orderz/"
+"""Calls that Pebble 2.4 must get while it has no others, or it stops for good: who lists orders
+waits for one of them, whoever asks for its authorization for who is adding an order, and that one
+for the end of the list."""
+
+
 @dataclass(frozen=True)
 class ChallengeServer:
     """A running ``pebble-challtestsrv``: a DNS server and an http-01 server told what to answer.
