@@ -127,7 +127,7 @@ def route(now: datetime) -> int:
     routed = 0
     while True:
         with transaction() as connection:
-            waiting = outbox.unrouted(connection, limit=_BATCH)
+            waiting = _in_turn(connection, outbox.unrouted(connection, limit=_BATCH))
             if not waiting:
                 return routed
             account = account_settings(connection)
@@ -165,6 +165,14 @@ def route(now: datetime) -> int:
                     notifications.let_go(connection, job_id, due)
             outbox.mark_routed(connection, [one.outbox_id for one in waiting])
             routed += len(waiting)
+
+
+def _in_turn(connection: Connection, waiting: Sequence[Happened]) -> Sequence[Happened]:
+    """Leave the end or a pause of a job for later, while events of its endpoints are still held."""
+    turns = {event.outbox_id: job_id for event in waiting if (job_id := of_jobs.turn(event))}
+    taken = [event.outbox_id for event in waiting]
+    early = outbox.jobs_with_others(connection, list(turns.values()), taken)
+    return [event for event in waiting if turns.get(event.outbox_id) not in early]
 
 
 def _courses(connection: Connection, waiting: Sequence[Happened]) -> dict[UUID, Course]:

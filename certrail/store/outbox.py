@@ -130,6 +130,29 @@ def unrouted(connection: Connection, *, limit: int = 200) -> list[Happened]:
     return _by_ids(connection, list(connection.execute(waiting).scalars()))
 
 
+def jobs_with_others(
+    connection: Connection, job_ids: Sequence[UUID], taken: Sequence[int]
+) -> set[UUID]:
+    """Return which jobs have earlier events of endpoints than the last of *taken* to be routed yet.
+
+    Beside those *taken*: somebody is handing them to Prefect at this moment.
+    """
+    if not job_ids:
+        return set()
+    query = (
+        select(requests.c.job_id)
+        .select_from(outbox.join(requests, outbox.c.request_id == requests.c.id))
+        .where(
+            outbox.c.routed_at.is_(None),
+            requests.c.job_id.in_(job_ids),
+            outbox.c.id < max(taken),
+            outbox.c.id.not_in(taken),
+        )
+        .distinct()
+    )
+    return set(connection.execute(query).scalars())
+
+
 def mark_routed(connection: Connection, outbox_ids: Sequence[int]) -> None:
     """Note in the caller's transaction that everybody who wants to hear of them is written down."""
     connection.execute(

@@ -121,6 +121,24 @@ def test_a_job_is_one_message_at_its_end(
     assert desk.drain().sent == 0
 
 
+def test_the_end_waits_for_a_failure_that_is_being_handed_to_prefect(
+    desk: Desk, spring: Spring
+) -> None:
+    """Else that one would be a second message."""
+    spring.end("c.test", error=FULL)
+    with transaction() as emitting:
+        emitting.execute(text("select id from outbox where routed_at is null for update"))
+        spring.end("d.test", error=FULL)
+        spring.finish()
+        desk.drain()
+        assert desk.mail.to(OPS) == []
+    desk.drain()
+
+    (mail,) = desk.mail.to(OPS)
+    assert "2 of 7 endpoints failed" in mail.subject
+    assert {row.status for row in notifications.log(recipient=OPS)} == {"sent"}
+
+
 def test_a_job_without_a_failure_wakes_nobody(desk: Desk, spring: Spring) -> None:
     """Unless they ask for it: then it is one message too."""
     spring.end("a.test", "b.test", "c.test", "d.test", "e.test", "f.test")
