@@ -75,7 +75,7 @@ def test_it_is_for_that_command_only() -> None:
     named = [line for line in makefile if "tests.chaos.single_cases" in line]
 
     assert len(named) == 1
-    assert "CHAOS_TIMES=5 $(BIN)/pytest -p tests.chaos.single_cases tests/chaos" in named[0]
+    assert "CHAOS_TIMES=$(TIMES) $(BIN)/pytest -p tests.chaos.single_cases tests/chaos" in named[0]
 
 
 def run(*files: str, folder: Path, page: Path) -> subprocess.CompletedProcess[str]:
