@@ -46,6 +46,21 @@ _UNDONE = """
 _ENDS = ("certrail.request.completed", "certrail.certificate.issued")
 
 
+def until_over(stack: Stack, request_id: str) -> None:
+    """Wait until nobody has to work on a request any more, within a minute."""
+
+    def over() -> bool:
+        with psycopg.connect(stack.database_url) as connection:
+            row = connection.execute(
+                "select status not in ('automation-requested', 'in-progress')"
+                " and lease_owner is null from requests where id = %s",
+                [request_id],
+            ).fetchone()
+        return row == (True,)
+
+    wait_for(over, "the request ends", within=60)
+
+
 def must_be_whole(
     stack: Stack, ids: Sequence[UUID], *, since: float, logs: Iterable[Path] = ()
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from certrail.settings import read_run_file
-from tests.chaos.records import must_be_left_whole, must_be_whole
+from tests.chaos.records import must_be_left_whole, must_be_whole, until_over
 from tests.support import kill_points
 from tests.support.flow_runner import FlowRunner
 from tests.support.kill_points import KillPoint
@@ -204,7 +204,7 @@ def test_an_undo_killed_here_is_done_by_the_next(
             kill_points.wait_until_caught(installation.database_url, point)
             runner.kill(victim)
         runner.run(request_id)
-        wait_for(lambda: not is_active(installation, request_id), "the request ends", within=60)
+        until_over(installation, request_id)
 
     with psycopg.connect(installation.database_url) as connection:
         status = connection.execute("select status from requests where id = %s", [request_id])
@@ -227,21 +227,10 @@ def test_an_undo_killed_here_is_done_by_the_next(
     assert left == []
 
 
-def is_active(installation: Stack, request_id: str) -> bool:
-    """Return whether somebody still has to work on the request."""
-    with psycopg.connect(installation.database_url) as connection:
-        row = connection.execute(
-            "select status in ('automation-requested', 'in-progress') or lease_owner is not null"
-            " from requests where id = %s",
-            [request_id],
-        ).fetchone()
-    return bool(row and row[0])
-
-
 def assert_whole(installation: Stack, outside: World, request_id: str, name: str) -> None:
     """Check all that must hold once the request is through."""
     # Reconciliation may have taken it up first: then the run that we began left it to that one.
-    wait_for(lambda: not is_active(installation, request_id), "the request ends", within=60)
+    until_over(installation, request_id)
     must_be_whole(installation, [UUID(request_id)], since=BEGAN)
     with psycopg.connect(installation.database_url) as connection:
         row = connection.execute(

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from certrail.model import Bundle
 from certrail.settings import read_run_file
 from certrail.x509.export import Format, Part, export, load
-from tests.chaos.records import must_be_left_whole, must_be_whole
+from tests.chaos.records import must_be_left_whole, must_be_whole, until_over
 from tests.support import bigip_api, kill_points
 from tests.support.bigip_api import BigIp
 from tests.support.bulk import Estate, estate
@@ -349,7 +349,7 @@ def test_an_undo_killed_here_is_done_by_the_next(
 
     with places.watch("device", number) as watch:
         run_killed(installation, runner, request_id, point)
-        wait_for(lambda: not is_active(installation, request_id), "the request ends", within=60)
+        until_over(installation, request_id)
 
     with psycopg.connect(installation.database_url) as connection:
         status = connection.execute("select status from requests where id = %s", [request_id])
@@ -382,23 +382,12 @@ def must_be_tidy(device: BigIp) -> None:
     assert shown["running"]["uploads"] == []
 
 
-def is_active(installation: Stack, request_id: str) -> bool:
-    """Return whether somebody still has to work on the request."""
-    with psycopg.connect(installation.database_url) as connection:
-        row = connection.execute(
-            "select status in ('automation-requested', 'in-progress') or lease_owner is not null"
-            " from requests where id = %s",
-            [request_id],
-        ).fetchone()
-    return bool(row and row[0])
-
-
 def assert_whole(
     installation: Stack, places: Places, workflow: str, number: int, request_id: str
 ) -> None:
     """Check all that must hold once the request is through."""
     # Reconciliation may have taken it up first: then the run that we began left it to that one.
-    wait_for(lambda: not is_active(installation, request_id), "the request ends", within=60)
+    until_over(installation, request_id)
     with psycopg.connect(installation.database_url) as connection:
         row = connection.execute(
             "select r.status, c.fingerprint from requests r"
