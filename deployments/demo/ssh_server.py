@@ -32,10 +32,12 @@ async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    code = await child.wait()
-    await process.stdout.drain()
-    process.exit(code)
+    # Whole, not passed on as it comes: a command that ends at once would take with it what it
+    # said last, or the connection, by the input that it does not read.
+    said, complained = await child.communicate(await process.stdin.read())
+    process.stdout.write(said)
+    process.stderr.write(complained)
+    process.exit(child.returncode or 0)
 
 
 if __name__ == "__main__":
