@@ -19,7 +19,7 @@ import httpx
 from pydantic import BaseModel, Field, SecretStr
 
 from blocks._base import open_secret
-from certrail.errors import AuthenticationFailed, Busy, Conflict, InvalidRequest, UnexpectedReply
+from certrail.errors import AuthenticationFailed, Conflict, InvalidRequest, UnexpectedReply
 from certrail.log import plain
 from certrail.model import Bundle, Site
 from certrail.remote import http
@@ -176,7 +176,7 @@ class Cluster:
         """Make a TLS secret; return its resource version.
 
         Raises:
-            Busy: somebody made one at the same moment.
+            Conflict: somebody made one at the same moment.
         """
         metadata = {"name": name, "namespace": namespace}
         body = {
@@ -196,7 +196,7 @@ class Cluster:
         Labels, annotations and other fields stay as they are; a field that is None goes.
 
         Raises:
-            Busy: it has another version by now.
+            Conflict: it has another version by now.
         """
         return self._write(
             "PATCH",
@@ -236,16 +236,7 @@ class Cluster:
             raise
 
     def _write(self, method: str, path: str, **kwargs: Any) -> str:
-        try:
-            reply = self.call(method, path, params={"fieldManager": _MANAGER}, **kwargs)
-        except Conflict as exc:
-            # Also the answer where the same change arrived twice, as when its reply was lost.
-            raise Busy(
-                f"{self.label}: the secret was made or changed at the same moment ({exc})",
-                remedy="Retry: the present secret is read again.",
-                connector=self.label,
-                code=exc.code,
-            ) from exc
+        reply = self.call(method, path, params={"fieldManager": _MANAGER}, **kwargs)
         return http.json_of(reply, Secret).metadata.resourceVersion
 
 

@@ -20,7 +20,7 @@ from blocks._kubernetes import CERTIFICATE, KEY, LONGEST_NAME, Cluster, Kubernet
 from blocks._kubernetes import data_of as fields_of
 from blocks._target import must_replace, must_take, short
 from certrail.connectors import InstallTarget, Traits
-from certrail.errors import ActivationRefused, Conflict, InvalidRequest, NotFound, Rejected
+from certrail.errors import ActivationRefused, Busy, Conflict, InvalidRequest, NotFound, Rejected
 from certrail.log import effect, plain
 from certrail.model import Bundle, Fingerprint, Site, Staged, key_text, subject_names
 from certrail.remote import http
@@ -105,7 +105,8 @@ class KubernetesTlsTarget(InstallTarget):
             if secret is not None and secret.data and present != new:
                 pairs = zip(_BEFORE, (CERTIFICATE, KEY), strict=True)
                 data |= {kept: secret.data[field] for kept, field in pairs}
-            self._cluster.create(namespace, beside, data, _OURS)
+            with self._raced():
+                self._cluster.create(namespace, beside, data, _OURS)
             effect("target.stage", connector=self._label, secret=f"{namespace}/{beside}")
         return Staged(
             site.id,
@@ -124,11 +125,12 @@ class KubernetesTlsTarget(InstallTarget):
         data = self._beside(staged)
         new = {field: data[field] for field in (CERTIFICATE, KEY)}
         try:
-            if secret is None:
-                version = self._cluster.create(namespace, name, new)
-            else:
-                seen = secret.metadata.resourceVersion
-                version = self._cluster.replace(namespace, name, seen, new)
+            with self._raced():
+                if secret is None:
+                    version = self._cluster.create(namespace, name, new)
+                else:
+                    seen = secret.metadata.resourceVersion
+                    version = self._cluster.replace(namespace, name, seen, new)
         except Rejected as exc:
             raise ActivationRefused(
                 f"Kubernetes refused the certificate: {exc}",
@@ -157,12 +159,26 @@ class KubernetesTlsTarget(InstallTarget):
             return "Kubernetes: nothing to put back"
         pairs = zip((CERTIFICATE, KEY), _BEFORE, strict=True)
         before = {field: data[kept] for field, kept in pairs}
-        version = self._cluster.replace(namespace, name, seen, before)
+        with self._raced():
+            version = self._cluster.replace(namespace, name, seen, before)
         effect("target.restore", connector=self._label, secret=f"{namespace}/{name}")
         return f"Kubernetes: {namespace}/{name} has the pair before, version {plain(version)}"
 
     def discard(self, staged: Staged) -> None:
         self._cluster.delete(str(staged.data["namespace"]), str(staged.data["beside"]))
+
+    @contextmanager
+    def _raced(self) -> Iterator[None]:
+        try:
+            yield
+        except Conflict as exc:
+            # Also the answer where the same change arrived twice, as when its reply was lost.
+            raise Busy(
+                f"{self._label}: the secret was made or changed at the same moment ({exc})",
+                remedy="Retry: the present secret is read again.",
+                connector=self._label,
+                code=exc.code,
+            ) from exc
 
     def _place(self, site: Site) -> tuple[str, str]:
         namespace, name = self._cluster.place(site)

@@ -31,6 +31,7 @@ from certrail.errors import (
 )
 from certrail.model import Bundle, Fingerprint, Site
 from certrail.private_key import PrivateKeyPem
+from certrail.steps.delivery import stored
 from tests.contract.delivery_cases import (
     CASES,
     GAPS,
@@ -284,6 +285,19 @@ def test_a_lost_answer_is_made_good_by_a_retry(
         assert target.delivered(site) == bundle.chain.fingerprint
         target.deliver(site, bundle)
     assert after == world.snapshot()
+
+
+@pytest.mark.needs("network")
+def test_a_change_that_arrives_twice_is_one(case: Case, world: World, site: Site) -> None:
+    """A way that repeats a call is not somebody else: no person is needed to go on."""
+    with faulty_proxy(world.port) as proxy, world.at(proxy.port)() as target:
+        proxy.choose = lambda method, path: (
+            Fault.DOUBLED if world.writes(method, path) else Fault.NONE
+        )
+        for bundle in (new_bundle(*site.names), new_bundle(*site.names)):
+            stored(target, site, bundle)
+
+            _must_be(world.read(site), bundle)
 
 
 @pytest.mark.needs("network")
