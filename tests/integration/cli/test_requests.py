@@ -156,6 +156,8 @@ def test_a_scheduled_request_is_cancelled_in_both_places_and_can_be_revived(
     assert made["status"] == "automation-scheduled"
     assert made["scheduled_at"] is not None
     assert api.read(made["flow_run_id"])["state_type"] == "SCHEDULED"
+    # By which Prefect's list of what will begin has no housekeeping.
+    assert api.read(made["flow_run_id"])["tags"] == ["automation"]
     second = shell("request", "start", location, code=2).stderr
     assert f"{location} has an active request already" in second
     gone = shell.json("request", "cancel", made["request_id"][:13])

@@ -283,6 +283,7 @@ def test_a_scheduled_job_shows_and_can_be_cancelled(shell: Shell, endpoints: Est
 
     assert told["status"] == "scheduled"
     assert told["counts"]["scheduled"] == 8
+    assert set(shell.api.read(told["flow_run_id"])["tags"]) == {"automation", f"job:{name}"}
     assert len(rows) == 8
     assert shell.json("job", "show", name)["counts"]["cancelled"] == 8
     shell.api.wait(told["flow_run_id"], "CANCELLED")
