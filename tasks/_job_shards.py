@@ -24,6 +24,7 @@ from certrail.words import counted, quoted
 from tasks import _children
 from tasks._bells import run_due
 from tasks._job_leases import LEASE, patiently
+from tasks._server_time import server_now
 
 _MOST_TRIES = 8
 _ABANDONED = timedelta(seconds=max(5.0, LEASE.total_seconds()))
@@ -93,7 +94,8 @@ class ShardRuns:
         state = run.state
         if state is None or state.type.value in _WAITS:
             return  # a worker will take it, or is about to
-        if state.type.value == "RUNNING" and datetime.now(UTC) - state.timestamp < _ABANDONED:
+        is_running = state.type.value == "RUNNING"
+        if is_running and await server_now(self._client) - state.timestamp < _ABANDONED:
             return  # it begins this moment
         self._count_try(shard)
         left = counted(shard.left, "endpoint is left", "endpoints are left")

@@ -44,8 +44,9 @@ from certrail.notify.of_jobs import Course
 from certrail.notify.settings import NotificationSettings
 from certrail.notify.words import describe, ends, severity_of
 from certrail.store import database, notification_facts, notifications, outbox, reports
+from certrail.store import notification_claims as claims
 from certrail.store.database import transaction
-from certrail.store.notifications import Claim
+from certrail.store.notification_claims import Claim
 from certrail.store.outbox import Happened
 
 OpenNotifier = Callable[[str], AbstractContextManager[Notifier]]
@@ -204,7 +205,7 @@ class _Sender:
         while True:
             with self._guard:
                 broken = list(self._done.troubles)
-            claim = notifications.claim(self._owner, _LEASE, now=database.now(), except_=broken)
+            claim = claims.claim(self._owner, _LEASE, now=database.now(), except_=broken)
             if claim is None:
                 return
             self._send(claim)
@@ -222,7 +223,7 @@ class _Sender:
         except CertrailError as exc:
             self._failed(claim, message, exc)
             return
-        notifications.sent(claim.ids, self._owner, subject=message.subject, answer=plain(answer))
+        claims.sent(claim.ids, self._owner, subject=message.subject, answer=plain(answer))
         with self._guard:
             self._done.sent += 1
 
@@ -231,7 +232,7 @@ class _Sender:
         now = database.now()
         told = f"{type(error).__name__}: {plain(error)}"
         if (error.retryable or of_channel) and now - claim.since < _LONGEST:
-            notifications.postpone(
+            claims.postpone(
                 claim.ids,
                 self._owner,
                 due_at=now + rules.pause(claim.attempts, message.severity),
@@ -240,7 +241,7 @@ class _Sender:
                 subject=message.subject,
             )
         else:
-            notifications.failed(
+            claims.failed(
                 claim.ids, self._owner, subject=message.subject, error=told, remedy=error.remedy
             )
         with self._guard:

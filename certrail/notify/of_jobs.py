@@ -113,8 +113,13 @@ def let_go(
 
 def told(events: Sequence[Happened]) -> list[Happened]:
     """Return what a message of *events* is about: a job that failed in part has two at its end."""
-    in_part = {turn(event) for event in events if event.event == _IN_PART}
-    return [event for event in events if event.event not in _WHOLE or turn(event) not in in_part]
+    # Of one moment: after a retry a job has another end.
+    in_part = {(turn(event), event.occurred) for event in events if event.event == _IN_PART}
+    return [
+        event
+        for event in events
+        if event.event not in _WHOLE or (turn(event), event.occurred) not in in_part
+    ]
 
 
 def facts(payload: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -477,6 +477,23 @@ def test_gaps_are_declared_and_known() -> None:
     assert all(case.nonsense and case.throttled and case.echo for case in wired)
 
 
+class _StopsAfterStoring(ReferenceTarget):
+    """Is refused when it has stored and not yet told whoever uses it."""
+
+    def deliver(self, site: Site, bundle: Bundle) -> str:
+        if self.delivered(site) == bundle.chain.fingerprint:
+            return "had it already; told"
+        self.put(site, bundle)
+        raise Conflict("somebody else removed the version before")
+
+
+def test_what_comes_after_the_storing_is_not_left_out() -> None:
+    """As the command that lets a server read it: that it is stored is half of it."""
+    site = Site("shop", ("shop.example.test",), (), tls=False, fingerprint=None)
+    with ReferenceWorld(_StopsAfterStoring).open() as target:
+        assert stored(target, site, new_bundle(*site.names)) == "had it already; told"
+
+
 class _StoresTheKeyLater(ReferenceTarget):
     """Writes two objects one after the other, as naive uploaders do."""
 

@@ -245,6 +245,26 @@ def test_a_job_that_ends_in_quiet_hours_is_one_message_in_the_morning(
     assert "failed in part: spring, 2 of 7" in mail.subject
 
 
+def test_what_failed_after_a_pause_is_told_beside_it(desk: Desk, spring: Spring) -> None:
+    """In quiet hours both wait until the morning; the pause was before, with other sums."""
+    desk.rules(email=[OPS], quiet_hours={"start": "22:00", "end": "07:00", "timezone": "UTC"})
+    night = datetime.combine(datetime.now(UTC).date() - timedelta(days=2), time(3), UTC)
+    with transaction() as connection:
+        connection.execute(text("update jobs set started_at = :begun"), {"begun": night - HOUR})
+    spring.end("c.test", error=FULL)
+    job_control.ask_to_pause(spring.job, "ann@host")
+    assert job_control.paused(spring.job.id, "w")
+    desk.route(night)
+    job_control.resume(by_id(spring.job.id), "ann@host")
+    spring.end("d.test", error=FULL)
+    desk.route(night + HOUR)
+    desk.send()
+
+    paused, later = desk.mail.to(OPS)
+    assert paused.subject.startswith("[Certrail] Bulk automation job paused: spring, 1 of 7")
+    assert "d.test:443" in later.text
+
+
 def test_however_many_failed_it_is_one_message(desk: Desk, spring: Spring) -> None:
     """More than otherwise go into one."""
     spring.end("c.test", error=FULL)

@@ -135,6 +135,17 @@ def test_a_job_that_failed_in_part_is_not_told_as_completed() -> None:
     assert of_jobs.told(events[:2]) == events[:2]
 
 
+def test_a_good_end_after_a_retry_is_told_beside_the_bad_one_before() -> None:
+    """In quiet hours both wait until the morning."""
+    first = [
+        happened("certrail.job.completed", job_id=str(JOB)),
+        happened("certrail.job.failed-in-part", job_id=str(JOB)),
+    ]
+    again = replace(first[0], occurred=first[0].occurred + HOUR)
+
+    assert of_jobs.told([*first, again]) == [first[1], again]
+
+
 def test_the_words_count_and_name_what_failed() -> None:
     """Left out are words for people; the names come to an end."""
     counts = {"total": 1000, "pending": 0, "successful": 965, "failed": 30, "skipped": 5}
