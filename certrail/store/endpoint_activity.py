@@ -31,7 +31,7 @@ _LATEST = 200
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """The newest request of an endpoint."""
+    """The request of an endpoint that is active, or else what it did last."""
 
     status: Status
     job_name: str | None
@@ -47,7 +47,7 @@ class Activity:
 
 
 def latest(endpoint_ids: Sequence[UUID]) -> dict[UUID, Activity]:
-    """Return what became of the newest request of each endpoint that has one."""
+    """Return the active request of each endpoint that has one, or else what it did last."""
     gives_way = and_(
         requests.c.status.in_((Status.AUTOMATION_SCHEDULED, Status.APPROVAL_PENDING)),
         is_automatic(requests.c.reason_code),
@@ -55,10 +55,11 @@ def latest(endpoint_ids: Sequence[UUID]) -> dict[UUID, Activity]:
     ).label("gives_way")
     query = (
         select(requests.c.endpoint_id, requests.c.status, jobs.c.name, gives_way)
-        .distinct(requests.c.endpoint_id)
         .select_from(requests.outerjoin(jobs, jobs.c.id == requests.c.job_id))
-        .where(requests.c.endpoint_id == any_(literal(list(endpoint_ids), ARRAY(UUID_))))
-        .order_by(requests.c.endpoint_id, requests.c.created_at.desc())
+        .where(
+            requests.c.endpoint_id == any_(literal(list(endpoint_ids), ARRAY(UUID_))),
+            requests.c.is_latest,
+        )
     )
     with transaction() as connection:
         return {
@@ -92,5 +93,5 @@ def usual_duration() -> timedelta | None:
 
 
 def lane_of(activity_: Activity | None) -> Lane:
-    """Return the lane of an endpoint by what became of its newest request."""
+    """Return the lane of an endpoint by what became of its latest request."""
     return Lane.FAILING if activity_ and activity_.status in FAILED else Lane.MAIN

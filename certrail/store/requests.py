@@ -107,11 +107,12 @@ def get(request_id: UUID, connection: Connection | None = None) -> Request:
 
 
 def find(text: str, *, begun: bool = False) -> Request:
-    """Return the request with that id (or the start of it), or the newest of that location.
+    """Return the request with that id (or the start of it), or the latest of that location.
 
-    With *begun*, a renewal that the policy has planned and that waits for its
-    time gives way to what happened before: somebody who looks at a location,
-    or retries there, means that.
+    That is the active one, also where an older request runs again. With
+    *begun*, a renewal that the policy has planned and that waits for its time
+    gives way to what happened before: somebody who looks at a location, or
+    retries there, means that.
 
     Raises:
         NotFound: there is none.
@@ -121,7 +122,11 @@ def find(text: str, *, begun: bool = False) -> Request:
         by_location = (
             selected()
             .where(endpoints.c.location == text.lower())
-            .order_by(*((_PLANNED,) if begun else ()), requests.c.created_at.desc())
+            .order_by(
+                *((_PLANNED,) if begun else ()),
+                requests.c.is_latest.desc(),
+                requests.c.created_at.desc(),
+            )
             .limit(1)
         )
         found = connection.execute(by_location).all()

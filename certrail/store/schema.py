@@ -409,7 +409,7 @@ requests = Table(
         Boolean,
         nullable=False,
         server_default="true",
-        comment="the endpoint has no newer one",
+        comment="the active one of its endpoint, or else what it did last",
     ),
     _created(),
     _at("scheduled_at"),
