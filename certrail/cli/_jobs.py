@@ -266,6 +266,7 @@ def reopen(job: Job, actor: str, *, rest: bool = False) -> int:
             if isinstance(found := present.get(request.endpoint_id), Prepared)
         },
         actor,
+        rest=rest,
     )
 
 

@@ -50,11 +50,26 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One wave as far as it has come; the canary is the first, where there is one."""
+    """One wave as far as it has come; the canary is the first, where there is one.
+
+    Attributes:
+        earlier: failures from before the job's retry, of endpoints that do not run again.
+    """
 
     number: int
     canary: bool
     counts: Counts
+    earlier: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Endpoints that failed in this turn."""
+        return self.counts.failed - self.earlier
+
+    @property
+    def among(self) -> int:
+        """Endpoints that take part, but for those that failed in an earlier turn."""
+        return self.counts.eligible - self.earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +85,16 @@ def stop(threshold: Threshold | None, waves: Sequence[Wave]) -> Stop | None:
 
     A percentage counts among the waves begun, so that a canary of five is not
     measured by the thousands that wait behind it. Without a threshold only a
-    canary stops a job: one failure in it is enough.
+    canary stops a job: one failure in it is enough. What failed before a retry and
+    does not run again is not counted: it would stop the job at once, every time.
     """
     for wave in waves:
-        if wave.canary and (why := _canary(threshold, wave.counts)):
+        if wave.canary and (why := _canary(threshold, wave)):
             return why
     if threshold is None:
         return None
-    failed = sum(wave.counts.failed for wave in waves)
-    among = sum(wave.counts.eligible for wave in waves)
+    failed = sum(wave.failed for wave in waves)
+    among = sum(wave.among for wave in waves)
     if failed <= threshold.allowed(among):
         return None
     return Stop(
@@ -96,16 +112,16 @@ def verdict(threshold: Threshold | None, counts: Counts) -> bool:
     return counts.failed <= allowed
 
 
-def _canary(threshold: Threshold | None, counts: Counts) -> Stop | None:
-    allowed = threshold.allowed(counts.eligible) if threshold else 0
-    if counts.failed > allowed:
+def _canary(threshold: Threshold | None, wave: Wave) -> Stop | None:
+    allowed = threshold.allowed(wave.among) if threshold else 0
+    if wave.failed > allowed:
         return Stop(
             "canary-failed",
-            f"{counts.failed} of {counts.eligible} in the canary failed, "
-            f"{_at_most(threshold, counts.eligible)} were allowed",
+            f"{wave.failed} of {wave.among} in the canary failed, "
+            f"{_at_most(threshold, wave.among)} were allowed",
         )
-    if counts.eligible and counts.failed == counts.eligible:
-        return Stop("canary-failed", f"all {counts.eligible} of the canary failed")
+    if wave.among and wave.failed == wave.among:
+        return Stop("canary-failed", f"all {wave.among} of the canary failed")
     return None
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    func,
     or_,
     select,
     update,
@@ -151,13 +152,16 @@ def to_retry(job_id: UUID, *, rest: bool = False) -> list[Request]:
         return [read(row) for row in connection.execute(query)]
 
 
-def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
+def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str, *, rest: bool = False) -> int:
     """Run requests of a job that is over again, from the step that failed.
 
-    Returns how many run again.
+    Returns how many run again. The failures of those that do not run again stop it no more.
 
     Args:
+        job: which one.
         plans: what each request does this time, by the request's id.
+        actor: who asks for it.
+        rest: whether those that were cancelled before they began are among them.
 
     Raises:
         InvalidRequest: the job is not over, or nothing in it failed.
@@ -174,6 +178,7 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
                     cancel_requested=False,
                     stop_code=None,
                     stop_message=None,
+                    reopened_at=func.now(),
                     ended_at=None,
                 )
                 .returning(jobs.c.id)
@@ -202,12 +207,7 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
                 )
             ]
             if not again:
-                raise InvalidRequest(
-                    f"no endpoint of the job {job.name} failed that could run again",
-                    remedy=f"`certrail endpoint list --job {quoted(job.name)}` shows them. One "
-                    "that has got another request since is renewed with "
-                    "`certrail request start LOCATION`.",
-                )
+                raise _nothing_runs(job, rest=rest)
             steps.again(connection, again)
             connection.execute(
                 update(requests)
@@ -219,6 +219,21 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str) -> int:
     except IntegrityError as exc:
         raise _conflict(exc, job, list(plans)) from exc
     return len(again)
+
+
+def _nothing_runs(job: Job, *, rest: bool) -> InvalidRequest:
+    """Return the error for a retry that finds nothing to do, with what can be done instead."""
+    message = f"no endpoint of the job {job.name} failed that could run again"
+    retry = f"`certrail job retry {quoted(job.name)} --rest`"
+    if not rest and to_retry(job.id, rest=True):
+        return InvalidRequest(
+            message, remedy=f"{retry} runs those that were cancelled before they began."
+        )
+    return InvalidRequest(
+        message,
+        remedy="One that has got another request since, was denied or is configured no more is "
+        "left out; `certrail request start LOCATION` renews a single one.",
+    )
 
 
 def _conflict(exc: IntegrityError, job: Job, request_ids: Sequence[UUID]) -> Exception:

@@ -19,6 +19,7 @@ from certrail.store.jobs import Job
 from certrail.store.schema import (
     job_members,
     job_shards,
+    jobs,
     requests,
     steps,
 )
@@ -45,8 +46,10 @@ def counts(job_ids: Sequence[UUID]) -> dict[UUID, Counts]:
 
 def waves(job: Job) -> list[Wave]:
     """Return the waves with the states of their endpoints."""
+    reopened = select(jobs.c.reopened_at).where(jobs.c.id == job.id).scalar_subquery()
+    earlier = and_(requests.c.status.in_(FAILED), requests.c.ended_at <= reopened)
     query = (
-        select(job_members.c.wave, *_counted())
+        select(job_members.c.wave, func.count().filter(earlier).label("earlier"), *_counted())
         .select_from(_MEMBERS)
         .where(job_members.c.job_id == job.id, job_members.c.wave.is_not(None))
         .group_by(job_members.c.wave)
@@ -54,7 +57,7 @@ def waves(job: Job) -> list[Wave]:
     )
     with transaction() as connection:
         return [
-            Wave(row.wave, job.canary and row.wave == 1, _counts(row))
+            Wave(row.wave, job.canary and row.wave == 1, _counts(row), row.earlier)
             for row in connection.execute(query)
         ]
 

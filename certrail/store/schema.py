@@ -327,6 +327,7 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False, server_default="false"),
     Column("stop_code", Text, comment="why it begins no more endpoints, by itself"),
     Column("stop_message", Text),
+    Column("reopened_at", DateTime(timezone=True), comment="failures before do not stop it"),
     _created(),
     _at("scheduled_at"),
     _at("started_at"),

@@ -113,14 +113,20 @@ class Inventory:
             connection.execute(insert(connectors).values(name=name, slug=slug, **columns))
 
 
-def job_of(*names: str, called: str = "spring", left_out: Sequence[new_jobs.LeftOut] = ()) -> Job:
+def job_of(
+    *names: str,
+    called: str = "spring",
+    left_out: Sequence[new_jobs.LeftOut] = (),
+    canary: bool = False,
+    max_failures: str | None = None,
+) -> Job:
     """Start a job that renews these endpoints."""
     draft = new_jobs.Draft(
         name=called,
         action=Action.RENEW,
         concurrency=5,
-        max_failures=None,
-        canary=False,
+        max_failures=max_failures,
+        canary=canary,
         in_window=False,
         scheduled_at=None,
         actor="ann@host",

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from certrail.cli import _endpoint_detail
 from certrail.errors import Conflict, InvalidRequest
+from certrail.jobs import threshold
 from certrail.jobs.status import JobStatus
 from certrail.steps import renewal
 from certrail.store import (
@@ -18,6 +19,7 @@ from certrail.store import (
     inventory_query,
     job_control,
     job_ends,
+    job_results,
     jobs,
     plans,
     renewal_decisions,
@@ -27,6 +29,7 @@ from certrail.store import (
 )
 from certrail.store import inventory as rows
 from certrail.store.database import transaction
+from certrail.store.jobs import Job
 from certrail.store.requests import Request
 from certrail.store.schema import job_members, job_shards
 from certrail.store.schema import jobs as job_table
@@ -51,6 +54,11 @@ def serving(inventory: Inventory, name: str, days: float = 10) -> None:
 def fail(request: Request) -> None:
     request_runs.take(request.id, "w", HOUR)
     request_ends.finish(request.id, "w", Status.AUTOMATION_FAILED)
+
+
+def stopped(job: Job) -> bool:
+    """Whether the job begins no more endpoints, as its run decides it."""
+    return threshold.stop(job.threshold, job_results.waves(job)) is not None
 
 
 def turn(at: datetime | None = None) -> Sequence[UUID]:
@@ -228,6 +236,50 @@ def test_an_older_request_that_runs_again_is_left_alone(inventory: Inventory) ->
     assert job_control.to_retry(job.id) == []
     with pytest.raises(InvalidRequest, match="no endpoint of the job spring failed"):
         job_control.reopen(job, {}, "ann@host")
+
+
+@pytest.mark.parametrize(
+    ("canary", "limit"), [(True, None), (False, "0"), (True, "10%")], ids=["canary", "0", "10%"]
+)
+def test_a_failure_that_was_repaired_does_not_stop_the_rest(
+    inventory: Inventory, canary: bool, limit: str | None
+) -> None:
+    """One failed and was renewed by hand; a failure in this turn stops the job all the same."""
+    for name in ("failed.test", "first.test", "second.test"):
+        serving(inventory, name)
+    job = job_of("failed.test", "first.test", "second.test", canary=canary, max_failures=limit)
+    fail(of(job, "failed.test"))
+    assert stopped(job)
+    job_ends.drop(job.id)
+    job_ends.finish(job.id, JobStatus.FAILED, "1 failed", actor="test")
+    other = inventory.request("failed.test:443")
+    request_runs.take(other.id, "w", HOUR)
+    request_ends.finish(other.id, "w", Status.AUTOMATION_SUCCESSFUL)
+
+    again = {one.id: one.plan for one in job_control.to_retry(job.id, rest=True)}
+    assert job_control.reopen(job, again, "ann@host", rest=True) == 2
+
+    assert not stopped(job)
+    fail(of(job, "first.test"))
+    assert stopped(job)
+    (wave,) = job_results.waves(job)
+    assert wave.counts.failed == 2
+
+
+def test_a_retry_without_failures_names_the_rest(inventory: Inventory) -> None:
+    """A job that was cancelled before anything failed; after `--rest` there is nothing more."""
+    serving(inventory, "undone.test")
+    job = job_of("undone.test")
+    job_control.ask_to_cancel(job, "ann@host")
+    job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled", actor="test")
+
+    with pytest.raises(InvalidRequest, match="no endpoint of the job spring failed") as raised:
+        job_control.reopen(job, {}, "ann@host")
+    assert "`certrail job retry spring --rest`" in raised.value.remedy
+
+    with pytest.raises(InvalidRequest, match="no endpoint of the job spring failed") as raised:
+        job_control.reopen(job, {}, "ann@host", rest=True)
+    assert "--rest" not in raised.value.remedy
 
 
 def test_two_jobs_of_the_same_name(inventory: Inventory) -> None:

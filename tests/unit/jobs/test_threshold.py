@@ -37,10 +37,17 @@ def test_a_threshold_that_cannot_be_read_is_refused(text: str) -> None:
 
 
 def wave(
-    number: int, total: int, *, failed: int = 0, successful: int = 0, canary: bool = False
+    number: int,
+    total: int,
+    *,
+    failed: int = 0,
+    successful: int = 0,
+    canary: bool = False,
+    earlier: int = 0,
 ) -> Wave:
     left = total - failed - successful
-    return Wave(number, canary, Counts(total, left, successful=successful, failed=failed))
+    counts = Counts(total, left, successful=successful, failed=failed)
+    return Wave(number, canary, counts, earlier)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,13 @@ def wave(
         ("50", [wave(1, 3, failed=2, successful=1, canary=True)], None),
         ("100%", [wave(1, 1, failed=1, canary=True)], "canary-failed"),
         ("0", [wave(1, 3)], None),
+        # What failed before a retry, and does not run again.
+        (None, [wave(1, 5, failed=1, earlier=1, canary=True), wave(2, 95)], None),
+        (None, [wave(1, 5, failed=2, earlier=1, canary=True)], "canary-failed"),
+        (None, [wave(1, 5, failed=5, earlier=5, canary=True), wave(2, 95)], None),
+        ("2", [wave(1, 10, failed=5, earlier=3)], None),
+        ("2", [wave(1, 10, failed=5, earlier=2)], "too-many-failures"),
+        ("10%", [wave(1, 30, failed=12, earlier=10)], None),
     ],
 )
 def test_a_job_stops_at_its_threshold(
