@@ -234,6 +234,8 @@ def announce(
 _PLANNED = and_(
     requests.c.status == Status.AUTOMATION_SCHEDULED,
     is_automatic(requests.c.reason_code),
+    # One that waits for its window, or for another try, has begun.
+    requests.c.run_count == 0,
 )
 _JOINED = requests.join(endpoints, requests.c.endpoint_id == endpoints.c.id)
 _BY_ID = (

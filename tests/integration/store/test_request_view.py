@@ -10,7 +10,14 @@ from sqlalchemy import select
 
 from certrail.errors import ProbeFailed
 from certrail.model import Action
-from certrail.store import new_requests, request_ends, request_view, requests, steps
+from certrail.store import (
+    new_requests,
+    request_ends,
+    request_runs,
+    request_view,
+    requests,
+    steps,
+)
 from certrail.store.database import transaction
 from certrail.store.schema import outbox
 from certrail.tracker import Status, StepStatus
@@ -124,6 +131,23 @@ def test_a_planned_renewal_does_not_hide_what_happened(inventory: Inventory) -> 
     assert requests.find("a.test:443", begun=True).id == failed.id
     assert request_view.find("a.test:443", ui_url=UI).request.id == failed.id
     assert requests.find(str(planned.id), begun=True).id == planned.id
+
+
+def test_a_renewal_that_has_begun_is_shown_while_it_waits(inventory: Inventory) -> None:
+    """For its window, or to be tried again after a failure: it is not only planned any more."""
+    inventory.endpoint("a.test:443", profile="p", target="web")
+    before = inventory.request("a.test:443")
+    request_ends.finish(before.id, "", Status.AUTOMATION_SUCCESSFUL)
+    renewal = inventory.request("a.test:443", "renewal-due")
+    request_runs.take(renewal.id, "w", timedelta(hours=1))
+
+    inventory.set_request(
+        renewal,
+        status=Status.AUTOMATION_SCHEDULED,
+        scheduled_at=datetime.now(UTC) + timedelta(days=1),
+    )
+
+    assert request_view.find("a.test:443", ui_url=UI).request.id == renewal.id
 
 
 def test_what_is_told_once_is_told_once(inventory: Inventory) -> None:
