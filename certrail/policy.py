@@ -5,10 +5,13 @@ No I/O and no clock: the caller passes *now*.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
+
+from certrail.configuration.profile import Approval
 
 
 class Undo(StrEnum):
@@ -53,6 +56,22 @@ def undo_installation(previous: Dated | None, now: datetime) -> Verdict:
     if previous.not_after <= now:
         return Verdict(Undo.KEEP, f"the previous certificate expired on {previous.not_after:%F}")
     return Verdict(Undo.RESTORE, "the previous certificate is still good")
+
+
+def approval_of_retry(
+    before: Mapping[str, Any] | None, present: Approval | None, *, obtains: bool
+) -> Approval | None:
+    """Decide what approval a retried request waits for, None for none.
+
+    What was approved once stays approved; otherwise the profile counts as it is now.
+
+    Args:
+        before: what the request was to be approved by, and how that was decided.
+        present: what its profile asks for now.
+        obtains: whether a certificate is still to be asked for.
+    """
+    approved = (before or {}).get("decision") == "approved"
+    return present if obtains and not approved else None
 
 
 class Repair(StrEnum):

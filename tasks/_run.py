@@ -19,6 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from blocks._base import forget_connectors
 from certrail.cli import _starting
+from certrail.cli._prefect import approval_state
 from certrail.errors import CertrailError, InvalidRequest, JournalConflict
 from certrail.handover import somebody_cancelled
 from certrail.model import Workflow
@@ -28,7 +29,7 @@ from certrail.tracker import ACTIVE, STEPS, SUCCESSFUL, Status
 from tasks._outbox import nudge
 from tasks._page import leave_page
 from tasks._threads import in_lease_thread
-from tasks._waiting import leave_until, must_be_approved, window_of
+from tasks._waiting import leave, leave_until, must_be_approved, window_of
 
 StepTask = Callable[[str], Awaitable[State[Any]]]
 
@@ -93,7 +94,8 @@ async def _over(request_id: UUID) -> State[Any] | None:
     request is opened again, and None is returned for it to go on.
 
     Raises:
-        CertrailError: it cannot be opened again.
+        CertrailError: it cannot be opened again now.
+        Pause: it is open again, and waits for approval.
     """
     request = await in_lease_thread(requests.get, request_id)
     if request.status in ACTIVE:
@@ -102,8 +104,15 @@ async def _over(request_id: UUID) -> State[Any] | None:
     if request.status in SUCCESSFUL:
         return Completed(message=told)
     if request.flow_run_id is not None and await retried_by_hand(request.flow_run_id):
-        await in_lease_thread(_starting.reopen, request, "Prefect UI")
-        return None
+        try:
+            opened = await in_lease_thread(_starting.reopen, request, "Prefect UI")
+        except InvalidRequest as exc:
+            told = f"{exc}. {exc.remedy}"
+        else:
+            if opened.status is Status.APPROVAL_PENDING:
+                # To retry is not to approve, not even where anybody may.
+                await leave(approval_state(opened))
+            return None
     return Cancelled(message=told) if request.status is Status.CANCELLED else Failed(message=told)
 
 

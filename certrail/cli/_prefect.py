@@ -69,7 +69,8 @@ def start_run(request: Request) -> UUID:
 def retry_run(request: Request, why: str, *, at: datetime | None = None) -> UUID:
     """Let a worker take the request's flow run again; a new one if it is gone.
 
-    *why* is what the run's state says in Prefect; *at* is when a new run begins, None for now.
+    One whose request waits for approval is paused. *why* is what the run's state says in
+    Prefect otherwise; *at* is when a new run begins, None for now.
 
     Raises:
         Unreachable: see :func:`start_run`.
@@ -78,13 +79,11 @@ def retry_run(request: Request, why: str, *, at: datetime | None = None) -> UUID
     from prefect.states import AwaitingRetry
 
     if request.flow_run_id is not None:
+        waits = request.status is Status.APPROVAL_PENDING
+        state: State[Any] = approval_state(request) if waits else AwaitingRetry(message=why)
         with client() as opened:
             try:
-                opened.set_flow_run_state(
-                    request.flow_run_id,
-                    AwaitingRetry(message=why),
-                    force=True,
-                )
+                opened.set_flow_run_state(request.flow_run_id, state, force=True)
             except ObjectNotFound:
                 pass
             else:

@@ -153,7 +153,8 @@ def retry(which: str, wait: bool, as_json: bool) -> int:
     """Let a failed or cancelled request go on from the step that failed.
 
     Endpoint and profile count as they are configured now. What was ordered
-    is not ordered again.
+    is not ordered again. What nobody approved yet waits for approval anew;
+    what was denied is refused.
     """
     ui_url = _prefect.installation().ui_url
     return _told(_starting.retry(which), ui_url, wait=wait, as_json=as_json)

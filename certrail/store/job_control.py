@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration.plan import Plan
 from certrail.errors import Conflict, InvalidRequest
 from certrail.jobs.status import OPEN, JobStatus
-from certrail.store import audit, steps
+from certrail.store import asked_approvals, audit, steps
 from certrail.store.database import transaction
 from certrail.store.job_ends import announce, drop_requests
 from certrail.store.jobs import Job
@@ -132,11 +132,18 @@ def ask_to_cancel(job: Job, actor: str) -> int:
 def to_retry(job_id: UUID, *, rest: bool = False) -> list[Request]:
     """Return the requests of a job that failed and whose endpoints have no newer or open one.
 
-    With *rest* also those that were cancelled before they began.
+    With *rest* also those that were cancelled before they began, but for those that somebody
+    denied.
     """
     wanted: list[ColumnElement[bool]] = [requests.c.status.in_(FAILED)]
     if rest:
-        wanted.append(and_(requests.c.status == Status.CANCELLED, requests.c.run_count == 0))
+        wanted.append(
+            and_(
+                requests.c.status == Status.CANCELLED,
+                requests.c.run_count == 0,
+                ~asked_approvals.IS_DENIED,
+            )
+        )
     other = requests.alias("other")
     others = (
         select(other.c.id)
@@ -155,7 +162,8 @@ def to_retry(job_id: UUID, *, rest: bool = False) -> list[Request]:
 def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str, *, rest: bool = False) -> int:
     """Run requests of a job that is over again, from the step that failed.
 
-    Returns how many run again. The failures of those that do not run again stop it no more.
+    Those that need an approval which nobody has given wait for it. Failures of such as do not
+    run again stop it no more. Returns how many run again.
 
     Args:
         job: which one.
@@ -195,6 +203,7 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str, *, rest: bool = Fal
                         requests.c.job_id == job.id,
                         requests.c.id.in_(list(plans)),
                         requests.c.status.not_in((*ACTIVE, *SUCCESSFUL)),
+                        ~asked_approvals.IS_DENIED,
                     )
                     .values(
                         status=Status.AUTOMATION_REQUESTED,
@@ -215,6 +224,7 @@ def reopen(job: Job, plans: Mapping[UUID, Plan], actor: str, *, rest: bool = Fal
                 .values(plan=bindparam("present")),
                 [{"of": one, "present": plans[one].model_dump(mode="json")} for one in again],
             )
+            asked_approvals.ask_again(connection, {one: plans[one] for one in again})
             audit.note(connection, actor, "job.retry", job.name, {"endpoints": len(again)})
     except IntegrityError as exc:
         raise _conflict(exc, job, list(plans)) from exc

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration.plan import Plan
 from certrail.errors import InvalidRequest
 from certrail.model import Action
-from certrail.store import audit, clock
+from certrail.store import asked_approvals, audit, clock
 from certrail.store import steps as store_steps
 from certrail.store.database import transaction
 from certrail.store.new_requests import conflict
@@ -20,6 +20,7 @@ from certrail.store.request_schedule import ELSEWHERE
 from certrail.store.requests import Request, announce, get
 from certrail.store.schema import certificates, endpoints, orders, requests, steps
 from certrail.tracker import ACTIVE, SUCCESSFUL, Status, StepStatus
+from certrail.words import quoted
 
 ROLLED_BACK = "rolled-back"
 """Why nothing follows a rollback by itself: what was taken back is not to come again."""
@@ -154,9 +155,11 @@ def _ours(certificate_id: UUID) -> Any:
 def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
     """Make a failed or cancelled request active again; finished steps stay finished.
 
+    One that needs an approval which nobody has given waits for it.
+
     Raises:
         Conflict: the endpoint has another active request.
-        InvalidRequest: the request is not over, or it succeeded.
+        InvalidRequest: the request is not over, or it succeeded, or somebody denied it.
     """
     try:
         with transaction() as connection:
@@ -167,6 +170,7 @@ def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
                     requests.c.status.in_(
                         (Status.AUTOMATION_FAILED, Status.ACTION_REQUIRED, Status.CANCELLED)
                     ),
+                    ~asked_approvals.IS_DENIED,
                 )
                 .values(
                     status=Status.AUTOMATION_REQUESTED,
@@ -180,17 +184,29 @@ def reopen(request_id: UUID, plan: Plan, actor: str) -> Request:
                 .returning(requests.c.id)
             ).first()
             if row is None:
-                raise InvalidRequest(
-                    "only a failed or cancelled request can be retried",
-                    remedy="Start a new one with `certrail request start`.",
-                )
+                raise _not_retried(get(request_id, connection))
             store_steps.again(connection, [request_id])
+            asked_approvals.ask_again(connection, {request_id: plan})
             audit.note(
                 connection, actor, "request.retry", plan.location, {"request_id": str(request_id)}
             )
     except IntegrityError as exc:
         raise conflict(exc, plan.location) from exc
     return get(request_id)
+
+
+def _not_retried(request: Request) -> InvalidRequest:
+    approval = request.approval or {}
+    if request.status is Status.CANCELLED and approval.get("decision") == "denied":
+        return InvalidRequest(
+            f"{approval.get('decided_by', 'somebody')} denied the request, so it cannot be retried",
+            remedy="A new one asks for approval anew: "
+            f"certrail request start {quoted(request.location)}",
+        )
+    return InvalidRequest(
+        "only a failed or cancelled request can be retried",
+        remedy="Start a new one with `certrail request start`.",
+    )
 
 
 def ask_to_cancel(request_id: UUID, actor: str) -> Request:

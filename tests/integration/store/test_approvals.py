@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,15 +10,29 @@ import pytest
 from sqlalchemy import select, update
 
 from certrail.errors import InvalidRequest, PermissionRefused
+from certrail.jobs.status import JobStatus
 from certrail.model import Action
 from certrail.steps import renewal
-from certrail.store import approvals, new_requests, plans, request_runs, request_schedule, requests
+from certrail.store import (
+    approvals,
+    job_control,
+    job_ends,
+    job_shards,
+    jobs,
+    new_requests,
+    plans,
+    renewal_decisions,
+    request_ends,
+    request_runs,
+    request_schedule,
+    requests,
+)
 from certrail.store.database import transaction
 from certrail.store.requests import Reason, Request
 from certrail.store.schema import audit, outbox
 from certrail.store.schema import requests as table
 from certrail.tracker import Status
-from tests.integration.store.conftest import Inventory, issue
+from tests.integration.store.conftest import Inventory, issue, job_of, of
 
 DNS = {"validation": {"method": "dns-01", "dns": "ns"}}
 HOUR = timedelta(hours=1)
@@ -160,3 +175,119 @@ def test_a_refused_renewal_stays_away_and_an_unanswered_one_asks_again(
     (again,) = renewal.turn(later, horizon=HOUR).scheduled
     assert requests.get(again).location == "silent.test:443"
     assert requests.get(again).status is Status.APPROVAL_PENDING
+
+
+def expired(request: Request) -> None:
+    late(request)
+    approvals.expire(requests.get(request.id))
+
+
+def cancelled(request: Request) -> None:
+    request_ends.ask_to_cancel(request.id, "ann@ops")
+
+
+def retried(request: Request, actor: str = "ann@ops") -> Request:
+    return request_ends.reopen(request.id, plans.for_location(request.location).plan, actor)
+
+
+@pytest.mark.parametrize("ended", [expired, cancelled])
+def test_a_retry_is_no_way_around_an_approval(
+    inventory: Inventory, ended: Callable[[Request], None]
+) -> None:
+    """Nobody has said yes: it is asked for anew, for as long as the first time."""
+    request = asked(inventory, by="second-person")
+    ended(request)
+
+    again = retried(request)
+
+    assert again.status is Status.APPROVAL_PENDING
+    assert again.approval_until is not None
+    assert timedelta(hours=71) < again.approval_until - datetime.now(UTC) < 73 * HOUR
+    pending = "certrail.request.approval-pending"
+    assert events(request) == [pending, "certrail.request.cancelled", pending]
+    with pytest.raises(InvalidRequest, match="waits for approval"):
+        request_runs.take(request.id, "w", HOUR)
+    with pytest.raises(PermissionRefused, match="somebody else"):
+        approvals.approve(request.id, "ann@ops")
+    assert approvals.approve(request.id, "bob@ops").status is Status.AUTOMATION_REQUESTED
+
+
+def test_what_was_denied_is_not_retried(inventory: Inventory) -> None:
+    """No is an answer; whoever wants it all the same asks anew, by a request of its own."""
+    request = asked(inventory)
+    approvals.deny(request.id, "bob@ops")
+    # That a renewal may come back does not make this one approved.
+    renewal_decisions.hold("www.test:443", True, "ann@ops")
+
+    with pytest.raises(InvalidRequest, match="bob@ops denied the request") as caught:
+        retried(request)
+
+    assert "certrail request start www.test:443" in caught.value.remedy
+    assert requests.get(request.id).status is Status.CANCELLED
+
+
+def test_what_was_approved_stays_approved(inventory: Inventory) -> None:
+    """It failed for another reason, and whoever approved it need not be woken again."""
+    request = asked(inventory)
+    approvals.approve(request.id, "bob@ops")
+    request_runs.take(request.id, "w", HOUR)
+    request_ends.finish(request.id, "w", Status.AUTOMATION_FAILED)
+
+    again = retried(request)
+
+    assert again.status is Status.AUTOMATION_REQUESTED
+    assert again.approval is not None
+    assert again.approval["decided_by"] == "bob@ops"
+    assert request_runs.take(request.id, "w", HOUR).run_count == 2
+
+
+def test_a_retry_goes_by_the_profile_as_it_is_now(inventory: Inventory) -> None:
+    """As for all else in a retry: one that asks no more lets it go on, one that asks now asks."""
+    request = asked(inventory)
+    cancelled(request)
+    inventory.profile("p", **DNS)
+    assert retried(request).status is Status.AUTOMATION_REQUESTED
+    cancelled(request)
+
+    inventory.profile("p", approval={"by": "anyone", "expires_hours": 1}, **DNS)
+    again = retried(request)
+
+    assert again.status is Status.APPROVAL_PENDING
+    assert approvals.by_anyone(again)
+    assert again.approval_until is not None
+    assert again.approval_until - datetime.now(UTC) < 2 * HOUR
+
+
+def test_a_retry_of_a_job_asks_for_what_nobody_approved(inventory: Inventory) -> None:
+    """Denied ones stay out; the one that was approved goes on, the others are asked for again."""
+    inventory.profile("p", approval={"by": "anyone"}, **DNS)
+    names = ["denied.test", "silent.test", "waits.test", "approved.test"]
+    for name in names:
+        inventory.endpoint(f"{name}:443", profile="p", target="web")
+    job = job_of(*names)
+    approvals.deny(of(job, "denied.test").id, "bob@ops")
+    expired(of(job, "silent.test"))
+    approvals.approve(of(job, "approved.test").id, "bob@ops")
+    job_control.ask_to_cancel(job, "ann@ops")
+    job_ends.finish(job.id, JobStatus.CANCELLED, "cancelled", actor="test")
+    assert job_control.to_retry(job.id) == []
+    rest = job_control.to_retry(job.id, rest=True)
+    assert {one.location for one in rest} == {f"{name}:443" for name in names[1:]}
+    denied = of(job, "denied.test")
+
+    again = {one.id: one.plan for one in (*rest, denied)}
+    count = job_control.reopen(jobs.by_id(job.id), again, "ann@ops")
+
+    assert count == 3
+    assert {name: of(job, name).status for name in names} == {
+        "denied.test": Status.CANCELLED,
+        "silent.test": Status.APPROVAL_PENDING,
+        "waits.test": Status.APPROVAL_PENDING,
+        "approved.test": Status.AUTOMATION_REQUESTED,
+    }
+    for name in ("silent.test", "waits.test"):
+        assert events(of(job, name))[-1] == "certrail.request.approval-pending"
+        with pytest.raises(InvalidRequest, match="waits for approval"):
+            request_runs.take(of(job, name).id, "w", HOUR)
+    runnable = {one.location for one in job_shards.open_requests(job.id, 1)}
+    assert runnable == {"approved.test:443"}

@@ -7,7 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certrail.policy import Repair, RunFacts, Undo, repair, undo_installation
+from certrail.configuration.profile import Approval
+from certrail.policy import (
+    Repair,
+    RunFacts,
+    Undo,
+    approval_of_retry,
+    repair,
+    undo_installation,
+)
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 
@@ -33,6 +41,30 @@ def test_never_back_to_a_certificate_that_clients_refuse(
 ) -> None:
     """A failed test must not replace a doubtful certificate by a surely bad one."""
     assert expected is undo_installation(previous, NOW).code
+
+
+WANTED = Approval(by="anyone")
+
+
+@pytest.mark.parametrize(
+    ("before", "present", "obtains", "expected"),
+    [
+        pytest.param({"by": "anyone"}, WANTED, True, WANTED, id="nobody said anything"),
+        pytest.param({"decision": "approved"}, WANTED, True, None, id="approved before"),
+        pytest.param({"by": "anyone"}, None, True, None, id="no longer asked for"),
+        pytest.param(None, WANTED, True, WANTED, id="asked for since"),
+        pytest.param(None, WANTED, False, None, id="it has its certificate"),
+        pytest.param(None, None, True, None, id="never asked for"),
+    ],
+)
+def test_a_retry_waits_for_the_approval_that_is_missing(
+    before: dict[str, str] | None,
+    present: Approval | None,
+    obtains: bool,
+    expected: Approval | None,
+) -> None:
+    """What a new request would wait for, but for what somebody has agreed to."""
+    assert expected is approval_of_retry(before, present, obtains=obtains)
 
 
 MINUTE = timedelta(minutes=1)
