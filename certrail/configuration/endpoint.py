@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     field_validator,
+    model_validator,
 )
 
 from certrail.configuration.fields import Addresses, ProfileName, StartTls, Strict, split_address
@@ -65,10 +66,25 @@ def with_tls(server: Mapping[str, Any], *, enabled: bool) -> dict[str, Any]:
     return dict(server)
 
 
+def with_object(server: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """Return *server* with the object of *location* as its site, where only its case says which.
+
+    A location is kept in lower case; vaults and appliances tell `MyCert` from `mycert`.
+    """
+    object_ = location.partition("/")[2]
+    if object_ == object_.lower() or server.get("site") or server.get("kind"):
+        return dict(server)
+    return {**server, "site": object_}
+
+
 class EndpointConfig(Strict):
     """A place that serves or holds a certificate."""
 
-    location: str = Field(description="Unique name: host:port, or connector/object.")
+    location: str = Field(
+        description="Unique name: host:port, or connector/object. It is kept in lower case; an "
+        "object with capital letters becomes the server's `site` as it is written, unless that "
+        "is given."
+    )
     address: Addresses = Field(
         default=(),
         description="Where to connect for testing, one host:port or a list; default: the location.",
@@ -107,6 +123,21 @@ class EndpointConfig(Strict):
         description="Name of the agent or sensor that reaches it; default: the target's, or any.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _object_keeps_its_case(cls, data: Any) -> Any:
+        location = data.get("location") if isinstance(data, Mapping) else None
+        if not isinstance(location, str) or not _OBJECT.match(location):
+            return data
+        found = {**data}
+        if isinstance(server := data.get("server", {}), Mapping) and (
+            named := with_object(server, location)
+        ):
+            found["server"] = named
+        if isinstance(further := data.get("also_on"), list | tuple):
+            found["also_on"] = [_of_same_object(place, location) for place in further]
+        return found
+
     @field_validator("criticality", mode="before")
     @classmethod
     def _unsaid(cls, value: object) -> object:
@@ -117,9 +148,8 @@ class EndpointConfig(Strict):
     def _location(cls, value: str) -> str:
         if not value.isprintable():
             raise ValueError("has characters that cannot be shown")
-        if _OBJECT.match(value):
-            return value
-        split_address(value)
+        if not _OBJECT.match(value):
+            split_address(value)
         return value.lower()
 
     @field_validator("server")
@@ -142,3 +172,10 @@ class EndpointConfig(Strict):
             return Name.parse(value).text if value else value
         except InvalidRequest as exc:
             raise ValueError(str(exc)) from exc
+
+
+def _of_same_object(place: Any, location: str) -> Any:
+    # One that says nothing of its server has that of the endpoint.
+    if isinstance(place, Mapping) and isinstance(server := place.get("server"), Mapping) and server:
+        return {**place, "server": with_object(server, location)}
+    return place

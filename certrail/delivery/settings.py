@@ -41,7 +41,7 @@ class ServerSettings(BaseModel):
 
     what: ClassVar[str] = "delivery"
 
-    site: str = Field("", description="Name of the object; default: the endpoint's location.")
+    site: str = Field("", description="Name of the object; default: that of the location.")
 
     @classmethod
     def parse(cls, server: Mapping[str, object]) -> Self:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from certrail.configuration.endpoint import EndpointConfig
 from certrail.configuration.profile import ProfileConfig
-from certrail.store import configured, observed
+from certrail.store import configured, endpoint_detail, observed, plans
 from certrail.store import inventory as query
 from certrail.store.configured import Change, Effect, FieldChange
 from certrail.store.database import transaction
@@ -143,3 +143,24 @@ def test_a_scan_of_a_location_is_kept(inventory: Inventory) -> None:
 
     assert query.find()[0].fingerprint == chain.fingerprint
     assert observed.place_of("b.test:443") is None
+
+
+def test_an_object_with_capital_letters_is_found_again(inventory: Inventory) -> None:
+    """Everything looks for lower case; what a vault calls it keeps its case."""
+    inventory.connector("kv", "delivery-vault-kv")
+    profiles({"name": "q", "workflow": "delivery", "ca": "ca"})
+    given = {
+        "location": "kv/Apps/MyCert",
+        "names": ["a.test"],
+        "profile": "q",
+        "target": "kv",
+        "server": {"format": "pem"},
+    }
+
+    assert [change.effect for change in endpoints(given)] == [Effect.CREATED]
+    assert [change.effect for change in endpoints(given)] == [Effect.UNCHANGED]
+    assert endpoint_detail.get("kv/Apps/MyCert").row.location == "kv/apps/mycert"
+    assert plans.for_location("kv/Apps/MyCert").plan.server == {
+        "format": "pem",
+        "site": "Apps/MyCert",
+    }
