@@ -64,9 +64,7 @@ def show_plan(planned: Planned) -> None:
             {
                 "name": share.name,
                 "endpoints": share.endpoints,
-                "limit": f"{share.limit.slots} at a time"
-                if not share.limit.per_second
-                else f"{share.limit.slots}, then {share.limit.per_second:g} a second",
+                "limit": share.limit.text,
                 "set": "set" if share.is_set else "default",
             }
             for share in planned.budget[:_SHOWN]
@@ -76,10 +74,14 @@ def show_plan(planned: Planned) -> None:
         )
     for pause in planned.waits_for:
         click.echo(f"waits: {plain(pause.message)}")
+    for profile, opens in planned.windows[:_SHOWN]:
+        click.echo(f"window of the profile {plain(profile)}: opens at {local(opens)}")
     if eligible:
         late = f", {_later(planned.later_by)} because of that" if planned.waits_for else ""
         click.echo(f"begins  {local(planned.begins)}")
         click.echo(f"expected to be over at {local(planned.ends)}{late}")
+        if planned.windows:
+            click.echo("later where a window closes before its endpoints are done")
     click.echo("nothing was changed")
 
 
@@ -221,12 +223,19 @@ def _failures(view: JobView) -> Iterator[str]:
 
 
 def _expected(view: JobView) -> str:
-    job, counts = view.job, view.counts
-    if job.status is not JobStatus.RUNNING or not counts.over or not job.started_at:
-        return ""
-    took = datetime.now(UTC) - job.started_at
-    left = took * (counts.left / counts.over)
-    return f", expected to be over at {local(datetime.now(UTC) + left)}"
+    ends = expected_end(view, datetime.now(UTC))
+    return f", expected to be over at {local(ends)}" if ends else ""
+
+
+def expected_end(view: JobView, now: datetime) -> datetime | None:
+    """Return when a job that runs is over if it goes on as since it began or went on last.
+
+    None while nothing is over since then.
+    """
+    job = view.job
+    if job.status is not JobStatus.RUNNING or not view.over_now or not job.taken_at:
+        return None
+    return now + (now - job.taken_at) * (view.counts.left / view.over_now)
 
 
 def _wishes(view: JobView) -> str:

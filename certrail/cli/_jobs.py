@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +43,7 @@ from certrail.words import counted, quoted
 
 CONCURRENCY = 20
 _EACH = timedelta(seconds=15)
+_WINDOW = "window:"  # before a profile's name: no budget is called so
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 ._:-]{0,99}$")
 
 
@@ -69,6 +69,8 @@ class Planned:
     Attributes:
         waits_for: budgets of it that still pause when it begins.
         later_by: how much later it is over because of them.
+        windows: when the maintenance window of each profile opens first, the earliest first; empty
+            unless the job keeps to them.
     """
 
     wanted: Wanted
@@ -80,6 +82,7 @@ class Planned:
     ends: datetime
     waits_for: tuple[Pause, ...] = ()
     later_by: timedelta = timedelta(0)
+    windows: tuple[tuple[str, datetime], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -103,34 +106,23 @@ class Planned:
                 {
                     "name": share.name,
                     "endpoints": share.endpoints,
-                    "slots": share.limit.slots,
+                    "slots": share.limit.slots if share.limit.active else None,
                     "per_second": share.limit.per_second or None,
                     "is_set": share.is_set,
+                    "active": share.limit.active,
                 }
                 for share in self.budget
             ],
             "concurrency": self.wanted.concurrency,
+            "windows": [
+                {"profile": profile, "opens_at": time_text(opens)}
+                for profile, opens in self.windows
+            ],
             "begins_at": time_text(self.begins),
             "expected_finish": time_text(self.ends),
             "waits_for": [pause_json(pause) for pause in self.waits_for],
             "later_by_seconds": round(self.later_by.total_seconds()),
         }
-
-
-def locations_in(path: Path) -> list[str]:
-    """Read a file with one location a line; blank lines and those with # are skipped.
-
-    Raises:
-        InvalidRequest: it cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidRequest(
-            f"{path} cannot be read: {exc}", remedy="Give a text file with one location a line."
-        ) from exc
-    kept = (line.partition("#")[0].strip().lower() for line in lines)
-    return list(dict.fromkeys(line for line in kept if line))
 
 
 def plan(
@@ -339,19 +331,20 @@ def _planned(
     budget = budgets.shares((one.plan for one in chosen), _prefect_jobs.limits())
     now = datetime.now(UTC)
     begins = max(wanted.at or now, now)
-    if wanted.in_window:
-        begins = _opens(pairs, begins)
+    windows = _openings(pairs, begins) if wanted.in_window else {}
+    begins = min(windows.values(), default=begins)
+    closed = {_WINDOW + name: opens - begins for name, opens in windows.items()}
     drawn = {share.name for share in budget}
     paused = [one for one in pauses.present() if one.budget in drawn and one.until > begins]
     waits = {one.budget: one.until - begins for one in paused}
     lasts = partial(
         budgets.expected,
-        _waves(chosen, layout, waits),
+        _waves(chosen, layout, {*waits, *closed}),
         budget,
         each=endpoint_activity.usual_duration() or _EACH,
         concurrency=wanted.concurrency,
     )
-    ends = begins + lasts(pauses=waits)
+    ends = begins + lasts(pauses={**waits, **closed})
     return Planned(
         wanted,
         tuple(chosen),
@@ -361,30 +354,32 @@ def _planned(
         begins,
         ends,
         tuple(paused),
-        ends - begins - lasts(),
+        ends - begins - lasts(pauses=closed),
+        tuple(sorted(windows.items(), key=lambda one: one[::-1])),
     )
 
 
 def _waves(chosen: Sequence[Chosen], layout: Layout, of: Collection[str]) -> list[budgets.Wave]:
-    """Return the waves with how many endpoints of each draw on the budgets *of*."""
+    """Return the waves with how many endpoints of each draw on the budgets or windows *of*."""
     drawn: list[Counter[str]] = [Counter() for _ in layout.waves]
     for one in chosen:
-        drawn[one.place.wave - 1].update(set(budgets.names(one.plan)).intersection(of))
+        held = {*budgets.names(one.plan), _WINDOW + one.plan.profile}
+        drawn[one.place.wave - 1].update(held.intersection(of))
     return [budgets.Wave(size, by) for size, by in zip(layout.waves, drawn, strict=True)]
 
 
-def _opens(pairs: Sequence[tuple[UUID, Prepared, Lane]], after: datetime) -> datetime:
-    """Return when the first of the profiles' maintenance windows is open."""
+def _openings(pairs: Sequence[tuple[UUID, Prepared, Lane]], after: datetime) -> dict[str, datetime]:
+    """Return when the maintenance window of each profile is open next, where it ever is."""
     calendars = {one.profile.name: one.profile.calendar for _, one, _ in pairs}
     if without := sorted(name for name, calendar in calendars.items() if not calendar.windows):
         raise InvalidRequest(
             f"the profile {without[0]} has no maintenance window",
             remedy="Give it a `maintenance_window`, or leave --window out.",
         )
-    opens = [when for one in calendars.values() if (when := one.next_opening(after))]
+    opens = {name: when for name, one in calendars.items() if (when := one.next_opening(after))}
     if calendars and not opens:
         raise InvalidRequest(
             "no maintenance window of these endpoints opens within a year",
             remedy="Correct `maintenance_window` or `blackout` of their profiles.",
         )
-    return min(opens, default=after)
+    return opens

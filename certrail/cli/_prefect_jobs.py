@@ -18,7 +18,7 @@ _PAGE = 200
 
 
 def limits() -> dict[str, Limit]:
-    """Return the global concurrency limits that are set, by name.
+    """Return the global concurrency limits that are set, by name; also those switched off.
 
     Raises:
         Unreachable: Prefect's API does not answer.
@@ -28,8 +28,7 @@ def limits() -> dict[str, Limit]:
         while True:
             page = opened.read_global_concurrency_limits(limit=_PAGE, offset=len(found))
             for one in page:
-                if one.active:
-                    found[one.name] = Limit(one.limit, one.slot_decay_per_second)
+                found[one.name] = Limit(one.limit, one.slot_decay_per_second, one.active)
             if len(page) < _PAGE:
                 return found
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from certrail.cli import _columns
 from certrail.cli._times import Span
+from certrail.errors import InvalidRequest
 from certrail.store import views
 from certrail.store.filters import Clause, Operator, render
 from certrail.store.views import View
@@ -18,6 +20,22 @@ from certrail.tracker import Status
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _EVERY = "Several are joined by `and`."
+
+
+def locations_in(path: Path) -> list[str]:
+    """Read a file with one location a line; blank lines and those with # are skipped.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(
+            f"{path} cannot be read: {exc}", remedy="Give a text file with one location a line."
+        ) from exc
+    kept = (line.partition("#")[0].strip().lower() for line in lines)
+    return list(dict.fromkeys(line for line in kept if line))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import click
 from certrail.cli import _job_progress, _jobs, _prefect
 from certrail.cli._errors import DONE, FAILED
 from certrail.cli._output import echo_json, echo_table, examples
+from certrail.cli._selection import locations_in
 from certrail.cli._times import Moment
 from certrail.errors import InvalidRequest
 from certrail.jobs.status import JobStatus
@@ -138,7 +139,7 @@ def start(
             *(views.clauses(view) if view else ()),
             *(c for text in expressions for c in inventory.parse_filter(text)),
         ],
-        locations=_jobs.locations_in(locations_file) if locations_file else None,
+        locations=locations_in(locations_file) if locations_file else None,
     )
     if dry_run:
         if as_json:

@@ -36,10 +36,21 @@ class Limit:
     Attributes:
         slots: places.
         per_second: how many of them grow again in a second; 0 for places that are given back.
+        active: False where somebody has switched it off: it holds nobody up.
     """
 
     slots: int
     per_second: float = 0.0
+    active: bool = True
+
+    @property
+    def text(self) -> str:
+        """The limit for people."""
+        if not self.active:
+            return "off"
+        if self.per_second:
+            return f"{self.slots}, then {self.per_second:g} a second"
+        return f"{self.slots} at a time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,8 @@ class Share:
 
     def seconds(self, each: float) -> float:
         """Return the least time that this budget alone allows, *each* seconds an endpoint."""
+        if not self.limit.active:
+            return 0.0
         if self.limit.per_second > 0:
             return max(0, self.endpoints - self.limit.slots) / self.limit.per_second
         return self.endpoints * each / max(1, self.limit.slots)
@@ -109,7 +122,7 @@ class Wave:
 
     Attributes:
         size: its endpoints.
-        by_budget: how many of them draw on each budget that pauses.
+        by_budget: how many of them draw on each budget that pauses, or wait for a window.
     """
 
     size: int
@@ -131,7 +144,8 @@ def expected(
         budget: from :func:`shares`.
         each: how long one endpoint takes.
         concurrency: how many run at the same time.
-        pauses: budgets that pause, with the time from the job's begin until they go on.
+        pauses: budgets that pause and windows that open later, as :class:`Wave` names them, with
+            the time from the job's begin until then.
     """
     seconds = each.total_seconds()
     waits = {name: max(0.0, wait.total_seconds()) for name, wait in (pauses or {}).items()}

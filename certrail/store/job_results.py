@@ -62,6 +62,17 @@ def waves(job: Job) -> list[Wave]:
         ]
 
 
+def over_now(job: Job) -> int:
+    """Return how many endpoints of the job are over since a worker took it last."""
+    if job.taken_at is None:
+        return 0
+    query = select(func.count()).where(
+        requests.c.job_id == job.id, requests.c.ended_at >= job.taken_at
+    )
+    with transaction() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Failures of one kind, in one step, in a job.

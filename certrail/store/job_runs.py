@@ -56,6 +56,7 @@ def take(job_id: UUID, owner: str, lease: timedelta) -> Job:
                 lease_owner=owner,
                 lease_until=clock.lease(lease),
                 run_count=jobs.c.run_count + 1,
+                taken_at=func.now(),
             )
             .returning(jobs.c.name)
         ).first()

@@ -25,6 +25,7 @@ class JobView:
     Attributes:
         waits_for: budgets that pause and that endpoints of it are still to draw on.
         held_up_by: what else keeps endpoints of it from beginning.
+        over_now: endpoints that are over since it began or went on last.
     """
 
     job: Job
@@ -34,6 +35,7 @@ class JobView:
     flow_run_url: str | None
     waits_for: tuple[Pause, ...] = ()
     held_up_by: tuple[HoldUp, ...] = ()
+    over_now: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -99,6 +101,7 @@ def view(job: Job, *, ui_url: str) -> JobView:
         run_url(ui_url, job.flow_run_id),
         () if job.status.is_over else tuple(pauses.of_job(job.id)),
         tuple(_held_up_by(job)),
+        0 if job.status.is_over else job_results.over_now(job),
     )
 
 

@@ -30,6 +30,7 @@ class Job:
         threshold: how many failures it puts up with, None if none was given.
         canary: whether its first wave is a canary.
         stop_code, stop_message: why it begins no more endpoints, where it decided so itself.
+        taken_at: when a worker took it last: it began, or went on after a pause, retry or crash.
     """
 
     id: UUID
@@ -53,6 +54,7 @@ class Job:
     scheduled_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    taken_at: datetime | None = None
 
     @property
     def flow_run_name(self) -> str:
@@ -146,4 +148,5 @@ def _read(row: Row[Any]) -> Job:
         scheduled_at=row.scheduled_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        taken_at=row.taken_at,
     )

@@ -332,6 +332,7 @@ jobs = Table(
     _at("scheduled_at"),
     _at("started_at"),
     _at("ended_at"),
+    _at("taken_at"),
     CheckConstraint(f"status in ({_quoted(JobStatus)})", name="status"),
 )
 

@@ -120,10 +120,16 @@ class Shell:
         return int(most)
 
     @contextmanager
-    def limit(self, name: str, slots: int, decay: float = 0.0) -> Iterator[None]:
+    def limit(
+        self, name: str, slots: int, decay: float = 0.0, *, active: bool = True
+    ) -> Iterator[None]:
         """Set a global limit while the block runs."""
         self.api.post(
-            "/v2/concurrency_limits/", name=name, limit=slots, slot_decay_per_second=decay
+            "/v2/concurrency_limits/",
+            name=name,
+            limit=slots,
+            slot_decay_per_second=decay,
+            active=active,
         )
         try:
             yield

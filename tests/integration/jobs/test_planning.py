@@ -72,6 +72,52 @@ def test_a_dry_run_tells_of_a_ca_that_throttles(shell: Shell, endpoints: Estate)
     assert (after["waits_for"], after["later_by_seconds"]) == ([], 0)
 
 
+def test_the_expected_finish_waits_for_the_last_window(shell: Shell, endpoints: Estate) -> None:
+    """One that is open now says nothing about endpoints whose window opens tonight."""
+    now = datetime.now(UTC)
+    opens = (now + timedelta(hours=3)).replace(second=0, microsecond=0)
+    whole = endpoints.configuration(maintenance_window={"start": "00:00", "end": "00:00"})
+    late = {
+        **whole["profiles"][0],
+        "name": f"{endpoints.prefix}-late",
+        "maintenance_window": {
+            "start": f"{opens:%H:%M}",
+            "end": f"{opens + timedelta(hours=1):%H:%M}",
+        },
+    }
+    whole["profiles"].append(late)
+    whole["endpoints"][0]["profile"] = late["name"]
+    shell("apply", "-f", str(endpoints.write(whole)))
+    dry = ["job", "start", f"tonight-{endpoints.prefix}", "--filter", f"tag={endpoints.prefix}"]
+
+    told = shell.json(*dry, "--window", "--dry-run")
+    text = shell(*dry, "--window", "--dry-run").stdout
+
+    assert datetime.fromisoformat(told["begins_at"]) < opens
+    assert datetime.fromisoformat(told["expected_finish"]) > opens
+    first, last = told["windows"]
+    assert first["profile"] == endpoints.prefix
+    assert last["profile"] == late["name"]
+    assert datetime.fromisoformat(last["opens_at"]) == opens
+    assert f"window of the profile {late['name']}: opens at" in text
+    assert "later where a window closes" in text
+
+
+def test_a_limit_that_is_switched_off_holds_nobody_up(shell: Shell, endpoints: Estate) -> None:
+    """The plan says what a worker does with it, not the default of one that nobody has set."""
+    shell.apply(endpoints)
+    dry = ["job", "start", f"off-{endpoints.prefix}", "--filter", f"tag={endpoints.prefix}"]
+    name = f"ca:{endpoints.prefix}-ca"
+
+    with shell.limit(name, 1, active=False):
+        told = shell.json(*dry, "--dry-run")
+        text = shell(*dry, "--dry-run").stdout
+
+    (budget,) = (one for one in told["budgets"] if one["name"] == name)
+    assert (budget["is_set"], budget["active"], budget["slots"]) == (True, False, None)
+    assert re.search(rf"{name} +8 +off +set", text)
+
+
 def test_an_endpoint_in_another_request_is_left_out_not_failed(
     shell: Shell, endpoints: Estate
 ) -> None:

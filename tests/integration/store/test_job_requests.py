@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from certrail.cli import _endpoint_detail
+from certrail.cli import _endpoint_detail, _job_progress
 from certrail.errors import Conflict, InvalidRequest
 from certrail.jobs import threshold
 from certrail.jobs.status import JobStatus
@@ -20,6 +20,8 @@ from certrail.store import (
     job_control,
     job_ends,
     job_results,
+    job_runs,
+    job_view,
     jobs,
     plans,
     renewal_decisions,
@@ -308,3 +310,33 @@ def test_two_jobs_of_the_same_name(inventory: Inventory) -> None:
     assert shards == 1
     assert requests.get(planned).status is Status.AUTOMATION_SCHEDULED
     assert requests.find("yours.test:443").id == planned
+
+
+def test_the_expected_finish_goes_by_the_present_turn(inventory: Inventory) -> None:
+    """A job that is retried after three days is not over in another three."""
+    for name in ("a.test", "b.test", "c.test", "d.test"):
+        serving(inventory, name)
+    job = job_of("a.test", "b.test", "c.test", "d.test")
+    with transaction() as connection:
+        connection.execute(
+            update(job_table).values(
+                status=JobStatus.RUNNING, started_at=func.now() - timedelta(days=3)
+            )
+        )
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_([of(job, "a.test").id, of(job, "b.test").id]))
+            .values(status=Status.AUTOMATION_SUCCESSFUL, ended_at=func.now() - timedelta(days=3))
+        )
+
+    job_runs.take(job.id, "w", HOUR)
+    before = job_view.view(jobs.by_id(job.id), ui_url="")
+    inventory.set_request(
+        of(job, "c.test"), status=Status.AUTOMATION_SUCCESSFUL, ended_at=func.now()
+    )
+    after = job_view.view(jobs.by_id(job.id), ui_url="")
+
+    assert _job_progress.expected_end(before, now()) is None
+    ends = _job_progress.expected_end(after, now())
+    assert ends is not None
+    assert ends - now() < HOUR

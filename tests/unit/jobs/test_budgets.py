@@ -75,6 +75,7 @@ def test_small_domains_are_left_out_unless_somebody_set_a_limit() -> None:
         ((1, 50), Limit(1000), 100, 24.0),  # a wave takes as long as one endpoint at the least
         ((6500,), Limit(10000), 1000, 1002.0),  # what the Prefect server carries
         ((100,), Limit(10, per_second=0.5), 100, 180.0),  # a rate: ten at once, then two seconds
+        ((100,), Limit(1, active=False), 10, 102.0),  # switched off, it holds nobody up
         ((), Limit(1), 1, 0.0),
     ],
 )
