@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,11 +102,14 @@ def selected(
     add_column: Sequence[str],
     sort: str | None,
     view: str | None,
+    is_kept: bool = False,
 ) -> Selection:
     """Return what the options choose; each narrows what the view and the others leave.
 
+    With *is_kept* it is asked again later, so it may not hold what is true only now.
+
     Raises:
-        InvalidRequest: an expression or a column cannot be read.
+        InvalidRequest: an expression or a column cannot be read, or a time cannot be kept.
         NotFound: there is no such view.
     """
     begin = views.get(view) if view else View()
@@ -118,7 +121,7 @@ def selected(
     ]
     clauses += [Clause("tags", Operator.EQUAL, (one,)) for one in tag]
     if expires_within is not None:
-        clauses.append(Clause("days_left", Operator.LESS, (expires_within / timedelta(days=1),)))
+        clauses.append(_ends_within(expires_within, is_kept=is_kept))
     names_columns = bool(columns or add_column or begin.columns)
     shown = _columns.chosen(columns, add_column, begin.columns or _columns.DEFAULT)
     whole = View(
@@ -129,3 +132,15 @@ def selected(
     )
     whole.clauses()
     return Selection(whole, has_columns=bool(columns or add_column))
+
+
+def _ends_within(span: timedelta, *, is_kept: bool) -> Clause:
+    if not span % timedelta(days=1):
+        return Clause("days_left", Operator.LESS, (float(span.days),))
+    if is_kept:
+        raise InvalidRequest(
+            "what is saved counts whole days until a certificate ends",
+            remedy="Give --expires-within in days or weeks, like 1d.",
+        )
+    # Days that are left are whole ones, rounded down: they cannot tell the hours.
+    return Clause("not_after", Operator.AT_MOST, (datetime.now(UTC) + span,))

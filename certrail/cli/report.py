@@ -159,7 +159,7 @@ def save(
     from certrail.store.reports import SavedReport
 
     _prefect.installation()
-    job, view = _of(kind, chosen)
+    job, view = _of(kind, chosen, is_kept=True)
     kept = SavedReport(name, kind, format_, view, job, days, cron, timezone, _readers(email))
     _prefect_reports.must_be_schedule(kept)
     is_new = reports.save(kept, audit.local_actor())
@@ -264,10 +264,10 @@ def _readers(email: tuple[str, ...]) -> tuple[str, ...]:
     return email
 
 
-def _of(kind: str, chosen: dict[str, Any]) -> tuple[str, Any]:
+def _of(kind: str, chosen: dict[str, Any], *, is_kept: bool = False) -> tuple[str, Any]:
     # For a report on a job, --job says which; for others it is a filter like any.
     job = ""
     if kind == "job":
         job, chosen = chosen.get("job") or "", {**chosen, "job": None}
-    selection = selected(**chosen)
+    selection = selected(**chosen, is_kept=is_kept)
     return job, selection.view

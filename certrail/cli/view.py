@@ -42,7 +42,7 @@ def view() -> None:
 def save(name: str, describe: str, as_json: bool, **chosen: Any) -> None:
     """Save a selection under NAME; one of that name is replaced."""
     settings.adopt()
-    selection = selected(**chosen).view
+    selection = selected(**chosen, is_kept=True).view
     kept = View(selection.filters, selection.sort, selection.columns, describe or selection.help)
     is_new = views.save(name, kept, audit.local_actor())
     if as_json:

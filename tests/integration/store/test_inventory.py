@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Boolean, DateTime, Text, cast, literal, select
 
+from certrail.cli._selection import Selection, selected
 from certrail.errors import InvalidRequest, NotFound
 from certrail.store import endpoint_detail
 from certrail.store import inventory as query
@@ -24,6 +26,14 @@ def locations(*filters: str, sort: str = "location", limit: int | None = None) -
     """Return the locations that the filters leave."""
     clauses = [clause for text in filters for clause in query.parse_filter(text)]
     return [row.location for row in query.find(clauses, sort=sort, limit=limit)]
+
+
+def selection(**given: Any) -> Selection:
+    """Return what the options of a list choose, of which most were not given."""
+    names = ("status", "job", "profile", "target", "expires_within", "columns", "sort", "view")
+    options: dict[str, Any] = dict.fromkeys(names)
+    options |= {"expressions": (), "tag": (), "add_column": ()}
+    return selected(**{**options, **given})
 
 
 def only(location: str) -> query.Endpoint:
@@ -425,3 +435,34 @@ def test_the_page_of_an_endpoint(inventory: Inventory) -> None:
     assert found.settings is not None
     assert found.settings["ca"] == "ca"
     assert found.chain_pem == chain.text
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        (timedelta(hours=4), ""),
+        (timedelta(hours=12), "a"),
+        (timedelta(hours=23), "ab"),
+        (timedelta(days=1), "ab"),
+        (timedelta(hours=25), "ab"),
+        (timedelta(hours=36), "abc"),
+    ],
+)
+def test_what_ends_within_hours(inventory: Inventory, span: timedelta, expected: str) -> None:
+    """The moment counts, not the whole days that the list shows."""
+    for name, hours in (("a", 6), ("b", 20), ("c", 30), ("d", 60)):
+        inventory.endpoint(f"{name}.test:443")
+        inventory.certificate(f"{name}.test:443", issue(f"{name}.test", days=hours / 24))
+
+    found = query.find(selection(expires_within=span).view.clauses())
+
+    assert "".join(row.location[0] for row in found) == expected
+
+
+def test_hours_cannot_be_kept(inventory: Inventory) -> None:
+    """A view that was saved with a moment would show nothing but what has ended by then."""
+    kept = selection(expires_within=timedelta(days=30), is_kept=True)
+    assert kept.view.filters == ("days_left<30",)
+
+    with pytest.raises(InvalidRequest, match="whole days"):
+        selection(expires_within=timedelta(hours=36), is_kept=True)
