@@ -26,16 +26,23 @@ def locations_in(path: Path) -> list[str]:
     """Read a file with one location a line; blank lines and those with # are skipped.
 
     Raises:
-        InvalidRequest: it cannot be read.
+        InvalidRequest: it cannot be read, or names none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Windows puts a byte order mark before the first line.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidRequest(
             f"{path} cannot be read: {exc}", remedy="Give a text file with one location a line."
         ) from exc
     kept = (line.partition("#")[0].strip().lower() for line in lines)
-    return list(dict.fromkeys(line for line in kept if line))
+    found = list(dict.fromkeys(line for line in kept if line))
+    if not found:
+        raise InvalidRequest(
+            f"{path} names no endpoint",
+            remedy="Give one location a line; what follows # is left out.",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
