@@ -148,6 +148,8 @@ def route(now: datetime) -> int:
                     about = (kind, severity, channels.get(target.channel, ""), account, now)
                     if job_id is not None:
                         when = of_jobs.as_its_turn(job_id, *about)
+                    elif course is not None and of_jobs.asks(event, course):
+                        when = of_jobs.as_one_question(course, *about)
                     elif course is not None and of_jobs.waits(event, course):
                         when = of_jobs.with_its_job(course, *about)
                     else:

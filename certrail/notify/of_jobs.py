@@ -1,8 +1,9 @@
 """What happens to the endpoints of a bulk job is told to people once, with what became of the job.
 
 Until then it waits, an hour at the most: a job may go on for days, and nobody
-is to miss a failure because its job does not end. Programs hear of each event
-at once, as of everything. Pure: no clock and no I/O.
+is to miss a failure because its job does not end. Who has to approve endpoints
+is asked at once, for all of them together. Programs hear of each event at
+once, as of everything. Pure: no clock and no I/O.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _OF_ENDPOINTS = (
     "certrail.certificate.delivered",
 )
 # Somebody has to act, or the job waits.
-_AT_ONCE = frozenset({"certrail.request.approval-pending"})
+_ASKS = "certrail.request.approval-pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,31 @@ def turn(event: Happened) -> UUID | None:
 
 def waits(event: Happened, course: Course) -> bool:
     """Return whether *event* is one of an endpoint that is told with its job."""
-    if event.event in _AT_ONCE or not event.event.startswith(_OF_ENDPOINTS):
+    if event.event == _ASKS or not event.event.startswith(_OF_ENDPOINTS):
         return False
     # A single retry after the end is no longer the job's.
     return course.ended_at is None or (course.untold and event.occurred <= course.ended_at)
+
+
+def asks(event: Happened, course: Course) -> bool:
+    """Return whether *event* asks to approve an endpoint, as others of the same job do."""
+    return event.event == _ASKS and course.ended_at is None
+
+
+def as_one_question(
+    course: Course,
+    kind: Kind,
+    severity: Severity,
+    channel_slug: str,
+    account: NotificationSettings,
+    now: datetime,
+) -> Timing:
+    """Return when somebody is asked to approve endpoints of a job: at once, by one message."""
+    usual = rules.timing(kind, severity, channel_slug, account, now)
+    if usual.held_because or not _collected(channel_slug, severity, usual):
+        return usual
+    # Not the digest of the job, whose end is told in the place of all that is in it.
+    return Timing(now, f"approvals {course.id}", f"bulk job {course.name}")
 
 
 def with_its_job(

@@ -17,7 +17,7 @@ from certrail.errors import Conflict, InvalidRequest
 from certrail.jobs.status import JobStatus
 from certrail.jobs.waves import Place, Shard
 from certrail.model import Action
-from certrail.store import audit
+from certrail.store import asked_approvals, audit
 from certrail.store.database import transaction
 from certrail.store.jobs import Job, by_id
 from certrail.store.new_requests import supersede
@@ -195,6 +195,7 @@ def _requests(
     ]
     if planned:
         connection.execute(insert(steps), planned)
+    asked_approvals.tell(connection, [made[one] for one in asked if one in made])
     return made
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from certrail.configuration.plan import Plan
 from certrail.errors import Conflict
 from certrail.model import Action
-from certrail.store import audit, outbox
+from certrail.store import asked_approvals, audit, outbox
 from certrail.store.database import transaction
 from certrail.store.reasons import is_automatic
 from certrail.store.requests import Reason, Request, announce, get
@@ -136,14 +136,7 @@ def add(
         {"request_id": str(request_id), "action": str(action), "reason": reason.code},
     )
     if asked:
-        outbox.put(
-            connection,
-            "certrail.request.approval-pending",
-            plan.location,
-            request_id=request_id,
-            action=str(action),
-            requested_by=actor,
-        )
+        asked_approvals.tell(connection, [request_id])
     elif scheduled_at:
         outbox.put(
             connection,

@@ -54,12 +54,18 @@ class Spring:
         job_ends.finish(self.job.id, status, f"{status}, some failed", actor="test")
 
 
-@pytest.fixture
-def spring(desk: Desk) -> Spring:
+def estate() -> Inventory:
+    """Return an inventory with the connectors and the profile that its endpoints need."""
     inventory = Inventory()
     for name, slug in (("ca", "ca-acme"), ("ns", "dns-rfc2136"), ("web", "host-ssh")):
         inventory.connector(name, slug)
     inventory.profile("p", validation={"method": "dns-01", "dns": "ns"})
+    return inventory
+
+
+@pytest.fixture
+def spring(desk: Desk) -> Spring:
+    inventory = estate()
     inventory.profile(
         "team",
         validation={"method": "dns-01", "dns": "ns"},
@@ -297,3 +303,49 @@ def test_a_retry_of_one_endpoint_after_the_end_is_told_at_once(desk: Desk, sprin
 
     _, mail = desk.mail.to(OPS)
     assert mail.subject.startswith("[Certrail] Automation failed: c.test:443")
+
+
+def test_whoever_approves_is_asked_for_all_endpoints_of_a_job_by_one_message(desk: Desk) -> None:
+    """At once, with the command for each; it is not swallowed by the end of a job that waits."""
+    inventory = estate()
+    inventory.profile(
+        "asked", validation={"method": "dns-01", "dns": "ns"}, approval={"by": "second-person"}
+    )
+    asked = [f"{name}.test" for name in "uvwxyz"]
+    for name in (*asked, "free.test"):
+        profile = "p" if name == "free.test" else "asked"
+        inventory.endpoint(f"{name}:443", profile=profile, target="web")
+    job = job_of(*asked, "free.test")
+
+    desk.drain()
+
+    (mail,) = desk.mail.to(OPS)
+    assert mail.subject.startswith("[Certrail] 6 events, the gravest: Approval pending")
+    assert "bulk job spring" in mail.text
+    for name in asked:
+        assert f"{name}:443" in mail.text
+        assert f"certrail request approve {str(of(job, name).id)[:8]}" in mail.text
+    assert "free.test" not in mail.text
+    assert sorted(one["events"][0]["location"] for one in desk.hooks.received) == [
+        f"{name}:443" for name in asked
+    ]
+    assert desk.drain().sent == 0
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_approvals_are_one_message_too(desk: Desk, count: int) -> None:
+    """Otherwise so many events are told one by one."""
+    inventory = estate()
+    inventory.profile(
+        "asked", validation={"method": "dns-01", "dns": "ns"}, approval={"by": "second-person"}
+    )
+    names = [f"m{number}.test" for number in range(count)]
+    for name in names:
+        inventory.endpoint(f"{name}:443", profile="asked", target="web")
+    job = job_of(*names)
+
+    desk.drain()
+
+    (mail,) = desk.mail.to(OPS)
+    for name in names:
+        assert f"certrail request deny {str(of(job, name).id)[:8]}" in mail.text

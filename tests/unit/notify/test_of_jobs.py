@@ -111,6 +111,49 @@ def test_what_does_not_wait(slug: str, severity: Severity, account: Notification
         assert "job" not in (found.digest or "")
 
 
+@pytest.mark.parametrize(
+    ("slug", "account", "now", "due", "digest"),
+    [
+        pytest.param(MAIL, ACCOUNT, BEGUN, BEGUN, f"approvals {JOB}", id="at once, as one"),
+        pytest.param(HOOK, ACCOUNT, BEGUN, BEGUN, None, id="a program"),
+        pytest.param(
+            MAIL,
+            QUIET,
+            BEGUN + HOUR,
+            BEGUN + 7 * HOUR,
+            "quiet 2027-01-31T18:00:00+00:00",
+            id="quiet",
+        ),
+    ],
+)
+def test_when_somebody_is_asked(
+    slug: str, account: NotificationSettings, now: datetime, due: datetime, digest: str | None
+) -> None:
+    """No later than for a single request, and apart from the end of the job."""
+    kind = kind_of("certrail.request.approval-pending")
+    found = of_jobs.as_one_question(RUNS, kind, Severity.WARNING, slug, account, now)
+
+    assert (found.due_at, found.digest) == (due, digest)
+
+
+@pytest.mark.parametrize(
+    ("event", "course", "expected"),
+    [
+        pytest.param("certrail.request.approval-pending", RUNS, True, id="of a job"),
+        pytest.param("certrail.request.failed", RUNS, False, id="a failure"),
+        pytest.param(
+            "certrail.request.approval-pending",
+            replace(RUNS, ended_at=BEGUN),
+            False,
+            id="retried by itself after the end",
+        ),
+    ],
+)
+def test_what_asks_for_a_job(event: str, course: Course, expected: bool) -> None:
+    """A single retry after the end is no longer the job's."""
+    assert of_jobs.asks(happened(event), course) is expected
+
+
 def test_an_end_in_quiet_hours_is_told_when_they_end() -> None:
     """And what waited for it with it, whether its own event is one of the daily ones or not."""
     night = BEGUN + 2 * HOUR
