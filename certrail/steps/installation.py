@@ -184,11 +184,11 @@ def _undo(work: Work, target: InstallTarget, staged: Staged) -> Told:
                 ),
             )
         log.effect(_RESTORE, request=work.request.id, site=staged.site, what=line)
-        target.discard(staged)
     except CertrailError as exc:
         with suppress(CertrailError):
             work.journal.superseded(_RESTORE, f"failed: {exc}")
         return Told(f"putting back the previous certificate failed: {exc}", exc.remedy)
+    _discard(target, staged)
     if observing.is_read_back(work, target):
         now = target.serving(Site(staged.site))
     else:

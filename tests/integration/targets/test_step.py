@@ -95,6 +95,33 @@ def test_a_device_that_somebody_else_holds_is_waited_for(database_url: str, targ
         assert bundle.chain.fingerprint == device.served()
 
 
+def test_what_was_put_back_is_told_so_though_leftovers_stay(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account may change profiles, not delete files: the old certificate serves again."""
+    with BigIp().running() as device:
+        opens = BIGIP.opener(device)
+        with opens() as (one, _):
+            at_once = replace(one.traits, settles_within=timedelta(0))
+            monkeypatch.setattr(type(one), "traits", at_once)
+        assert device.old.chain.fingerprint == device.served()
+        request = request_for(device.ca, device.ca.bundle(SITE), device.port, seconds=1)
+        device.stuck = True
+        said = {
+            "code": 403,
+            "message": "Access Denied: User (certrail) does not have delete access",
+        }
+        device.fault("DELETE", "/sys/file/", reply=Reply(403, said), times=9)
+
+        with pytest.raises(ActivationRefused) as caught:
+            installation.install(work_of(request), opens)
+
+        assert "the previous certificate serves again" in str(caught.value)
+        assert "putting back the previous certificate failed" not in str(caught.value)
+        assert any(call.startswith("DELETE /mgmt/tm/sys/file/") for call in device.calls)
+        assert device.old.chain.fingerprint == configured(opens)
+
+
 def test_bigip_waits_for_changes_that_somebody_has_not_synchronised(database_url: str) -> None:
     """Ours would carry their half-done ones to the peer; the old certificate serves meanwhile."""
     with BigIp().running() as device:
