@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from certrail.cli import _prefect, _prefect_jobs
 from certrail.errors import CertrailError
+from certrail.jobs.status import JobStatus
 from certrail.policy import Repair, RunFacts, repair
 from certrail.steps import validation
 from certrail.steps.outcome import Work
@@ -76,11 +77,11 @@ async def repair_jobs() -> int:
         runs = await runs_by_id(client, [job.flow_run_id for job in unattended if job.flow_run_id])
         for job in unattended:
             run = runs.get(job.flow_run_id) if job.flow_run_id else None
-            verdict = repair(_job_facts(job, run))
+            verdict = due(job, run)
             if verdict is Repair.LEAVE:
                 continue
             try:
-                await in_thread(_apply_to_job, job, verdict)
+                await in_thread(apply_to_job, job, verdict)
             except CertrailError as exc:
                 log.warning("job %s: %s. %s", job.name, exc, exc.remedy)
                 continue
@@ -143,6 +144,17 @@ def _note(request: Request, run: FlowRun | None, verdict: Repair) -> None:
     )
 
 
+def due(job: Job, run: FlowRun | None) -> Repair:
+    """Decide what to do about an open job that no worker holds, from its run in Prefect.
+
+    One that pauses waits for a person: it is only cancelled.
+    """
+    verdict = repair(_job_facts(job, run))
+    if job.status is JobStatus.PAUSED and verdict is not Repair.CANCEL:
+        return Repair.LEAVE
+    return verdict
+
+
 def _job_facts(job: Job, run: FlowRun | None) -> RunFacts:
     if run is None or run.state is None:
         return RunFacts(False, None, timedelta(0), cancel_requested=job.cancel_requested)
@@ -156,10 +168,15 @@ def _job_facts(job: Job, run: FlowRun | None) -> RunFacts:
     )
 
 
-def _apply_to_job(job: Job, verdict: Repair) -> None:
+def apply_to_job(job: Job, verdict: Repair) -> None:
+    """Do to a job what was decided, unless something has happened to it since it was read.
+
+    Raises:
+        CertrailError: Prefect does not answer.
+    """
     present = jobs.by_id(job.id)
-    if present.status.is_over or present.is_held:
-        return  # it went on, or ended, since it was looked for
+    if present.status is not job.status or present.is_held:
+        return  # it went on, rests, or ended
     if verdict is Repair.CANCEL:
         if not job.cancel_requested:
             job_control.ask_to_cancel(job, "Prefect's Cancel button")

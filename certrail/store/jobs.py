@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, or_, select
 
 from certrail.errors import NotFound
-from certrail.jobs.status import JobStatus
+from certrail.jobs.status import OPEN, JobStatus
 from certrail.jobs.threshold import Threshold
 from certrail.model import Action
 from certrail.store import clock
@@ -107,9 +107,9 @@ def newest(limit: int = 50) -> list[Job]:
 
 
 def unattended(older_than: timedelta) -> list[Job]:
-    """Return open jobs that are due and that no living worker holds."""
+    """Return open jobs that no living worker holds, those that pause too."""
     query = _select().where(
-        jobs.c.status.in_((JobStatus.SCHEDULED, JobStatus.RUNNING)),
+        jobs.c.status.in_(OPEN),
         or_(
             clock.is_over(jobs.c.lease_until),
             jobs.c.lease_until.is_(None) & clock.is_older(jobs.c.created_at, older_than),
