@@ -9,6 +9,7 @@ import click
 from certrail import settings
 from certrail.cli._output import echo_json, echo_table, examples
 from certrail.cli._selection import selected, selection_options
+from certrail.errors import InvalidRequest
 from certrail.store import audit, inventory, views
 from certrail.store.request_view import time_text
 from certrail.store.views import NamedView, View
@@ -68,6 +69,7 @@ def list_(as_json: bool) -> None:
         row["filters"] = " and ".join(one.view.filters).replace(",", ", ")
         row["for"] = one.view.help
         row["saved by"] = one.saved_by or "Certrail"
+        row["endpoints"] = "cannot be read" if "problem" in row else row["endpoints"]
     echo_table([(name, name) for name in columns], rows)
 
 
@@ -92,5 +94,9 @@ def _plain(one: NamedView, *, counted: bool) -> dict[str, Any]:
         "saved_at": time_text(one.saved_at),
     }
     if counted:
-        shown["endpoints"] = inventory.count(one.view.clauses())
+        try:
+            shown["endpoints"] = inventory.count(one.view.clauses())
+        except InvalidRequest as exc:
+            # Saved by an earlier version: it is still to be seen, replaced or deleted.
+            shown |= {"endpoints": None, "problem": str(exc)}
     return shown

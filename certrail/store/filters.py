@@ -8,8 +8,9 @@ or the word ``and`` go into quotes.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -18,6 +19,8 @@ from enum import StrEnum
 from certrail.errors import InvalidRequest
 
 _LONGEST = 2000
+_LARGEST = 10**6
+_NO_WORDS: Mapping[str, Collection[str]] = {}
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -75,13 +78,19 @@ class Clause:
     values: tuple[str | float | datetime, ...]
 
 
-def parse(text: str, fields: Mapping[str, Kind], aliases: Mapping[str, str]) -> list[Clause]:
+def parse(
+    text: str,
+    fields: Mapping[str, Kind],
+    aliases: Mapping[str, str],
+    words: Mapping[str, Collection[str]] = _NO_WORDS,
+) -> list[Clause]:
     """Read an expression.
 
     Args:
         text: as typed.
         fields: the known fields.
         aliases: other names for some of them.
+        words: of fields that hold nothing else, all that they can hold.
 
     Raises:
         InvalidRequest: it cannot be read; the message says where.
@@ -98,6 +107,7 @@ def parse(text: str, fields: Mapping[str, Kind], aliases: Mapping[str, str]) -> 
             if tokens[position] != ("word", "and") or position + 1 == len(tokens):
                 raise _wrong(text, f"`and` is expected before {tokens[position][1]!r}")
             position += 1
+        _must_be_known(text, clause, words.get(clause.field))
     if not clauses:
         raise _wrong(text, "it is empty")
     return clauses
@@ -194,9 +204,12 @@ def _check(text: str, name: str, kind: Kind, operator: Operator, raw: list[str])
 def _value(text: str, name: str, kind: Kind, raw: str) -> str | float | datetime:
     if kind is Kind.NUMBER:
         try:
-            return float(raw)
+            number = float(raw)
         except ValueError:
             raise _wrong(text, f"{name} is a number, {raw!r} is not") from None
+        if not math.isfinite(number) or abs(number) > _LARGEST:
+            raise _wrong(text, f"{name} is compared with numbers up to {_LARGEST}, not with {raw}")
+        return number
     if kind is Kind.TIME:
         try:
             moment = datetime.fromisoformat(raw)
@@ -204,6 +217,25 @@ def _value(text: str, name: str, kind: Kind, raw: str) -> str | float | datetime
             raise _wrong(text, f"{name} is a time like 2027-01-31 or 2027-01-31T12:00Z") from None
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return raw
+
+
+def slug(value: object) -> str:
+    """Return a value that people type as it is stored: `Automation failed` is a status too."""
+    return str(value).lower().replace(" ", "-")
+
+
+def _must_be_known(text: str, clause: Clause, words: Collection[str] | None) -> None:
+    """Refuse values that the field never holds: they would silently match nothing."""
+    if words is None or clause.operator not in (Operator.EQUAL, Operator.NOT_EQUAL):
+        return
+    for value in clause.values:
+        if (wanted := slug(value)) in words:
+            continue
+        alike = [word for word in words if wanted in word] or get_close_matches(wanted, words, n=1)
+        hint = f"did you mean {' or '.join(alike)}? " if wanted and alike else ""
+        raise _wrong(
+            text, f"there is no {clause.field} {value!r}; {hint}known are: {', '.join(words)}"
+        )
 
 
 def _wrong(text: str, why: str) -> InvalidRequest:

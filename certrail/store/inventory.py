@@ -35,7 +35,7 @@ from certrail.store.database import transaction
 from certrail.store.filters import Clause, parse
 from certrail.store.inventory_conditions import condition, is_derived
 from certrail.store.inventory_order import Part, Place, near, parts
-from certrail.store.inventory_query import ALIASES, FIELDS, KEY_REUSED, rows
+from certrail.store.inventory_query import ALIASES, FIELDS, KEY_REUSED, WORDS, rows
 from certrail.store.schema import HAS_FURTHER_PLACES, endpoints
 from certrail.tracker import Status
 
@@ -93,9 +93,9 @@ def parse_filter(text: str) -> list[Clause]:
     """Read a filter expression over the inventory's columns.
 
     Raises:
-        InvalidRequest: it cannot be read, or names a field that is not there.
+        InvalidRequest: it cannot be read, or names a field or status that is not there.
     """
-    return parse(text, FIELDS, ALIASES)
+    return parse(text, FIELDS, ALIASES, WORDS)
 
 
 def find(

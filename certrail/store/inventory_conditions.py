@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from certrail.risk import RiskCode
 from certrail.store import risk_query
-from certrail.store.filters import Clause, Kind, Operator
+from certrail.store.filters import Clause, Kind, Operator, slug
 from certrail.store.inventory_query import (
     FIELDS,
     KEY_REUSED,
@@ -261,7 +261,7 @@ def _parent(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
 
 
 def _slugs(values: Sequence[Any]) -> list[str]:
-    return [str(value).lower().replace(" ", "-") for value in values]
+    return [slug(value) for value in values]
 
 
 def _status(relation: Subquery, values: Sequence[Any], *, few: bool) -> ColumnElement[bool]:
@@ -349,7 +349,7 @@ def _risks(relation: Subquery, clause: Clause, *, few: bool) -> ColumnElement[bo
         code
         for code in _known(relation)
         if any(
-            str(value).lower() in code.value if contains else str(value).lower() == code.value
+            str(value).lower() in code.value if contains else slug(value) == code.value
             for value in clause.values
         )
     ]

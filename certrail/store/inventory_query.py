@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
 )
 
+from certrail.risk import RiskCode
 from certrail.store import risk_query
 from certrail.store.filters import Kind
 from certrail.store.reasons import is_automatic
@@ -97,6 +98,12 @@ ALIASES: Mapping[str, str] = {
     "finding": "security_findings",
     "risk": "risks",
 }
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "automation_status": tuple(status.value for status in Status),
+    "risks": tuple(code.value for code in RiskCode),
+}
+"""All that these columns can hold."""
 
 KEY_REUSED = "key-reused"
 """Code of the finding that one key serves several hosts; the inventory alone can see that."""

@@ -16,7 +16,7 @@ from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.store import audit
 from certrail.store.database import transaction
 from certrail.store.filters import Clause, parse
-from certrail.store.inventory_query import ALIASES, FIELDS
+from certrail.store.inventory_query import ALIASES, FIELDS, WORDS
 from certrail.store.schema import views
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -44,7 +44,7 @@ class View:
         Raises:
             InvalidRequest: an expression cannot be read.
         """
-        return [clause for text in self.filters for clause in parse(text, FIELDS, ALIASES)]
+        return [clause for text in self.filters for clause in parse(text, FIELDS, ALIASES, WORDS)]
 
 
 @dataclass(frozen=True, slots=True)

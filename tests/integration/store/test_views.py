@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from sqlalchemy import update
 
 from certrail.errors import Conflict, InvalidRequest, NotFound
 from certrail.store import inventory as query
 from certrail.store import views
+from certrail.store.database import transaction
+from certrail.store.schema import views as table
 from certrail.store.views import SYSTEM_VIEWS, View
 from tests.integration.store.conftest import Inventory
 
@@ -72,3 +81,41 @@ def test_deleting(inventory: Inventory) -> None:
 
     with pytest.raises(NotFound):
         views.remove("v", "me")
+
+
+def test_a_view_of_before_that_cannot_be_read_is_listed_and_deleted(
+    inventory: Inventory, tmp_path: Path
+) -> None:
+    """It names a status that there never was; whoever saved it wants to see and correct it."""
+    views.save("old", View(("tag=a",)), "me")
+    with transaction() as connection:
+        connection.execute(
+            update(table).where(table.c.name == "old").values(filters=["status=failed"])
+        )
+
+    found = {one["name"]: one for one in json.loads(_view(tmp_path, "list", "--json"))}
+
+    assert found["old"]["endpoints"] is None
+    assert "no automation_status 'failed'" in found["old"]["problem"]
+    assert found["failed"]["endpoints"] == 0
+    assert "cannot be read" in _view(tmp_path, "list")
+    with pytest.raises(InvalidRequest, match="did you mean automation-failed"):
+        views.clauses("old")
+    assert _view(tmp_path, "delete", "old") == "view old deleted\n"
+
+
+def _view(data_dir: Path, *arguments: str) -> str:
+    environment = {
+        **os.environ,
+        "CERTRAIL_DATA_DIR": str(data_dir),
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+    }
+    program = Path(sys.executable).parent / "certrail"
+    return subprocess.run(
+        [program, "view", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout

@@ -26,7 +26,7 @@ def test_durations(text: str, span: timedelta) -> None:
     assert Span().convert(text, None, None) == span
 
 
-@pytest.mark.parametrize("text", ["", "30", "d", "1.5d", "-1d", "1y", "9999999d"])
+@pytest.mark.parametrize("text", ["", "30", "d", "1.5d", "-1d", "1y", "9999999d", "999999w"])
 def test_what_is_no_duration(text: str) -> None:
     """30 alone could be days or minutes: it is asked back."""
     with pytest.raises(click.BadParameter):
@@ -54,7 +54,13 @@ def test_a_time_can_be_relative() -> None:
     assert timedelta(hours=1, minutes=59) < found - datetime.now(UTC) <= timedelta(hours=2)
 
 
-@pytest.mark.parametrize("text", ["tomorrow", "25:00", "2027-13-01", "+", "+x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("tomorrow", "25:00", "2027-13-01", "+", "+x", "+999999w"),
+        *("9999-12-31T23:59-14:00", "0001-01-01T00:00+14:00", "9999-12-31"),
+    ],
+)
 def test_what_is_no_time(text: str) -> None:
     """A time that is misunderstood installs a certificate at noon."""
     with pytest.raises(click.BadParameter):
