@@ -19,6 +19,11 @@ from certrail.model import STARTED, Action
 from certrail.store import inventory, job_view, jobs, views
 from certrail.store.job_view import JobView
 from certrail.store.jobs import Job
+from certrail.words import quoted
+
+_FOLLOW = (
+    "Follow it to its end, or until somebody pauses it; exit code 1 unless it ends as completed."
+)
 
 
 @click.group(
@@ -88,7 +93,7 @@ def job() -> None:
     help="Endpoints that run at the same time.",
 )
 @click.option("--dry-run", is_flag=True, help="Say who would take part and how long it takes.")
-@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option("--wait", is_flag=True, help=_FOLLOW)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def start(
     name: str,
@@ -158,7 +163,7 @@ def start(
     )
 )
 @click.argument("name")
-@click.option("--watch", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option("--watch", is_flag=True, help=_FOLLOW)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, watch: bool, as_json: bool) -> int:
     """Show where a job stands: its waves, and why endpoints failed."""
@@ -199,7 +204,7 @@ def pause(name: str, as_json: bool) -> int:
 
 @job.command(epilog=examples("certrail job resume spring-renewal --wait"))
 @click.argument("name")
-@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option("--wait", is_flag=True, help=_FOLLOW)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def resume(name: str, wait: bool, as_json: bool) -> int:
     """Go on with a job that pauses."""
@@ -224,7 +229,7 @@ def cancel(name: str, as_json: bool) -> int:
 )
 @click.argument("name")
 @click.option("--rest", is_flag=True, help="Also those that were cancelled before they began.")
-@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 if it fails.")
+@click.option("--wait", is_flag=True, help=_FOLLOW)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def retry(name: str, rest: bool, wait: bool, as_json: bool) -> int:
     """Run the failed endpoints of a job that is over again, each from the step that failed."""
@@ -246,6 +251,9 @@ def _followed(made: Job, ui_url: str, *, as_json: bool) -> int:
     ended = _job_progress.wait(look) if as_json else _job_progress.follow(look)
     if as_json:
         echo_json(ended.to_json())
+    if ended.job.status is JobStatus.PAUSED:
+        resumed = f"certrail job resume {quoted(ended.job.name)} --wait"
+        click.echo(f"somebody has paused it; to go on: {resumed}", err=True)
     return DONE if ended.job.status is JobStatus.COMPLETED else FAILED
 
 

@@ -252,6 +252,9 @@ def _parent(relation: Subquery, clause: Clause) -> ColumnElement[bool]:
     tests = [
         column.icontains(str(value), autoescape=True)
         if contains
+        # There may be a job `spring` and another one `Spring`.
+        else column == str(value)
+        if clause.field == "job_name"
         else func.lower(column) == str(value).lower()
         for value in clause.values
     ]

@@ -17,12 +17,15 @@ from certrail.store.job_results import Cause
 from certrail.store.jobs import Job
 from certrail.store.request_view import pause_json, run_url, time_text
 
+_LOOKED_UP = frozenset({"waves", "failures_by_cause", "failures", "waits_for", "held_up_by"})
+
 
 @dataclass(frozen=True, slots=True)
 class JobView:
     """A job with its counts, its waves and the causes of its failures.
 
     Attributes:
+        is_summary: nothing but its counts was looked up: what else is empty says nothing.
         waits_for: budgets that pause and that endpoints of it are still to draw on.
         held_up_by: what else keeps endpoints of it from beginning.
         over_now: endpoints that are over since it began or went on last.
@@ -36,6 +39,7 @@ class JobView:
     waits_for: tuple[Pause, ...] = ()
     held_up_by: tuple[HoldUp, ...] = ()
     over_now: int = 0
+    is_summary: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -43,9 +47,9 @@ class JobView:
         return self.job.status.is_over
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented object."""
+        """Return the documented object; a summary leaves out what was not looked up."""
         job = self.job
-        return {
+        found = {
             "job_name": job.name,
             "status": str(job.status),
             "action": str(job.action) if job.action else None,
@@ -89,6 +93,11 @@ class JobView:
             "cancel_requested": job.cancel_requested,
             "requested_by": job.requested_by,
         }
+        return {
+            key: value
+            for key, value in found.items()
+            if not (self.is_summary and key in _LOOKED_UP)
+        }
 
 
 def view(job: Job, *, ui_url: str) -> JobView:
@@ -109,7 +118,8 @@ def summaries(listed: Sequence[Job], *, ui_url: str) -> list[JobView]:
     """Return several jobs with their counts alone."""
     counted = job_results.counts([job.id for job in listed])
     return [
-        JobView(job, counted[job.id], (), (), run_url(ui_url, job.flow_run_id)) for job in listed
+        JobView(job, counted[job.id], (), (), run_url(ui_url, job.flow_run_id), is_summary=True)
+        for job in listed
     ]
 
 

@@ -240,6 +240,8 @@ def test_a_ca_that_refuses_half_way_stops_the_job(shell: Shell, endpoints: Estat
     assert paused["counts"]["failed"] == 0
     assert paused["counts"]["pending"] >= 6
     shell.api.wait(paused["flow_run_id"], "PAUSED")
+    rests = shell("job", "show", name, "--watch", code=1)
+    assert f"to go on: certrail job resume {name} --wait" in rests.stderr
     whole = endpoints.configuration()
     whole["connectors"][0]["permitted_names"] = ["elsewhere.test"]
     shell("apply", "-f", str(endpoints.write(whole)))

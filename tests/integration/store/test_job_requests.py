@@ -340,3 +340,32 @@ def test_the_expected_finish_goes_by_the_present_turn(inventory: Inventory) -> N
     ends = _job_progress.expected_end(after, now())
     assert ends is not None
     assert ends - now() < HOUR
+
+
+def test_jobs_whose_names_differ_by_case_are_two(inventory: Inventory) -> None:
+    """Who retries the failed ones of one job does not mean those of the other."""
+    serving(inventory, "a.test")
+    serving(inventory, "b.test")
+    job_of("a.test", called="spring")
+    job_of("b.test", called="Spring")
+
+    assert listed("job=spring") == ["a.test:443"]
+    assert listed("job=Spring") == ["b.test:443"]
+    assert listed("job!=spring") == ["b.test:443"]
+    assert listed("job~SPRING") == ["a.test:443", "b.test:443"]
+
+
+def test_a_list_of_jobs_says_nothing_that_was_not_looked_up(inventory: Inventory) -> None:
+    """Five failures and no cause of any would be a contradiction."""
+    serving(inventory, "a.test")
+    job = job_of("a.test")
+    fail(of(job, "a.test"))
+
+    whole = job_view.view(job, ui_url="").to_json()
+    (summary,) = (one.to_json() for one in job_view.summaries([job], ui_url=""))
+
+    assert set(whole) - set(summary) == {
+        "waves", "failures_by_cause", "failures", "waits_for", "held_up_by",
+    }  # fmt: skip
+    assert summary == {key: whole[key] for key in summary}
+    assert summary["counts"]["failed"] == 1
