@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-from prefect import State, get_run_logger
+from prefect import State, get_client, get_run_logger
 from prefect.client.orchestration import PrefectClient
 from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.exceptions import Abort
@@ -38,6 +38,9 @@ from tasks._threads import in_lease_thread
 
 _LOOK_SECONDS = 0.5
 _MOST_CAUSES = 10
+_FOR_EVER_SECONDS = 10 * 365 * 86400
+# What Prefect calls a run that somebody resumed, until a worker takes it.
+_RESUMING = "Resuming"
 
 
 async def run_job(job_id: UUID) -> State[Any]:
@@ -50,6 +53,10 @@ async def run_job(job_id: UUID) -> State[Any]:
     try:
         async with _held(job_id) as (job, owner):
             if job.status is JobStatus.PAUSED:
+                if not await _is_resumed_by_hand():
+                    # A worker was stopped, or taken for dead, before the run rested.
+                    log.info("paused; it rests again")
+                    await _rest()
                 # `certrail job resume` has said so already; this is Prefect's own button.
                 await patiently(lambda: job_control.resume(job, "Prefect's Resume button"))
             if job.status.is_over:
@@ -77,6 +84,27 @@ async def _is_retried_by_hand() -> bool:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run is not None and await retried_by_hand(run.id)
+
+
+async def _is_resumed_by_hand() -> bool:
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None:
+        return False
+    async with get_client() as client:
+        return was_resumed(await client.read_flow_run_states(run.id))
+
+
+def was_resumed(states: Sequence[State[Any]]) -> bool:
+    """Return whether Prefect's Resume button had a run with these *states* scheduled last."""
+    asked = [state for state in states if state.is_scheduled()]
+    last = max(asked, key=lambda state: state.timestamp, default=None)
+    return last is not None and last.name == _RESUMING
+
+
+async def _rest() -> None:
+    """Suspend this flow run, as good as for ever."""
+    await asuspend_flow_run(timeout=_FOR_EVER_SECONDS, key=uuid4().hex)
 
 
 async def _is_carried_by_this_run(job_id: UUID) -> bool:
@@ -216,7 +244,7 @@ class _Run:
         nudge()
         self._log.info("paused; `certrail job resume` goes on")
         self._suspension.raise_if_requested()
-        await asuspend_flow_run(timeout=10 * 365 * 86400, key=uuid4().hex)
+        await _rest()
 
     async def _end(self) -> State[Any]:
         job = self._job

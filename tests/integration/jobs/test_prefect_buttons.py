@@ -64,3 +64,30 @@ def test_cancel_on_the_page_of_the_job_stops_all_of_it(shell: Shell, endpoints: 
     assert ended["counts"]["cancelled"] + ended["counts"]["successful"] == 8
     shell.api.wait(told["flow_run_id"], "CANCELLED")
     must_agree(shell.stack, job=name)
+
+
+def paused(shell: Shell, endpoints: Estate, name: str) -> str:
+    """Start a job and pause it; returns its flow run, which rests."""
+    shell.apply(endpoints, slow=endpoints.names)
+    told = shell.json(
+        "job", "start", name, "--filter", f"tag={endpoints.prefix}", "--concurrency", "1"
+    )
+    shell("job", "pause", name)
+    shell.wait_for_status(name, "paused")
+    run: str = told["flow_run_id"]
+    shell.api.wait(run, "PAUSED")
+    return run
+
+
+def test_only_people_take_a_pause_back(shell: Shell, endpoints: Estate) -> None:
+    """A worker that stopped before the run rested hands it on; the next one lays it to rest."""
+    name = f"rests-{endpoints.prefix}"
+    run = paused(shell, endpoints, name)
+    before = shell.api.read(run)["run_count"]
+
+    shell.api.restart(run, "the worker stops; another one goes on")
+
+    shell.api.wait(run, "PAUSED", "COMPLETED", runs=before + 1)
+    assert shell.json("job", "show", name)["status"] == "paused"
+    shell.api.post(f"/flow_runs/{run}/resume")
+    assert shell.wait_for_status(name, "completed")["counts"]["successful"] == 8
