@@ -12,7 +12,7 @@ from uuid import UUID
 from certrail.cli._server import CLIENT_SETTINGS
 from certrail.errors import Unreachable
 from certrail.settings import Installation, adopt
-from certrail.store import approvals
+from certrail.store import approvals, jobs
 from certrail.store.requests import Request
 from certrail.tracker import Status
 
@@ -144,6 +144,7 @@ class Runs:
             idempotency_key=key or str(request.id),
             # Only the executor that reaches the target takes from this queue.
             work_queue_name=request.plan.executor,
+            tags=[] if request.job_id is None else [jobs.by_id(request.job_id).tag],
             labels=labels(request),
             state=Scheduled(
                 scheduled_time=moment(at or request.scheduled_at), message=request.reason.message
