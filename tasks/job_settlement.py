@@ -32,6 +32,7 @@ _RECENT = timedelta(hours=1)
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _BROKEN = [StateType.CRASHED, StateType.FAILED]
 _WAITING = [StateType.SCHEDULED, StateType.PAUSED]
+_JOBS = FlowFilter(name=FlowFilterName(any_=["bulk-job"]))
 _SHARDS = FlowFilter(name=FlowFilterName(any_=["bulk-shard"]))
 _FLOWS = FlowFilter(name=FlowFilterName(any_=["bulk-job", "bulk-shard"]))
 _STATES = {
@@ -92,11 +93,12 @@ def due(job: EndedJob, run: FlowRun) -> State[Any] | None:
 async def _doubtful(client: PrefectClient) -> list[FlowRun]:
     """Return runs that are not over although nothing happens, and such as ended badly just now.
 
-    A job's own run may wait for long, scheduled by Retry or paused: only shards that wait count.
+    A job's own run that is scheduled is left alone: Retry on its page opens the job again.
     """
     found = [
         *await _runs(client, _FLOWS, _OPEN),
         *await _runs(client, _SHARDS, _WAITING),
+        *await _runs(client, _JOBS, [StateType.PAUSED]),
         *await _runs(client, _FLOWS, _BROKEN, ended_after=datetime.now(UTC) - _RECENT),
     ]
     now = datetime.now(UTC)

@@ -34,6 +34,7 @@ from tasks.job_settlement import due
         (JobStatus.FAILED, False, Failed(), None),
         (JobStatus.CANCELLED, False, Running(), "CANCELLED"),
         (JobStatus.CANCELLED, False, Cancelled(), None),
+        (JobStatus.CANCELLED, False, Paused(), "CANCELLED"),
         (JobStatus.COMPLETED, True, Running(), "CRASHED"),
         (JobStatus.FAILED, True, Pending(), "CRASHED"),
         (JobStatus.COMPLETED, True, Scheduled(), "CANCELLED"),
