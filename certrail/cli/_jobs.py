@@ -355,7 +355,7 @@ def _planned(
         ends,
         tuple(paused),
         ends - begins - lasts(pauses=closed),
-        tuple(sorted(windows.items(), key=lambda one: one[::-1])),
+        tuple(sorted(windows.items(), key=lambda one: (one[1], one[0]))),
     )
 
 
