@@ -137,6 +137,9 @@ class Runs:
         """
         from prefect.states import Scheduled
 
+        waits = request.status is Status.APPROVAL_PENDING
+        # No worker may take it before it is paused: that would be an approval.
+        begins = (request.approval_until if waits else None) or at or request.scheduled_at
         run = self._client.create_flow_run_from_deployment(
             self._deployment(f"{request.workflow}/request"),
             parameters={"request_id": str(request.id)},
@@ -146,11 +149,9 @@ class Runs:
             work_queue_name=request.plan.executor,
             tags=[] if request.job_id is None else [jobs.by_id(request.job_id).tag],
             labels=labels(request),
-            state=Scheduled(
-                scheduled_time=moment(at or request.scheduled_at), message=request.reason.message
-            ),
+            state=Scheduled(scheduled_time=moment(begins), message=request.reason.message),
         )
-        if request.status is Status.APPROVAL_PENDING:
+        if waits:
             self._client.set_flow_run_state(run.id, approval_state(request), force=True)
         return run.id
 
