@@ -83,14 +83,16 @@ def clients_found_a_valid_pair(ground: Ground, counts: Counts) -> str:
 def places_have_the_last_certificate(ground: Ground, counts: Counts) -> str:
     """From outside everything is as the inventory has it."""
     with psycopg.connect(ground.stack.database_url) as connection:
-        last: dict[str, str] = dict(
-            connection.execute(
-                "select e.location, c.fingerprint from endpoints e"
-                " join lateral (select certificate_id from requests where endpoint_id = e.id"
+        newest = {
+            location: (fingerprint, told)
+            for location, fingerprint, *told in connection.execute(
+                "select e.location, c.fingerprint,"
+                " r.id, r.status, r.action, r.requested_by, r.created_at, r.reason_code, r.ended_because"
+                " from endpoints e join lateral (select * from requests where endpoint_id = e.id"
                 " order by created_at desc limit 1) r on true"
-                " join certificates c on c.id = r.certificate_id"
-            ).fetchall()
-        )
+                " left join certificates c on c.id = r.certificate_id"
+            )
+        }
     used = {place.location: place for place in counts.done.values()}
     for location, place in used.items():
         found = ground.served(place)
@@ -99,7 +101,8 @@ def places_have_the_last_certificate(ground: Ground, counts: Counts) -> str:
             found = load(
                 {Part.STORE: content}, Format.PKCS12, password=ground.password.read_text()
             ).chain.fingerprint
-        assert found == last[location], f"{location} has another certificate"
+        fingerprint, told = newest[location]
+        assert found == fingerprint, f"{location} has another certificate than {told}"
     return f"{len(used)} endpoints"
 
 
