@@ -33,7 +33,8 @@ def job(inventory: Inventory) -> Job:
 
 def run(state: State) -> FlowRun:
     """Return a run that has been in *state* for a while."""
-    state.timestamp = datetime.now(UTC) - timedelta(minutes=5)
+    since = datetime.now(UTC) - timedelta(minutes=5)
+    state = state.model_copy(update={"timestamp": since})
     return FlowRun(flow_id=uuid4(), name="job spring", state=state)
 
 

@@ -31,8 +31,10 @@ def resuming() -> State:
 )
 def test_what_had_a_run_scheduled_last(states: list[State], resumed: bool) -> None:
     """In whichever order Prefect's server gives the states."""
-    for number, state in enumerate(states):
-        state.timestamp = BEGAN + timedelta(seconds=number)
+    timed = [
+        state.model_copy(update={"timestamp": BEGAN + timedelta(seconds=number)})
+        for number, state in enumerate(states)
+    ]
 
-    assert was_resumed(states) is resumed
-    assert was_resumed(states[::-1]) is resumed
+    assert was_resumed(timed) is resumed
+    assert was_resumed(timed[::-1]) is resumed
