@@ -87,7 +87,8 @@ def places_have_the_last_certificate(ground: Ground, counts: Counts) -> str:
             location: (fingerprint, told)
             for location, fingerprint, *told in connection.execute(
                 "select e.location, c.fingerprint,"
-                " r.id, r.status, r.action, r.requested_by, r.created_at, r.reason_code, r.ended_because"
+                " r.id, r.status, r.action, r.requested_by, r.created_at, r.reason_code,"
+                " r.ended_because"
                 " from endpoints e join lateral (select * from requests where endpoint_id = e.id"
                 " order by created_at desc limit 1) r on true"
                 " left join certificates c on c.id = r.certificate_id"
