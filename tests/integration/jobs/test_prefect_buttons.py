@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.integration.jobs.conftest import Shell
 from tests.support.agreement import must_agree
 from tests.support.bulk import Estate
+from tests.support.hurry import hurried
 from tests.support.process import wait_for
 
 
@@ -91,3 +92,34 @@ def test_only_people_take_a_pause_back(shell: Shell, endpoints: Estate) -> None:
     assert shell.json("job", "show", name)["status"] == "paused"
     shell.api.post(f"/flow_runs/{run}/resume")
     assert shell.wait_for_status(name, "completed")["counts"]["successful"] == 8
+
+
+def test_cancel_on_the_page_of_a_paused_job_ends_it(shell: Shell, endpoints: Estate) -> None:
+    """Prefect ends a run that rests at once, and no worker hears of it: the repair does."""
+    name = f"ends-{endpoints.prefix}"
+    run = paused(shell, endpoints, name)
+
+    shell.api.set_state(run, "CANCELLING")
+    shell.api.wait(run, "CANCELLED")
+    with hurried(shell.api, "reconcile"):
+        ended = shell.wait_for_status(name, "cancelled", within=100)
+
+    assert ended["counts"]["cancelled"] >= 5
+    assert ended["counts"]["cancelled"] + ended["counts"]["successful"] == 8
+    must_agree(shell.stack, job=name)
+
+
+def test_the_run_of_a_job_that_is_over_does_not_rest(shell: Shell, endpoints: Estate) -> None:
+    """Prefect was away when the paused job was cancelled: it is told when it is back."""
+    name = f"over-{endpoints.prefix}"
+    run = paused(shell, endpoints, name)
+    shell("job", "cancel", name)
+    shell.api.wait(run, "CANCELLED")
+
+    resting = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    shell.api.post(f"/flow_runs/{run}/set_state", state=resting, force=True)
+    shell.api.wait(run, "PAUSED")
+    with hurried(shell.api, "reconcile"):
+        shell.api.wait(run, "CANCELLED", within=90)
+
+    must_agree(shell.stack, job=name)

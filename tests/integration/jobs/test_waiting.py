@@ -80,6 +80,31 @@ def test_resume_in_prefects_pages_approves_where_anybody_may(
     assert [one["actor"] for one in told] == ["somebody in Prefect's pages"]
 
 
+def test_retry_in_prefects_pages_is_no_way_around_an_approval(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """What nobody has answered is asked for anew; what was denied stays so, with what to do."""
+    whole = endpoints.configuration(approval={"by": "anyone"})
+    whole["endpoints"] = whole["endpoints"][:2]
+    shell("apply", "-f", str(endpoints.write(whole)))
+    asked, denied = (
+        shell.json("request", "start", location) for location in endpoints.locations()[:2]
+    )
+    shell("request", "cancel", asked["request_id"])
+    shell("request", "deny", denied["request_id"])
+
+    for made in (asked, denied):
+        shell.api.wait(made["flow_run_id"], "CANCELLED")
+        shell.api.retry(made["flow_run_id"])
+    shell.api.wait(asked["flow_run_id"], "PAUSED", runs=1)
+    refused = shell.api.wait(denied["flow_run_id"], "CANCELLED", runs=1)
+
+    assert "denied" in refused["state"]["message"]
+    shown = [shell.json("request", "show", made["request_id"]) for made in (asked, denied)]
+    assert [one["status"] for one in shown] == ["approval-pending", "cancelled"]
+    assert endpoints.issued() == {}
+
+
 def test_each_endpoint_waits_for_the_window_of_its_profile(shell: Shell, endpoints: Estate) -> None:
     """Shops are changed at night, the intranet at noon, by one job."""
 
