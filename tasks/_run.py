@@ -81,8 +81,10 @@ async def run_steps(request_id: str, workflow: Workflow, steps: Sequence[StepTas
         log.info("%s", waiting.message)
         return await leave_until(UUID(request_id), waiting)
     except CertrailError as exc:
-        if isinstance(exc, InvalidRequest) and (over := await _over(UUID(request_id))) is not None:
-            return over
+        if isinstance(exc, InvalidRequest) and not await _is_active(UUID(request_id)):
+            over = await _over(UUID(request_id))
+            # Of a run that never began before, it is only seen here that Retry was pressed.
+            return over or await run_steps(request_id, workflow, steps)
         log.error("%s. %s", exc, exc.remedy)  # noqa: TRY400 - cause and remedy, no traceback
         return Failed(message=f"{exc}. {exc.remedy}")
 
@@ -114,6 +116,11 @@ async def _over(request_id: UUID) -> State[Any] | None:
                 await leave(approval_state(opened))
             return None
     return Cancelled(message=told) if request.status is Status.CANCELLED else Failed(message=told)
+
+
+async def _is_active(request_id: UUID) -> bool:
+    request = await in_lease_thread(requests.get, request_id)
+    return request.status in ACTIVE
 
 
 def _is_begun_again() -> bool:

@@ -1,10 +1,12 @@
 """The Prefect server's process: ``python -m certrail.cli._serve [api|services]``.
 
-What ``prefect server start`` does, with five differences. Prefect is imported
+What ``prefect server start`` does, with six differences. Prefect is imported
 (seconds of CPU) while the database is still starting, open browser pages do
 not hold up the shutdown, of several processes each is a child of
 ``certrail up``, which none of them outlives, it reads fewer rows for each run
-(:mod:`certrail.cli._server_lean`), and its memory is tended (:mod:`certrail.heap`).
+(:mod:`certrail.cli._server_lean`), slots that a crash has left without a lease
+are given back (:mod:`certrail.cli._lost_slots`), and its memory is tended
+(:mod:`certrail.heap`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import uvicorn
 from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
 
-from certrail.cli import _server_lean
+from certrail.cli import _lost_slots, _server_lean
 from certrail.errors import CertrailError, Unreachable
 from certrail.heap import give_back_regularly, keep
 from certrail.log import plain
@@ -42,6 +44,7 @@ def main() -> int:
         sys.stderr.write(f"{exc}\n")
         return 3
     _server_lean.install()
+    _lost_slots.install()
     if role == "services":
         asyncio.run(_services())
     else:

@@ -183,7 +183,8 @@ def _requests(
                 "certificate_id": one.certificate_id,
                 "previous_certificate_id": one.previous_certificate_id,
             }
-            for one in chosen
+            # In one order, or two jobs over the same endpoints would wait for each other.
+            for one in sorted(chosen, key=lambda one: one.endpoint_id)
         ],
     )
     made = {row.endpoint_id: row.id for row in rows}

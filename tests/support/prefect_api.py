@@ -34,6 +34,10 @@ class PrefectApi:
         """POST *body* to *path* and return the reply's JSON."""
         return self._client.post(path, json=body).raise_for_status().json()
 
+    def tell(self, path: str, **body: Any) -> None:
+        """POST *body* to *path*, which answers nothing."""
+        self._client.post(path, json=body).raise_for_status()
+
     def patch(self, path: str, **body: Any) -> None:
         """PATCH *path* with *body*."""
         self._client.patch(path, json=body).raise_for_status()

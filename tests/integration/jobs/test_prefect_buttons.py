@@ -123,3 +123,20 @@ def test_the_run_of_a_job_that_is_over_does_not_rest(shell: Shell, endpoints: Es
         shell.api.wait(run, "CANCELLED", within=90)
 
     must_agree(shell.stack, job=name)
+
+
+def test_retry_on_the_page_of_a_request_that_never_began_begins_it(
+    shell: Shell, endpoints: Estate
+) -> None:
+    """It was cancelled before its time: nothing of it is to be gone on with."""
+    shell.apply(endpoints)
+    made = shell.json("request", "start", endpoints.locations()[0], "--at", "+2h")
+    shell("request", "cancel", made["request_id"])
+    shell.api.wait(made["flow_run_id"], "CANCELLED")
+
+    shell.api.retry(made["flow_run_id"])
+    shell.api.wait(made["flow_run_id"], runs=1)
+
+    shown = shell.json("request", "show", made["request_id"])
+    assert shown["status"] == "automation-successful"
+    assert shell.api.read(made["flow_run_id"])["state_type"] == "COMPLETED"
