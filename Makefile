@@ -20,6 +20,7 @@ export DO_NOT_TRACK := 1
 
 SECONDS ?= 600
 TIMES ?= 5
+PROCESSES ?= 3
 
 .PHONY: help demo docs chaos soak fuzz audit setup test check lint types layers format servers unit bench bench-acme bench-large bench-workers bench-trouble simulate lock clean
 
@@ -89,7 +90,7 @@ chaos: setup servers
 	CHAOS_TIMES=$(TIMES) $(BIN)/pytest -p tests.chaos.single_cases tests/chaos tests/e2e/test_killed_anywhere.py \
 	  tests/e2e/test_killed_elsewhere.py tests/integration/store/test_state_machines.py \
 	  tests/integration/targets/test_api_faults.py tests/integration/targets/test_calls_spoilt.py \
-	  tests/integration/hosts/test_ssh_faults.py
+	  tests/integration/hosts/test_ssh_faults.py -n $(PROCESSES)
 
 REQUESTS ?= 1000
 AT_ONCE ?= 50
