@@ -36,6 +36,7 @@ from certrail.log import effect, logger, plain
 from certrail.model import (
     Account,
     Authorization,
+    AuthorizationStatus,
     Chain,
     Challenge,
     Csr,
@@ -57,6 +58,11 @@ _LIFETIME_REFUSED = frozenset(
     f"{PREFIX}{code}" for code in ("serverInternal", "malformed", "badCSR", "unauthorized")
 )
 _SETTLED = (OrderStatus.PROCESSING, OrderStatus.VALID)
+_LAPSED = (
+    AuthorizationStatus.EXPIRED,
+    AuthorizationStatus.DEACTIVATED,
+    AuthorizationStatus.REVOKED,
+)
 
 
 class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalInfo):
@@ -221,7 +227,7 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
 
         Raises:
             Conflict: not every name is validated.
-            Rejected: the CA refuses the CSR.
+            Rejected: the CA refuses the CSR, or has given the order up.
             NotFound: the CA knows the order no more.
         """
         if "finalize" not in order.data:
@@ -238,6 +244,8 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
             now = self.reopen(order)
             if now.status in _SETTLED:
                 return now
+            if now.status is OrderStatus.INVALID:
+                raise self._given_up(now) from exc
             raise
         effect("acme.order.finalize", ca=self._label, order=order.remote_id)
         return read_order(reply, order)
@@ -315,17 +323,21 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
 
     def _given_up(self, order: Order) -> Rejected:
         """Return the error for an invalid order, in the CA's own words."""
-        words, code = [], ""
+        words, lapsed, code = [], [], ""
         try:
             for authorization in self.authorizations(order):
                 if authorization.problem:
                     words.append(f"{authorization.name}: {authorization.problem}")
                     code = code or authorization.problem_code
+                elif has_lapsed(authorization, datetime.now(UTC)):
+                    lapsed.append(f"the validation of {authorization.name} has lapsed")
         except ConnectorError as exc:
             logger.warning("%s: why the order failed cannot be read: %s", self._label, exc)
         remedy = validation_remedy(code) if words else remedy_for(order.data["problem_code"])
-        if not words and order.data["problem"]:
-            words = [order.data["problem"]]
+        if not words and lapsed:
+            remedy = "Retry: a new order is made, and the names are validated again."
+        if not words:
+            words = [*([order.data["problem"]] if order.data["problem"] else []), *lapsed]
         return Rejected(
             f"the CA gave up on the order: {'; '.join(words) or 'it does not say why'}",
             remedy=remedy,
@@ -368,6 +380,14 @@ class AcmeCa(CertificateAuthority, ListsOrders, ValidatesDomains, OffersRenewalI
             if exc.code == f"{PREFIX}accountDoesNotExist":
                 self._registration.forget()
             raise
+
+
+def has_lapsed(authorization: Authorization, now: datetime) -> bool:
+    """Return whether a name that was validated is so no more (RFC 8555 section 7.1.6)."""
+    if authorization.status is AuthorizationStatus.VALID:
+        # Pebble lets such an order be invalid, and the authorization valid.
+        return authorization.expires is not None and authorization.expires <= now
+    return authorization.status in _LAPSED
 
 
 def _is_ip(name: str) -> bool:

@@ -29,8 +29,8 @@ from tests.support.process import accepts, binary, die_with_parent, wait_for
 from tests.support.stack import Stack
 
 _CASES = (
-    "closed", "closing", "invalid", "expired", "revoked", "staged", "switched", "full", "nonces",
-    "ahead", "behind", "halfway",
+    "closed", "closing", "invalid", "expired", "lapsed", "revoked", "staged", "switched", "full",
+    "nonces", "ahead", "behind", "halfway",
 )  # fmt: skip
 NAMES = {case: f"{case}.example.test" for case in _CASES}
 ORDER_IS_GONE = json.dumps(
@@ -41,6 +41,14 @@ ORDER_IS_GONE = json.dumps(
     }
 ).encode()
 
+NOT_READY = json.dumps(
+    {
+        "type": "urn:ietf:params:acme:error:orderNotReady",
+        "detail": 'Order\'s status ("invalid") was not ready',
+        "status": 403,
+    }
+).encode()
+INVALID = json.dumps({"status": "invalid"}).encode()
 SLOW_DOWN = json.dumps(
     {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "slow down", "status": 429}
 ).encode()
@@ -189,6 +197,34 @@ def test_an_order_expires_before_it_is_finalized(field: Field) -> None:
     assert gone
     assert issued(seen) == (1, 2)
     assert [one["failed"][0][0] for one in seen.failures] == ["Certificate issued"]
+
+
+def test_a_validation_lapses_before_its_order_is_finalized(field: Field) -> None:
+    """As one that was still good for a moment when it was used again: the retry orders anew."""
+    dead: set[str] = set()
+
+    def lapsed(method: str, path: str) -> tuple[int, bytes] | None:
+        number = path.rpartition("/")[2]
+        if method == "POST" and "/finalize-order/" in path and not dead:
+            dead.add(number)
+        if number in dead and "/finalize-order/" in path:
+            return 403, NOT_READY
+        if number in dead and "/my-order/" in path:
+            return 200, INVALID
+        return None
+
+    field.ca.instead = lapsed
+    try:
+        seen = through(field, "lapsed")
+    finally:
+        field.ca.instead = lambda method, path: None
+
+    assert dead
+    assert issued(seen) == (1, 2)
+    (failure,) = seen.failures
+    (step,) = failure["failed"]
+    assert step[0] == "Certificate issued"
+    assert "gave up on the order" in step[1]
 
 
 def test_a_certificate_is_revoked_between_issue_and_installation(field: Field) -> None:

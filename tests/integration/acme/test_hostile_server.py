@@ -634,6 +634,23 @@ def test_an_order_that_is_not_ready_is_a_conflict(scripted: ScriptedAcme, ca: Ac
     assert "validation" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "lapsed", [{"status": "expired"}, {"status": "valid", "expires": "2020-01-01T00:00:00Z"}]
+)
+def test_an_order_whose_validation_lapsed_before_the_csr_is_given_up(
+    scripted: ScriptedAcme, ca: AcmeCa, lapsed: dict[str, str]
+) -> None:
+    """No retry of it ever yields a certificate; who retries needs another order."""
+    scripted.on("/order/1/finalize", Answer.problem("orderNotReady", 403))
+    scripted.on("/order/1", Answer(scripted.order(status="invalid")))
+    scripted.on("/authz/1", Answer({**scripted.authorization(), **lapsed}))
+    csr = build_csr(SubjectSpec(("a.test",)), generate(KeyAlgorithm.ECDSA_P256))
+
+    with pytest.raises(Rejected, match=r"the validation of a\.test has lapsed") as caught:
+        ca.finalize(order_of(scripted), csr)
+    assert "a new order is made" in caught.value.remedy
+
+
 def test_a_lost_answer_to_finalize_is_made_good(scripted: ScriptedAcme, ca: AcmeCa) -> None:
     """The connection broke after the CA took the CSR; asking again must not fail."""
     scripted.on("/order/1/finalize", [Answer("{", cut=9), Answer.problem("orderNotReady", 403)])
