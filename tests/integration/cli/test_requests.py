@@ -46,7 +46,7 @@ def test_a_request_from_start_to_end(shell: Shell, api: PrefectApi) -> None:
     assert run["labels"]["certrail.endpoint"] == location
     assert run["labels"]["certrail.profile"] == "cli-public-web"
     assert run["labels"]["certrail.request"] == done["request_id"]
-    assert run["tags"] == []
+    assert run["tags"] == ["automation"]
     assert done["flow_run_url"] == f"{shell.stack.ui_url}/runs/flow-run/{run['id']}"
     shown = shell.json("request", "show", location)
     assert shown == done
