@@ -31,7 +31,7 @@ from tests.support.stack import Stack
 
 # The writes of a clean run; the first test holds the list to be complete.
 CLEAN = (
-    "jobs: lease_owner, lease_until, run_count",
+    "jobs: lease_owner, lease_until, run_count, taken_at",
     "jobs: started_at, status",
     "outbox certrail.job.started",
     "jobs: lease_until",
