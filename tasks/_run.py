@@ -132,10 +132,14 @@ async def retried_by_hand(run_id: UUID) -> bool:
     """Return whether it was a person who had the run scheduled again last."""
     # What a repair or a stopping worker scheduled again must not bring a cancelled request back.
     async with get_client() as client:
-        states = await client.read_flow_run_states(run_id)
-    asked = [state for state in states if state.is_scheduled()]
-    last = max(asked, key=lambda state: state.timestamp, default=None)
+        last = scheduled_last(await client.read_flow_run_states(run_id))
     return last is not None and (last.message or "") in _BY_HAND
+
+
+def scheduled_last(states: Sequence[State[Any]]) -> State[Any] | None:
+    """Return the last of a run's *states* that had it scheduled, None if none did."""
+    asked = [state for state in states if state.is_scheduled()]
+    return max(asked, key=lambda state: state.timestamp, default=None)
 
 
 def is_cancelled(request_id: UUID) -> bool:

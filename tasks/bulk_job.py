@@ -33,7 +33,7 @@ from tasks._job_leases import LEASE, new_owner, patiently, taken
 from tasks._job_page import JobPage
 from tasks._job_shards import ShardRuns
 from tasks._outbox import nudge
-from tasks._run import retried_by_hand
+from tasks._run import retried_by_hand, scheduled_last
 from tasks._threads import in_lease_thread
 
 _LOOK_SECONDS = 0.5
@@ -97,8 +97,7 @@ async def _is_resumed_by_hand() -> bool:
 
 def was_resumed(states: Sequence[State[Any]]) -> bool:
     """Return whether Prefect's Resume button had a run with these *states* scheduled last."""
-    asked = [state for state in states if state.is_scheduled()]
-    last = max(asked, key=lambda state: state.timestamp, default=None)
+    last = scheduled_last(states)
     return last is not None and last.name == _RESUMING
 
 

@@ -14,7 +14,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -80,8 +79,9 @@ async def read_expired_lease_ids(self: ConcurrencyLeaseStorage, limit: int = 100
     """Return the leases that ran out, as Prefect does; what nobody holds is given back."""
     try:
         await give_back(self)
-    except (sa.exc.SQLAlchemyError, OSError) as exc:
-        _log.debug("slots without a lease: %s", exc)  # the database is away; it is asked again
+    except (sa.exc.SQLAlchemyError, OSError, ValueError) as exc:
+        # The database is away, the disk full, a file strange: nothing is given back then.
+        _log.debug("slots without a lease: %s", exc)
     return await _expired(self, limit)
 
 
@@ -113,12 +113,13 @@ async def _leased(storage: ConcurrencyLeaseStorage) -> Counter[UUID]:
     found = Counter[UUID]()
     index = await storage._load_expiration_index()
     for path in storage.storage_path.glob("*.json"):
-        with suppress(ValueError):  # the index itself
-            lease = await storage.read_lease(UUID(path.stem))
-            if lease is None or lease.metadata is None:
-                continue
-            for limit in lease.resource_ids:
-                found[limit] += lease.metadata.slots
-            if str(lease.id) not in index and lease.expiration < datetime.now(UTC) - _OVERDUE:
-                await storage._update_expiration_index(lease.id, lease.expiration)
+        if path.name == storage._expiration_index_path().name:
+            continue
+        lease = await storage.read_lease(UUID(path.stem))
+        if lease is None or lease.metadata is None:
+            continue
+        for limit in lease.resource_ids:
+            found[limit] += lease.metadata.slots
+        if str(lease.id) not in index and lease.expiration < datetime.now(UTC) - _OVERDUE:
+            await storage._update_expiration_index(lease.id, lease.expiration)
     return found

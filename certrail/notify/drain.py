@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
@@ -145,15 +146,9 @@ def route(now: datetime) -> int:
                 # Those whom a saved report names get it whatever the rules say.
                 named = tuple(event.payload.get("email") or ())
                 for target in rules.targets(kind, account, profile, mail, named):
-                    about = (kind, severity, channels.get(target.channel, ""), account, now)
-                    if job_id is not None:
-                        when = of_jobs.as_its_turn(job_id, *about)
-                    elif course is not None and of_jobs.asks(event, course):
-                        when = of_jobs.as_one_question(course, *about)
-                    elif course is not None and of_jobs.waits(event, course):
-                        when = of_jobs.with_its_job(course, *about)
-                    else:
-                        when = rules.timing(*about)
+                    slug = channels.get(target.channel, "")
+                    timed = partial(rules.timing, kind, severity, slug, account)
+                    when = of_jobs.timing(event, course, severity, slug, timed, now)
                     notifications.add(
                         connection,
                         event.outbox_id,

@@ -8,7 +8,7 @@ once, as of everything. Pure: no clock and no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -75,53 +75,41 @@ def asks(event: Happened, course: Course) -> bool:
     return event.event == _ASKS and course.ended_at is None
 
 
-def as_one_question(
-    course: Course,
-    kind: Kind,
+def timing(
+    event: Happened,
+    course: Course | None,
     severity: Severity,
     channel_slug: str,
-    account: NotificationSettings,
+    timed: Callable[[datetime], Timing],
     now: datetime,
 ) -> Timing:
-    """Return when somebody is asked to approve endpoints of a job: at once, by one message."""
-    usual = rules.timing(kind, severity, channel_slug, account, now)
-    if usual.held_because or not _collected(channel_slug, severity, usual):
+    """Return when *event* is told, with others of its job where that is so.
+
+    Args:
+        event: what happened.
+        course: the job of the endpoint, None for what is of none.
+        severity: of the event.
+        channel_slug: type of the channel.
+        timed: when the rules alone would tell it, by the time at which they are asked.
+        now: the present.
+    """
+    usual = timed(now)
+    # What goes out at once whatever else is told, or daily, stays as it is.
+    if channel_slug == PROGRAM or severity is Severity.CRITICAL or usual.held_because == "digest":
         return usual
-    # Not the digest of the job, whose end is told in the place of all that is in it.
-    return Timing(now, f"approvals {course.id}", f"bulk job {course.name}")
-
-
-def with_its_job(
-    course: Course,
-    kind: Kind,
-    severity: Severity,
-    channel_slug: str,
-    account: NotificationSettings,
-    now: datetime,
-) -> Timing:
-    """Return when an event of an endpoint is told that :func:`waits` for its job."""
-    usual = rules.timing(kind, severity, channel_slug, account, now)
-    if not _collected(channel_slug, severity, usual):
+    if (job_id := turn(event)) is not None:
+        return Timing(usual.due_at, notifications.of_job(job_id), usual.held_because)
+    if course is None:
         return usual
-    begun = course.started_at or now
-    due = begun + LONGEST * ((now - begun) // LONGEST + 1)
-    late = rules.timing(kind, severity, channel_slug, account, due)
-    return Timing(late.due_at, notifications.of_job(course.id), f"bulk job {course.name}")
-
-
-def as_its_turn(
-    job_id: UUID,
-    kind: Kind,
-    severity: Severity,
-    channel_slug: str,
-    account: NotificationSettings,
-    now: datetime,
-) -> Timing:
-    """Return when the end or a pause of a job is told: with what waited for it."""
-    usual = rules.timing(kind, severity, channel_slug, account, now)
-    if not _collected(channel_slug, severity, usual):
-        return usual
-    return Timing(usual.due_at, notifications.of_job(job_id), usual.held_because)
+    because = f"bulk job {course.name}"
+    if asks(event, course) and not usual.held_because:
+        # Not the digest of the job, whose end is told in the place of all that is in it.
+        return Timing(now, f"approvals {course.id}", because)
+    if waits(event, course):
+        begun = course.started_at or now
+        late = timed(begun + LONGEST * ((now - begun) // LONGEST + 1))
+        return Timing(late.due_at, notifications.of_job(course.id), because)
+    return usual
 
 
 def let_go(
@@ -186,12 +174,3 @@ def _number(payload: Mapping[str, Any], name: str) -> int:
     counts = payload.get("counts")
     found = counts.get(name) if isinstance(counts, Mapping) else None
     return found if isinstance(found, int) else 0
-
-
-def _collected(channel_slug: str, severity: Severity, usual: Timing) -> bool:
-    """Return whether it may be told with its job: what goes out at once, or daily, does not."""
-    return (
-        channel_slug != PROGRAM
-        and severity is not Severity.CRITICAL
-        and usual.held_because != "digest"
-    )

@@ -176,46 +176,33 @@ def test_an_order_becomes_invalid(field: Field) -> None:
     assert [one["failed"][0][0] for one in seen.failures] == ["Domain validated"]
 
 
-def test_an_order_expires_before_it_is_finalized(field: Field) -> None:
-    """The CA does not know it any more: it is given up, and the retry makes another."""
-    gone: set[str] = set()
-
-    def expired(method: str, path: str) -> tuple[int, bytes] | None:
-        number = path.rpartition("/")[2]
-        if method == "POST" and "/finalize-order/" in path and not gone:
-            gone.add(number)
-        if number in gone and ("/finalize-order/" in path or "/my-order/" in path):
-            return 404, ORDER_IS_GONE
-        return None
-
-    field.ca.instead = expired
-    try:
-        seen = through(field, "expired")
-    finally:
-        field.ca.instead = lambda method, path: None
-
-    assert gone
-    assert issued(seen) == (1, 2)
-    assert [one["failed"][0][0] for one in seen.failures] == ["Certificate issued"]
-
-
-def test_a_validation_lapses_before_its_order_is_finalized(field: Field) -> None:
-    """As one that was still good for a moment when it was used again: the retry orders anew."""
+@pytest.mark.parametrize(
+    ("case", "finalize", "order", "words"),
+    [
+        pytest.param("expired", (404, ORDER_IS_GONE), (404, ORDER_IS_GONE), "", id="expired"),
+        # As one that was still good for a moment when it was used again.
+        pytest.param(
+            "lapsed", (403, NOT_READY), (200, INVALID), "gave up on the order", id="lapsed"
+        ),
+    ],
+)
+def test_an_order_is_over_before_it_is_finalized(
+    field: Field, case: str, finalize: tuple[int, bytes], order: tuple[int, bytes], words: str
+) -> None:
+    """It expired, or a validation lapsed: it is given up, and the retry makes another."""
     dead: set[str] = set()
 
-    def lapsed(method: str, path: str) -> tuple[int, bytes] | None:
+    def over(method: str, path: str) -> tuple[int, bytes] | None:
         number = path.rpartition("/")[2]
         if method == "POST" and "/finalize-order/" in path and not dead:
             dead.add(number)
-        if number in dead and "/finalize-order/" in path:
-            return 403, NOT_READY
-        if number in dead and "/my-order/" in path:
-            return 200, INVALID
-        return None
+        if number not in dead:
+            return None
+        return finalize if "/finalize-order/" in path else order if "/my-order/" in path else None
 
-    field.ca.instead = lapsed
+    field.ca.instead = over
     try:
-        seen = through(field, "lapsed")
+        seen = through(field, case)
     finally:
         field.ca.instead = lambda method, path: None
 
@@ -224,7 +211,7 @@ def test_a_validation_lapses_before_its_order_is_finalized(field: Field) -> None
     (failure,) = seen.failures
     (step,) = failure["failed"]
     assert step[0] == "Certificate issued"
-    assert "gave up on the order" in step[1]
+    assert words in step[1]
 
 
 def test_a_certificate_is_revoked_between_issue_and_installation(field: Field) -> None:

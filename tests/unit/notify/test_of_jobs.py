@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
 
 from certrail.events import Severity, kind_of
 from certrail.maintenance import MaintenanceWindow
-from certrail.notify import of_jobs
+from certrail.notify import of_jobs, rules
 from certrail.notify.of_jobs import Course
+from certrail.notify.rules import Timing
 from certrail.notify.settings import Digest, NotificationSettings
 from certrail.store.outbox import Happened
 
@@ -20,8 +22,8 @@ MINUTE = timedelta(minutes=1)
 BEGUN = datetime(2027, 1, 31, 11, 0, tzinfo=UTC)
 JOB = UUID(int=7)
 RUNS = Course(JOB, "spring", BEGUN, None, untold=False)
-FAILED = kind_of("certrail.request.failed")
-ENDED = kind_of("certrail.job.failed-in-part")
+END = "certrail.job.failed-in-part"
+ENDED = kind_of(END)
 MAIL, HOOK = "notifier-smtp", "notifier-webhook"
 ACCOUNT = NotificationSettings(email=("ops@example.test",))
 QUIET = ACCOUNT.model_copy(
@@ -34,6 +36,15 @@ DAILY = ACCOUNT.model_copy(
 
 def happened(event: str, occurred: datetime = BEGUN, **payload: object) -> Happened:
     return Happened(1, UUID(int=1), event, "", "www.test:443", None, payload, occurred, job_id=JOB)
+
+
+def told_when(
+    event: str, severity: Severity, slug: str, account: NotificationSettings, now: datetime
+) -> Timing:
+    """Return when an event of the job, or of an endpoint in it, is told while the job runs."""
+    one = happened(event, job_id=str(JOB)) if event == END else happened(event)
+    timed = partial(rules.timing, kind_of(event), severity, slug, account)
+    return of_jobs.timing(one, RUNS, severity, slug, timed, now)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +99,10 @@ def test_an_endpoint_waits_an_hour_at_the_most(
     slug: str, severity: Severity, account: NotificationSettings, now: datetime, due: datetime
 ) -> None:
     """All of one hour are told as one, however long the job goes on."""
-    found = of_jobs.with_its_job(RUNS, FAILED, severity, slug, account, now)
+    found = told_when("certrail.request.failed", severity, slug, account, now)
 
     assert (found.due_at, found.held_because) == (due, "bulk job spring")
-    assert found.digest == of_jobs.as_its_turn(JOB, ENDED, severity, slug, account, now).digest
+    assert found.digest == told_when(END, severity, slug, account, now).digest
 
 
 @pytest.mark.parametrize(
@@ -104,11 +115,8 @@ def test_an_endpoint_waits_an_hour_at_the_most(
 )
 def test_what_does_not_wait(slug: str, severity: Severity, account: NotificationSettings) -> None:
     """Programs count each; whoever wants it once a day gets it once a day."""
-    for found in (
-        of_jobs.with_its_job(RUNS, FAILED, severity, slug, account, BEGUN),
-        of_jobs.as_its_turn(JOB, ENDED, severity, slug, account, BEGUN),
-    ):
-        assert "job" not in (found.digest or "")
+    for event in ("certrail.request.failed", END):
+        assert "job" not in (told_when(event, severity, slug, account, BEGUN).digest or "")
 
 
 @pytest.mark.parametrize(
@@ -130,8 +138,7 @@ def test_when_somebody_is_asked(
     slug: str, account: NotificationSettings, now: datetime, due: datetime, digest: str | None
 ) -> None:
     """No later than for a single request, and apart from the end of the job."""
-    kind = kind_of("certrail.request.approval-pending")
-    found = of_jobs.as_one_question(RUNS, kind, Severity.WARNING, slug, account, now)
+    found = told_when("certrail.request.approval-pending", Severity.WARNING, slug, account, now)
 
     assert (found.due_at, found.digest) == (due, digest)
 
@@ -158,7 +165,7 @@ def test_an_end_in_quiet_hours_is_told_when_they_end() -> None:
     """And what waited for it with it, whether its own event is one of the daily ones or not."""
     night = BEGUN + 2 * HOUR
     morning = BEGUN + 7 * HOUR
-    found = of_jobs.as_its_turn(JOB, ENDED, Severity.ERROR, MAIL, QUIET, night)
+    found = told_when(END, Severity.ERROR, MAIL, QUIET, night)
 
     assert (found.due_at, found.held_because) == (morning, "quiet hours")
     assert of_jobs.let_go(ENDED, Severity.ERROR, QUIET, night) == morning
